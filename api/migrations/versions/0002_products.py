@@ -1,10 +1,303 @@
-"""The tables of schema `products`."""
+"""The tables of schema `products`: programmes, partners, sponsors, the registry, remittances, match.
+
+Revision 0002; follows 0001_ledger. Grants and row-level security stand beside the tables they guard.
+"""
+
+from alembic import op
 
 revision = "0002_products"
 down_revision = "0001_ledger"
 branch_labels = None
 depends_on = None
 
+# A row is visible to the partner that the request speaks for, or to staff. Unset means nobody.
+OWN_ROWS = """(partner_id = nullif(current_setting('mizan.partner', true), '')::uuid
+    or current_setting('mizan.access', true) = 'staff')"""
+
 
 def upgrade() -> None:
-    """Filled by the part that owns the schema."""
+    """Create schema `products` and everything in it."""
+    op.execute("CREATE SCHEMA IF NOT EXISTS products")
+    op.execute("GRANT USAGE ON SCHEMA products TO mizan_api, mizan_worker, mizan_auditor, mizan_sealer")
+    _programmes()
+    _partners()
+    _sponsors()
+    _registry()
+    _remittances()
+    _match()
+    _settlements()
+    op.execute("GRANT SELECT ON ALL TABLES IN SCHEMA products TO mizan_auditor")
+
+
+def downgrade() -> None:
+    """Refused: the books are append-only; restore a backup instead."""
+    raise NotImplementedError("a baseline has no way down: restore a backup instead")
+
+
+def _programmes() -> None:
+    op.execute("""
+        CREATE TABLE products.programme (
+            id uuid PRIMARY KEY,
+            slug text NOT NULL UNIQUE,
+            name text NOT NULL,
+            currency char(3) NOT NULL,
+            time_zone text NOT NULL,
+            created_at timestamptz NOT NULL
+        );
+        CREATE TABLE products.programme_version (
+            programme_id uuid NOT NULL REFERENCES products.programme,
+            version integer NOT NULL CHECK (version > 0),
+            digest bytea NOT NULL,
+            source text NOT NULL,
+            in_force_from date NOT NULL,
+            applies_to text NOT NULL CHECK (applies_to IN ('new_windows', 'open_windows', 'since')),
+            applied_at timestamptz NOT NULL,
+            reevaluated boolean NOT NULL DEFAULT false,
+            PRIMARY KEY (programme_id, version)
+        );
+        -- role: savers, agency, pool:<product>
+        CREATE TABLE products.programme_fund (
+            programme_id uuid NOT NULL REFERENCES products.programme,
+            role text NOT NULL,
+            fund_id uuid NOT NULL UNIQUE,
+            PRIMARY KEY (programme_id, role)
+        );
+        CREATE FUNCTION products.refuse_version_change() RETURNS trigger
+            LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+        BEGIN
+            IF TG_OP = 'UPDATE' AND (NEW.programme_id, NEW.version, NEW.digest, NEW.source, NEW.in_force_from,
+                                     NEW.applies_to, NEW.applied_at)
+                IS NOT DISTINCT FROM (OLD.programme_id, OLD.version, OLD.digest, OLD.source, OLD.in_force_from,
+                                      OLD.applies_to, OLD.applied_at) THEN
+                RETURN NEW;
+            END IF;
+            RAISE EXCEPTION 'a programme version is immutable once applied' USING ERRCODE = 'MZ101';
+        END $$;
+        CREATE TRIGGER version_is_immutable BEFORE UPDATE OR DELETE ON products.programme_version
+            FOR EACH ROW EXECUTE FUNCTION products.refuse_version_change();
+        GRANT SELECT, INSERT ON products.programme, products.programme_version, products.programme_fund
+            TO mizan_worker;
+        GRANT UPDATE (reevaluated) ON products.programme_version TO mizan_worker;
+        GRANT SELECT ON products.programme, products.programme_version, products.programme_fund TO mizan_api
+    """)
+
+
+def _partners() -> None:
+    op.execute("""
+        CREATE TABLE products.partner (
+            id uuid PRIMARY KEY,
+            slug text NOT NULL UNIQUE,
+            name text NOT NULL,
+            format text NOT NULL,
+            state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'disabled')),
+            created_at timestamptz NOT NULL
+        );
+        CREATE TABLE products.partner_programme (
+            partner_id uuid NOT NULL REFERENCES products.partner,
+            programme_id uuid NOT NULL REFERENCES products.programme,
+            terms text NOT NULL CHECK (terms IN ('net', 'prefunded', 'guaranteed')),
+            collection text NOT NULL CHECK (collection IN ('as_reported', 'by_quote', 'by_rule')),
+            joined_at timestamptz NOT NULL,
+            PRIMARY KEY (partner_id, programme_id)
+        );
+        GRANT SELECT, INSERT ON products.partner, products.partner_programme TO mizan_worker;
+        GRANT UPDATE ON products.partner, products.partner_programme TO mizan_worker;
+        GRANT SELECT ON products.partner, products.partner_programme TO mizan_api
+    """)
+
+
+def _sponsors() -> None:
+    op.execute("""
+        CREATE TABLE products.sponsor (
+            id uuid PRIMARY KEY,
+            programme_id uuid NOT NULL REFERENCES products.programme,
+            slug text NOT NULL,
+            name text NOT NULL,
+            funding text NOT NULL CHECK (funding IN ('prefunded', 'arrears')),
+            fund_id uuid NOT NULL,
+            uncommitted_account uuid NOT NULL,
+            committed_account uuid NOT NULL,
+            receivable_account uuid NOT NULL,
+            queueing boolean NOT NULL,
+            UNIQUE (programme_id, slug)
+        );
+        GRANT SELECT, INSERT, UPDATE ON products.sponsor TO mizan_worker;
+        GRANT SELECT ON products.sponsor TO mizan_api
+    """)
+
+
+def _registry() -> None:
+    """Filled by the registry: member, member_fact, member_link, consent, enrolment."""
+
+
+def _remittances() -> None:
+    op.execute(f"""
+        -- One row per (partner, remittance_id), first inserted by whichever of original and reversal comes first:
+        -- inserting it is the lock that makes the two see each other.
+        CREATE TABLE products.remittance (
+            id uuid PRIMARY KEY,
+            partner_id uuid NOT NULL REFERENCES products.partner,
+            remittance_id text COLLATE "C" NOT NULL,
+            status text NOT NULL
+                CHECK (status IN ('posted', 'reversed', 'unallocated', 'parked', 'awaiting_original')),
+            reason text,
+            digest bytea,
+            programme_id uuid REFERENCES products.programme,
+            rule_version integer,
+            member_id uuid,
+            link_id uuid,
+            member_key bytea,
+            sent_amount bigint, sent_currency char(3),
+            received_amount bigint, received_currency char(3),
+            fee_amount bigint, fee_currency char(3),
+            collected_amount bigint, collected_currency char(3),
+            origin_country char(2), destination_country char(2),
+            contributed_at timestamptz,
+            unapplied bigint NOT NULL DEFAULT 0,
+            transaction_id uuid,
+            reversed_at timestamptz,
+            reversal_reason text,
+            reversal_transaction_id uuid,
+            quote_id uuid,
+            delivery_id uuid,
+            trace jsonb,
+            recorded_at timestamptz NOT NULL,
+            era smallint NOT NULL DEFAULT 1,
+            xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+            UNIQUE (partner_id, remittance_id)
+        ) WITH (fillfactor = 90);
+        CREATE INDEX remittance_horizon ON products.remittance (partner_id, era, xid, id);
+        CREATE INDEX remittance_unallocated ON products.remittance (partner_id, member_key)
+            WHERE status = 'unallocated';
+        CREATE INDEX remittance_parked ON products.remittance (partner_id, id) WHERE status = 'parked';
+
+        -- Each part of what was collected, and where it went.
+        CREATE TABLE products.contribution (
+            remittance uuid NOT NULL,
+            position smallint NOT NULL,
+            partner_id uuid NOT NULL,
+            programme_id uuid NOT NULL,
+            destination text NOT NULL CHECK (destination IN ('savers', 'agency', 'pool', 'unapplied', 'unallocated')),
+            product text,
+            enrolment_id uuid,
+            member_id uuid,
+            fund_id uuid NOT NULL,
+            debited_account uuid NOT NULL,
+            credited_account uuid NOT NULL,
+            amount bigint NOT NULL CHECK (amount > 0),
+            currency char(3) NOT NULL,
+            contributed_at timestamptz NOT NULL,
+            contributed_on date NOT NULL,
+            window_start date,
+            tier smallint,
+            entitled bigint NOT NULL DEFAULT 0,
+            state text NOT NULL CHECK (state IN ('pending', 'settled', 'reversed')),
+            owed boolean NOT NULL,
+            settlement_id uuid,
+            PRIMARY KEY (remittance, position)
+        ) WITH (fillfactor = 90);
+        -- what a partner has collected and not yet paid in, oldest first
+        CREATE INDEX contribution_owed ON products.contribution (partner_id, currency, contributed_at, remittance, position)
+            WHERE owed;
+        CREATE INDEX contribution_window ON products.contribution (enrolment_id, window_start)
+            WHERE enrolment_id IS NOT NULL;
+
+        CREATE TABLE products.quote (
+            id uuid PRIMARY KEY,
+            partner_id uuid NOT NULL REFERENCES products.partner,
+            programme_id uuid NOT NULL,
+            rule_version integer NOT NULL,
+            link_id uuid NOT NULL,
+            member_id uuid NOT NULL,
+            sent_amount bigint NOT NULL, sent_currency char(3) NOT NULL,
+            received_amount bigint NOT NULL, received_currency char(3) NOT NULL,
+            collect bigint NOT NULL, collect_currency char(3) NOT NULL,
+            answer jsonb NOT NULL,
+            created_at timestamptz NOT NULL,
+            expires_at timestamptz NOT NULL,
+            used_by uuid
+        );
+
+        ALTER TABLE products.remittance ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE products.contribution ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE products.quote ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own_rows ON products.remittance USING {OWN_ROWS};
+        CREATE POLICY own_rows ON products.contribution USING {OWN_ROWS};
+        CREATE POLICY own_rows ON products.quote USING {OWN_ROWS};
+        GRANT SELECT, INSERT, UPDATE ON products.remittance, products.contribution, products.quote TO mizan_worker;
+        GRANT SELECT ON products.remittance, products.contribution TO mizan_api;
+        GRANT SELECT, INSERT ON products.quote TO mizan_api
+    """)
+
+
+def _match() -> None:
+    op.execute("""
+        -- Entitlement of one enrolment in one window, derived from totals per tier (element 1: unmatched, then tier 0…).
+        CREATE TABLE products.match_state (
+            enrolment_id uuid NOT NULL,
+            window_start date NOT NULL,
+            window_end date NOT NULL,
+            by_tier bigint[] NOT NULL,
+            settled_by_tier bigint[] NOT NULL,
+            entitled bigint NOT NULL CHECK (entitled >= 0),
+            rule_version integer NOT NULL,
+            revision integer NOT NULL,
+            PRIMARY KEY (enrolment_id, window_start)
+        ) WITH (fillfactor = 70);
+        CREATE TABLE products.match_share (
+            enrolment_id uuid NOT NULL,
+            window_start date NOT NULL,
+            sponsor_id uuid NOT NULL REFERENCES products.sponsor,
+            committed bigint NOT NULL CHECK (committed >= 0),
+            unvested bigint NOT NULL CHECK (unvested >= 0),
+            vested bigint NOT NULL CHECK (vested >= 0),
+            awaiting bigint NOT NULL CHECK (awaiting >= 0),
+            PRIMARY KEY (enrolment_id, window_start, sponsor_id)
+        ) WITH (fillfactor = 70);
+        -- Entitlement that waits for its sponsor's money, served by one drainer per sponsor.
+        CREATE TABLE products.match_queue (
+            id uuid PRIMARY KEY,
+            sponsor_id uuid NOT NULL,
+            enrolment_id uuid NOT NULL,
+            window_start date NOT NULL,
+            contributed_at timestamptz NOT NULL,
+            amount bigint NOT NULL CHECK (amount > 0)
+        );
+        CREATE INDEX match_queue_order ON products.match_queue (sponsor_id, contributed_at, id);
+        CREATE INDEX match_queue_of_share ON products.match_queue (enrolment_id, window_start, sponsor_id);
+        -- What a member vested never falls by itself: the difference waits here for approval.
+        CREATE TABLE products.match_adjustment (
+            id uuid PRIMARY KEY,
+            sponsor_id uuid NOT NULL,
+            enrolment_id uuid NOT NULL,
+            window_start date NOT NULL,
+            amount bigint NOT NULL CHECK (amount > 0),
+            reason text NOT NULL,
+            state text NOT NULL DEFAULT 'proposed' CHECK (state IN ('proposed', 'approved', 'refused')),
+            recorded_at timestamptz NOT NULL
+        );
+        GRANT SELECT, INSERT, UPDATE, DELETE ON products.match_queue TO mizan_worker;
+        GRANT SELECT, INSERT, UPDATE ON products.match_state, products.match_share, products.match_adjustment
+            TO mizan_worker;
+        GRANT SELECT ON products.match_queue, products.match_state, products.match_share, products.match_adjustment
+            TO mizan_api
+    """)
+
+
+def _settlements() -> None:
+    op.execute("""
+        CREATE TABLE products.settlement (
+            id uuid PRIMARY KEY,
+            partner_id uuid NOT NULL REFERENCES products.partner,
+            currency char(3) NOT NULL,
+            amount bigint NOT NULL CHECK (amount > 0),
+            through date NOT NULL,
+            reference text NOT NULL UNIQUE,
+            paired bigint NOT NULL,
+            unidentified bigint NOT NULL,
+            contributions integer NOT NULL,
+            recorded_at timestamptz NOT NULL
+        );
+        GRANT SELECT, INSERT ON products.settlement TO mizan_worker;
+        GRANT SELECT ON products.settlement TO mizan_api
+    """)
