@@ -127,7 +127,110 @@ def _sponsors() -> None:
 
 
 def _registry() -> None:
-    """Filled by the registry: member, member_fact, member_link, consent, enrolment."""
+    op.execute(f"""
+        -- A person in one programme. Every personal field is encrypted under the member's own key, kept here wrapped
+        -- by a master key; erasure sets wrapped_key to null and leaves the pseudonym that the books know.
+        CREATE TABLE products.member (
+            id uuid PRIMARY KEY,
+            programme_id uuid NOT NULL REFERENCES products.programme,
+            wrapped_key bytea,
+            birth_date bytea,
+            sex bytea,
+            origin_country bytea,
+            residence_country bytea,
+            registered_at timestamptz NOT NULL,
+            erased_at timestamptz,
+            CHECK ((wrapped_key IS NULL) = (erased_at IS NOT NULL))
+        );
+
+        -- What one partner knows of a member; its id is the mem_ id that this partner sees, and no other partner.
+        -- The blind indexes are keyed and taken per partner, so rows of two partners can't be matched by them.
+        CREATE TABLE products.member_link (
+            id uuid PRIMARY KEY,
+            partner_id uuid NOT NULL REFERENCES products.partner,
+            programme_id uuid NOT NULL REFERENCES products.programme,
+            member_id uuid NOT NULL REFERENCES products.member DEFERRABLE INITIALLY DEFERRED,
+            phone bytea,
+            phone_index bytea,
+            partner_reference bytea,
+            partner_reference_index bytea,
+            linked_at timestamptz NOT NULL,
+            ended_at timestamptz
+        );
+        CREATE INDEX member_link_member ON products.member_link (member_id);
+        CREATE UNIQUE INDEX member_link_phone ON products.member_link (partner_id, phone_index, programme_id)
+            WHERE ended_at IS NULL;
+        CREATE UNIQUE INDEX member_link_reference
+            ON products.member_link (partner_id, partner_reference_index, programme_id) WHERE ended_at IS NULL;
+
+        -- Dated, added and never overwritten: the latest recorded one of a name and a date stands.
+        CREATE TABLE products.member_fact (
+            id uuid PRIMARY KEY,
+            member_id uuid NOT NULL REFERENCES products.member,
+            partner_id uuid NOT NULL REFERENCES products.partner,
+            name text NOT NULL,
+            value bytea NOT NULL,
+            valid_from date NOT NULL,
+            evidence bytea,
+            recorded_at timestamptz NOT NULL
+        );
+        CREATE INDEX member_fact_member ON products.member_fact (member_id);
+
+        -- The member's mandate, as given through one partner. Without one in force nothing is deducted.
+        CREATE TABLE products.consent (
+            id uuid PRIMARY KEY,
+            member_id uuid NOT NULL REFERENCES products.member,
+            partner_id uuid NOT NULL REFERENCES products.partner,
+            text_version text NOT NULL,
+            language text NOT NULL,
+            evidence bytea,
+            limit_per_month bigint CHECK (limit_per_month > 0),
+            limit_currency char(3),
+            given_at timestamptz NOT NULL,
+            paused_at timestamptz,
+            withdrawn_at timestamptz,
+            CHECK ((limit_per_month IS NULL) = (limit_currency IS NULL))
+        );
+        CREATE UNIQUE INDEX consent_in_force ON products.consent (member_id, partner_id) WHERE withdrawn_at IS NULL;
+
+        -- terms: what the rules fixed at entry (a rate by the age at entry, say), decided once and kept.
+        CREATE TABLE products.enrolment (
+            id uuid PRIMARY KEY,
+            programme_id uuid NOT NULL REFERENCES products.programme,
+            member_id uuid NOT NULL REFERENCES products.member,
+            partner_id uuid NOT NULL REFERENCES products.partner,
+            product text NOT NULL,
+            choice jsonb NOT NULL,
+            terms jsonb NOT NULL,
+            rule_version integer NOT NULL,
+            enrolled_at timestamptz NOT NULL,
+            enrolled_on date NOT NULL,
+            ended_at timestamptz
+        );
+        CREATE UNIQUE INDEX enrolment_active ON products.enrolment (member_id, product) WHERE ended_at IS NULL;
+
+        ALTER TABLE products.member ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE products.member_link ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE products.member_fact ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE products.consent ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE products.enrolment ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own_rows ON products.member_link USING {OWN_ROWS};
+        CREATE POLICY own_rows ON products.member_fact USING {OWN_ROWS};
+        CREATE POLICY own_rows ON products.consent USING {OWN_ROWS};
+        CREATE POLICY own_rows ON products.enrolment USING {OWN_ROWS};
+        -- the subquery is itself under member_link's policy: a member is visible through a link that is
+        CREATE POLICY linked_rows ON products.member
+            USING (EXISTS (SELECT 1 FROM products.member_link l WHERE l.member_id = member.id));
+
+        GRANT SELECT, INSERT ON products.member, products.member_link, products.member_fact, products.consent,
+            products.enrolment TO mizan_api, mizan_worker;
+        GRANT UPDATE (residence_country) ON products.member TO mizan_api;
+        GRANT UPDATE (wrapped_key, erased_at) ON products.member TO mizan_worker;
+        GRANT UPDATE (ended_at) ON products.member_link, products.enrolment TO mizan_api, mizan_worker;
+        GRANT UPDATE (phone, phone_index, partner_reference, partner_reference_index) ON products.member_link
+            TO mizan_worker;
+        GRANT UPDATE (paused_at, withdrawn_at) ON products.consent TO mizan_api, mizan_worker
+    """)
 
 
 def _remittances() -> None:

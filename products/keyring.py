@@ -1,0 +1,227 @@
+"""The keys that personal data and stored secrets rest under.
+
+One *master key* per id, held outside the database (``MIZAN_MASTER_KEYS``). From each, HKDF-SHA-256 (RFC 5869) derives
+a key per purpose, so that no two uses share one:
+
+* ``wrap`` — the key that wraps every member's own 32-byte *data key*; destroying the wrapped copy erases the member;
+* ``seal``/``open`` — one key per named purpose for what belongs to no member (inbox bodies, stored secrets, answers);
+* ``blind_index`` — HMAC-SHA-256, by which an encrypted value can be found without being readable.
+
+Everything encrypted is AES-256-GCM with a random 96-bit nonce and the place it is stored in as associated data, so a
+ciphertext moved to another row, column or table does not open. The first byte is the format's version.
+
+*Rotation*: a new master key is added and made current; new values use it, old ones name the key they need, and
+:meth:`Keyring.rewrap` moves a wrapped data key over without touching the fields under it. Blind indexes stay on the
+*index key* (the first one ever used) until a job has computed them anew, because an index has to be equal to be found.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from threading import Lock
+from typing import Final
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from ledger.errors import MizanError
+
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+FIELD_VERSION: Final = 1
+SEALED_VERSION: Final = 1
+CIPHERS_CACHED_MAX: Final = 50_000
+"""Opened data keys kept in the process: about 40 MB when full."""
+
+_KEY_ID = re.compile(r"[a-z0-9-]{1,32}\Z")
+
+
+class KeyringError(MizanError):
+    """Something encrypted cannot be opened: wrong key, wrong place, or changed bytes. Never caused by a caller's input."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("keyring_failure", detail)
+
+
+class FieldCipher:
+    """Encrypts and decrypts the personal fields of one member under that member's data key."""
+
+    __slots__ = ("_aead",)
+
+    def __init__(self, data_key: bytes) -> None:
+        self._aead = AESGCM(data_key)
+
+    def encrypt(self, text: str, place: bytes) -> bytes:
+        """`text` encrypted for `place` (see :func:`field_place`): version byte, nonce, ciphertext and tag."""
+        nonce = os.urandom(NONCE_BYTES)
+        return b"\x01" + nonce + self._aead.encrypt(nonce, text.encode(), place)
+
+    def decrypt(self, stored: bytes, place: bytes) -> str:
+        """The text encrypted for `place`. Raises `KeyringError` when it was not."""
+        if stored[0] != FIELD_VERSION:
+            raise KeyringError(f"an encrypted field has version {stored[0]}, this release reads {FIELD_VERSION}")
+        try:
+            return self._aead.decrypt(stored[1:13], stored[13:], place).decode()
+        except InvalidTag:
+            raise KeyringError("an encrypted field does not open with its member's key in this place") from None
+
+
+def field_place(table: str, column: str, row: UUID) -> bytes:
+    """The associated data of one field: where it is stored."""
+    return b"%b\x00%b\x00%b" % (table.encode(), column.encode(), row.bytes)
+
+
+class Keyring:
+    """The master keys by id, the current one, and everything that is derived from them.
+
+    `masters` maps key ids (lower-case letters, digits, hyphens; at most 32) to 32 random bytes; `current` encrypts
+    what is new; `index` (default: the first in order) derives the blind indexes.
+    """
+
+    def __init__(self, masters: Mapping[str, bytes], current: str, index: str | None = None) -> None:
+        if not masters:
+            raise ValueError("a keyring needs at least one master key")
+        for key_id, key in masters.items():
+            if not _KEY_ID.match(key_id):
+                raise ValueError(f"{key_id!r} is not a key id: lower-case letters, digits and hyphens, at most 32")
+            if len(key) != KEY_BYTES:
+                raise ValueError(f"master key {key_id!r} has {len(key)} bytes, not {KEY_BYTES}")
+        self._masters = dict(masters)
+        self.current = current
+        self.index = index if index is not None else next(iter(self._masters))
+        for key_id in (self.current, self.index):
+            if key_id not in self._masters:
+                raise ValueError(f"the keyring has no master key {key_id!r}")
+        self._derived: dict[tuple[str, str], bytes] = {}
+        self._aeads: dict[tuple[str, str], AESGCM] = {}
+        self._ciphers: OrderedDict[bytes, FieldCipher] = OrderedDict()
+        self._lock = Lock()
+
+    @classmethod
+    def parse(cls, text: str) -> "Keyring":
+        """Read ``id:base64,id:base64``: the last key is current, the first derives the blind indexes."""
+        masters: dict[str, bytes] = {}
+        for entry in text.split(","):
+            key_id, colon, encoded = entry.strip().partition(":")
+            if not colon:
+                raise ValueError("master keys are written id:base64, separated by commas")
+            if key_id in masters:
+                raise ValueError(f"master key {key_id!r} is given twice")
+            try:
+                masters[key_id] = base64.b64decode(encoded, validate=True)
+            except binascii.Error:
+                raise ValueError(f"master key {key_id!r} is not base64") from None
+        return cls(masters, current=next(reversed(masters)))
+
+    @staticmethod
+    def generate(key_id: str = "k1") -> str:
+        """A new random master key, written as :meth:`parse` reads it."""
+        return f"{key_id}:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}"
+
+    def __repr__(self) -> str:
+        return f"Keyring(keys={list(self._masters)}, current={self.current!r})"
+
+    # -- members' data keys ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def new_data_key() -> bytes:
+        """32 random bytes: a member's own key."""
+        return os.urandom(KEY_BYTES)
+
+    def wrap(self, data_key: bytes, owner: UUID) -> bytes:
+        """`data_key` encrypted under the current master key for `owner` (the member's id)."""
+        if len(data_key) != KEY_BYTES:
+            raise ValueError(f"a data key has {KEY_BYTES} bytes")
+        return self._encrypt("wrap", data_key, owner.bytes)
+
+    def unwrap(self, wrapped: bytes, owner: UUID) -> bytes:
+        """The data key that :meth:`wrap` wrapped for `owner`. Raises `KeyringError`."""
+        return self._decrypt("wrap", wrapped, owner.bytes)
+
+    def rewrap(self, wrapped: bytes, owner: UUID) -> bytes:
+        """The same data key under the current master key; unchanged when it is there already."""
+        if _key_id(wrapped) == self.current:
+            return wrapped
+        return self.wrap(self.unwrap(wrapped, owner), owner)
+
+    def cipher(self, wrapped: bytes, owner: UUID) -> FieldCipher:
+        """The field cipher under a wrapped data key, from a bounded cache keyed by the wrapped bytes themselves.
+
+        An erased member has no wrapped key in the database, so nothing can ask the cache for one.
+        """
+        with self._lock:
+            cipher = self._ciphers.get(wrapped)
+            if cipher is not None:
+                self._ciphers.move_to_end(wrapped)
+                return cipher
+        cipher = FieldCipher(self.unwrap(wrapped, owner))
+        with self._lock:
+            self._ciphers[wrapped] = cipher
+            if len(self._ciphers) > CIPHERS_CACHED_MAX:
+                self._ciphers.popitem(last=False)
+        return cipher
+
+    # -- other secrets -----------------------------------------------------------------------------------------
+
+    def seal(self, purpose: str, plaintext: bytes, context: bytes = b"") -> bytes:
+        """`plaintext` encrypted under the current key of `purpose`, bound to `context` (say, the row's id)."""
+        return self._encrypt(f"seal/{purpose}", plaintext, context)
+
+    def open(self, purpose: str, sealed: bytes, context: bytes = b"") -> bytes:
+        """What :meth:`seal` sealed for the same purpose and context. Raises `KeyringError`."""
+        return self._decrypt(f"seal/{purpose}", sealed, context)
+
+    def blind_index(self, purpose: str, value: str) -> bytes:
+        """32 bytes that are equal for equal `value` under one `purpose` and say nothing without the key."""
+        return hmac.digest(self._key(self.index, f"index/{purpose}"), value.encode(), hashlib.sha256)
+
+    def derive(self, purpose: str) -> bytes:
+        """A 32-byte key for `purpose` from the current master key, for a MAC whose values live for days only."""
+        return self._key(self.current, f"derive/{purpose}")
+
+    # -- the two primitives ------------------------------------------------------------------------------------
+
+    def _encrypt(self, purpose: str, plaintext: bytes, context: bytes) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        head = bytes((SEALED_VERSION, len(self.current))) + self.current.encode()
+        ciphertext = self._aead(self.current, purpose).encrypt(nonce, plaintext, head + context)
+        return head + nonce + ciphertext
+
+    def _decrypt(self, purpose: str, sealed: bytes, context: bytes) -> bytes:
+        key_id = _key_id(sealed)
+        if key_id not in self._masters:
+            raise KeyringError(f"a sealed value names master key {key_id!r}, which the keyring does not hold")
+        body = 2 + len(key_id)
+        nonce, ciphertext = sealed[body : body + NONCE_BYTES], sealed[body + NONCE_BYTES :]
+        try:
+            return self._aead(key_id, purpose).decrypt(nonce, ciphertext, sealed[:body] + context)
+        except (InvalidTag, ValueError):
+            raise KeyringError(f"a value sealed for {purpose!r} does not open: changed, or moved from its place") from None
+
+    def _key(self, key_id: str, purpose: str) -> bytes:
+        key = self._derived.get((key_id, purpose))
+        if key is None:
+            info = b"mizan/keyring/1/" + purpose.encode()
+            key = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(self._masters[key_id])
+            self._derived[key_id, purpose] = key
+        return key
+
+    def _aead(self, key_id: str, purpose: str) -> AESGCM:
+        aead = self._aeads.get((key_id, purpose))
+        if aead is None:
+            aead = self._aeads[key_id, purpose] = AESGCM(self._key(key_id, purpose))
+        return aead
+
+
+def _key_id(sealed: bytes) -> str:
+    if len(sealed) < 2 or sealed[0] != SEALED_VERSION:
+        raise KeyringError("a sealed value has an unknown version")
+    return sealed[2 : 2 + sealed[1]].decode("ascii", "replace")
