@@ -1,0 +1,86 @@
+"""Where one sponsor's share of a member's match stands, and how it moves when entitlement or settlement change.
+
+Pure: a share and two targets in, the new share and the amounts to post out. All amounts are minor units of the
+programme's currency.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One sponsor's part of one entitlement: their sum is what the member is entitled to from this sponsor."""
+
+    committed: int = 0
+    unvested: int = 0
+    vested: int = 0
+    awaiting: int = 0
+
+    @property
+    def entitled(self) -> int:
+        """committed + unvested + vested + awaiting."""
+        return self.committed + self.unvested + self.vested + self.awaiting
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What to post and to queue. Each amount is non-negative.
+
+    ``commit``: uncommitted → committed · ``release``: committed → uncommitted · ``grant``: committed → unvested ·
+    ``ungrant``: unvested → committed · ``reclaim``: unvested → uncommitted · ``enqueue`` / ``dequeue``: awaiting
+    funds · ``adjust``: vested beyond entitlement, for approval.
+    """
+
+    commit: int = 0
+    release: int = 0
+    grant: int = 0
+    ungrant: int = 0
+    reclaim: int = 0
+    enqueue: int = 0
+    dequeue: int = 0
+    adjust: int = 0
+
+
+def move(share: Share, *, entitled: int, grantable: int, funded: bool) -> tuple[Share, Moves]:
+    """Bring a share to ``entitled``, with as much granted as settled contributions earn (``grantable``).
+
+    New entitlement is committed when the sponsor's fund is open (``funded``), else it awaits funds. A fall takes
+    from what awaits first, then from what is committed, then from what is unvested; what is vested never falls by
+    itself and is reported as ``adjust``.
+    """
+    committed, unvested, vested, awaiting = share.committed, share.unvested, share.vested, share.awaiting
+    commit = release = grant = ungrant = reclaim = enqueue = dequeue = 0
+
+    rise = entitled - share.entitled
+    if rise > 0:
+        if funded:
+            commit, committed = rise, committed + rise
+        else:
+            enqueue, awaiting = rise, awaiting + rise
+    fall = max(0, -rise)
+    dequeue = min(fall, awaiting)
+    awaiting, fall = awaiting - dequeue, fall - dequeue
+    release = min(fall, committed)
+    committed, fall = committed - release, fall - release
+    reclaim = min(fall, unvested)
+    unvested, fall = unvested - reclaim, fall - reclaim
+
+    granted_target = min(grantable, entitled)
+    wanted = granted_target - unvested - vested
+    if wanted > 0:
+        grant = min(wanted, committed)
+        committed, unvested = committed - grant, unvested + grant
+    elif wanted < 0:
+        ungrant = min(-wanted, unvested)
+        committed, unvested = committed + ungrant, unvested - ungrant
+
+    moved = Share(committed, unvested, vested, awaiting)
+    return moved, Moves(commit, release, grant, ungrant, reclaim, enqueue, dequeue, adjust=fall)
+
+
+def fund(share: Share, amount: int, *, grantable: int) -> tuple[Share, Moves]:
+    """Commit ``amount`` of what awaits funds, and grant what settled contributions earn of it."""
+    taken = min(amount, share.awaiting)
+    funded = Share(share.committed + taken, share.unvested, share.vested, share.awaiting - taken)
+    moved, moves = move(funded, entitled=funded.entitled, grantable=grantable, funded=True)
+    return moved, Moves(commit=taken, grant=moves.grant, dequeue=taken)
