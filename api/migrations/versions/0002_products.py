@@ -140,6 +140,9 @@ def _registry() -> None:
             residence_country bytea,
             registered_at timestamptz NOT NULL,
             erased_at timestamptz,
+            -- ledger accounts: products.chart.MemberAccounts
+            unapplied_account uuid NOT NULL,
+            receivable_account uuid NOT NULL,
             CHECK ((wrapped_key IS NULL) = (erased_at IS NOT NULL))
         );
 
@@ -205,7 +208,12 @@ def _registry() -> None:
             rule_version integer NOT NULL,
             enrolled_at timestamptz NOT NULL,
             enrolled_on date NOT NULL,
-            ended_at timestamptz
+            ended_at timestamptz,
+            -- ledger accounts of a savings product: products.chart.EnrolmentAccounts; null for an agency or a pool
+            pending_account uuid,
+            savings_account uuid,
+            unvested_account uuid,
+            vested_account uuid
         );
         CREATE UNIQUE INDEX enrolment_active ON products.enrolment (member_id, product) WHERE ended_at IS NULL;
 
@@ -235,8 +243,14 @@ def _registry() -> None:
 
 def _remittances() -> None:
     op.execute(f"""
-        -- One row per (partner, remittance_id), first inserted by whichever of original and reversal comes first:
-        -- inserting it is the lock that makes the two see each other.
+        -- One row per (partner, remittance_id), inserted by whichever of original and reversal comes first: upserting
+        -- it is the lock that makes the two see each other. Narrow, so that the full row is written once, decided.
+        CREATE TABLE products.remittance_claim (
+            partner_id uuid NOT NULL REFERENCES products.partner,
+            remittance_id text COLLATE "C" NOT NULL,
+            id uuid NOT NULL,
+            PRIMARY KEY (partner_id, remittance_id)
+        ) WITH (fillfactor = 80);
         CREATE TABLE products.remittance (
             id uuid PRIMARY KEY,
             partner_id uuid NOT NULL REFERENCES products.partner,
@@ -266,8 +280,7 @@ def _remittances() -> None:
             trace jsonb,
             recorded_at timestamptz NOT NULL,
             era smallint NOT NULL DEFAULT 1,
-            xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-            UNIQUE (partner_id, remittance_id)
+            xid xid8 NOT NULL DEFAULT pg_current_xact_id()
         ) WITH (fillfactor = 90);
         CREATE INDEX remittance_horizon ON products.remittance (partner_id, era, xid, id);
         CREATE INDEX remittance_unallocated ON products.remittance (partner_id, member_key)
@@ -321,14 +334,17 @@ def _remittances() -> None:
             used_by uuid
         );
 
+        ALTER TABLE products.remittance_claim ENABLE ROW LEVEL SECURITY;
         ALTER TABLE products.remittance ENABLE ROW LEVEL SECURITY;
         ALTER TABLE products.contribution ENABLE ROW LEVEL SECURITY;
         ALTER TABLE products.quote ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own_rows ON products.remittance_claim USING {OWN_ROWS};
         CREATE POLICY own_rows ON products.remittance USING {OWN_ROWS};
         CREATE POLICY own_rows ON products.contribution USING {OWN_ROWS};
         CREATE POLICY own_rows ON products.quote USING {OWN_ROWS};
-        GRANT SELECT, INSERT, UPDATE ON products.remittance, products.contribution, products.quote TO mizan_worker;
-        GRANT SELECT ON products.remittance, products.contribution TO mizan_api;
+        GRANT SELECT, INSERT, UPDATE ON products.remittance_claim, products.remittance, products.contribution,
+            products.quote TO mizan_worker;
+        GRANT SELECT ON products.remittance_claim, products.remittance, products.contribution TO mizan_api;
         GRANT SELECT, INSERT ON products.quote TO mizan_api
     """)
 
@@ -379,6 +395,8 @@ def _match() -> None:
             state text NOT NULL DEFAULT 'proposed' CHECK (state IN ('proposed', 'approved', 'refused')),
             recorded_at timestamptz NOT NULL
         );
+        CREATE UNIQUE INDEX match_adjustment_proposed
+            ON products.match_adjustment (enrolment_id, window_start, sponsor_id) WHERE state = 'proposed';
         GRANT SELECT, INSERT, UPDATE, DELETE ON products.match_queue TO mizan_worker;
         GRANT SELECT, INSERT, UPDATE ON products.match_state, products.match_share, products.match_adjustment
             TO mizan_worker;
