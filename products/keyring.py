@@ -1,6 +1,6 @@
 """The keys that personal data and stored secrets rest under.
 
-One *master key* per id, held outside the database (``MIZAN_MASTER_KEYS``). From each, HKDF-SHA-256 (RFC 5869) derives
+One *master key* per id, held outside the database (``MIZAN_MASTER_KEY``). From each, HKDF-SHA-256 (RFC 5869) derives
 a key per purpose, so that no two uses share one:
 
 * ``wrap`` — the key that wraps every member's own 32-byte *data key*; destroying the wrapped copy erases the member;
@@ -15,8 +15,6 @@ ciphertext moved to another row, column or table does not open. The first byte i
 *index key* (the first one ever used) until a job has computed them anew, because an index has to be equal to be found.
 """
 
-import base64
-import binascii
 import hashlib
 import hmac
 import os
@@ -67,11 +65,15 @@ class FieldCipher:
     def decrypt(self, stored: bytes, place: bytes) -> str:
         """The text encrypted for `place`. Raises `KeyringError` when it was not."""
         if stored[0] != FIELD_VERSION:
-            raise KeyringError(f"an encrypted field has version {stored[0]}, this release reads {FIELD_VERSION}")
+            raise KeyringError(
+                f"an encrypted field has version {stored[0]}, this release reads {FIELD_VERSION}"
+            )
         try:
             return self._aead.decrypt(stored[1:13], stored[13:], place).decode()
         except InvalidTag:
-            raise KeyringError("an encrypted field does not open with its member's key in this place") from None
+            raise KeyringError(
+                "an encrypted field does not open with its member's key in this place"
+            ) from None
 
 
 def field_place(table: str, column: str, row: UUID) -> bytes:
@@ -91,7 +93,9 @@ class Keyring:
             raise ValueError("a keyring needs at least one master key")
         for key_id, key in masters.items():
             if not _KEY_ID.match(key_id):
-                raise ValueError(f"{key_id!r} is not a key id: lower-case letters, digits and hyphens, at most 32")
+                raise ValueError(
+                    f"{key_id!r} is not a key id: lower-case letters, digits and hyphens, at most 32"
+                )
             if len(key) != KEY_BYTES:
                 raise ValueError(f"master key {key_id!r} has {len(key)} bytes, not {KEY_BYTES}")
         self._masters = dict(masters)
@@ -106,25 +110,10 @@ class Keyring:
         self._lock = Lock()
 
     @classmethod
-    def parse(cls, text: str) -> "Keyring":
-        """Read ``id:base64,id:base64``: the last key is current, the first derives the blind indexes."""
-        masters: dict[str, bytes] = {}
-        for entry in text.split(","):
-            key_id, colon, encoded = entry.strip().partition(":")
-            if not colon:
-                raise ValueError("master keys are written id:base64, separated by commas")
-            if key_id in masters:
-                raise ValueError(f"master key {key_id!r} is given twice")
-            try:
-                masters[key_id] = base64.b64decode(encoded, validate=True)
-            except binascii.Error:
-                raise ValueError(f"master key {key_id!r} is not base64") from None
+    def of(cls, current: bytes, *retired: bytes) -> "Keyring":
+        """A keyring of bare keys, each named by its own digest: `current`, and older ones (oldest first) still needed."""
+        masters = {hashlib.sha256(b"mizan/key-id" + key).hexdigest()[:8]: key for key in (*retired, current)}
         return cls(masters, current=next(reversed(masters)))
-
-    @staticmethod
-    def generate(key_id: str = "k1") -> str:
-        """A new random master key, written as :meth:`parse` reads it."""
-        return f"{key_id}:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}"
 
     def __repr__(self) -> str:
         return f"Keyring(keys={list(self._masters)}, current={self.current!r})"
@@ -180,7 +169,10 @@ class Keyring:
         return self._decrypt(f"seal/{purpose}", sealed, context)
 
     def blind_index(self, purpose: str, value: str) -> bytes:
-        """32 bytes that are equal for equal `value` under one `purpose` and say nothing without the key."""
+        """32 bytes that are equal for equal `value` under one `purpose` and say nothing without the key.
+
+        Purposes are a small fixed set (their keys are kept): what varies, such as the partner, goes into `value`.
+        """
         return hmac.digest(self._key(self.index, f"index/{purpose}"), value.encode(), hashlib.sha256)
 
     def derive(self, purpose: str) -> bytes:
@@ -204,13 +196,17 @@ class Keyring:
         try:
             return self._aead(key_id, purpose).decrypt(nonce, ciphertext, sealed[:body] + context)
         except (InvalidTag, ValueError):
-            raise KeyringError(f"a value sealed for {purpose!r} does not open: changed, or moved from its place") from None
+            raise KeyringError(
+                f"a value sealed for {purpose!r} does not open: changed, or moved from its place"
+            ) from None
 
     def _key(self, key_id: str, purpose: str) -> bytes:
         key = self._derived.get((key_id, purpose))
         if key is None:
             info = b"mizan/keyring/1/" + purpose.encode()
-            key = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(self._masters[key_id])
+            key = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(
+                self._masters[key_id]
+            )
             self._derived[key_id, purpose] = key
         return key
 
