@@ -1,0 +1,271 @@
+"""Every kind of problem that Mizan answers with: the published catalogue of stable codes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem: its stable code, HTTP status, title, what it means and what to do about it."""
+
+    code: str
+    status: int
+    title: str
+    meaning: str
+    remedy: str
+
+
+CATALOGUE: Final[Mapping[str, Kind]] = {
+    kind.code: kind
+    for kind in (
+        Kind(
+            "malformed_request",
+            400,
+            "The request cannot be read",
+            "The body is not strict JSON in UTF-8 (duplicate keys, NaN, too deep, an unpaired surrogate), or the address or a header holds a NUL character.",
+            "Send valid UTF-8 JSON with each key once and at most 32 levels, as `application/json`.",
+        ),
+        Kind(
+            "invalid_request",
+            422,
+            "The request does not fit its schema",
+            "A value is missing, unknown, of the wrong type or out of range; `errors` names each one by JSON pointer or parameter.",
+            "Correct the values that `errors` points at and send the request again.",
+        ),
+        Kind(
+            "invalid_cursor",
+            400,
+            "The cursor is not valid",
+            "The cursor was changed, is older than 7 days, or belongs to another client, list or set of filters.",
+            "Start the list again without a cursor.",
+        ),
+        Kind(
+            "idempotency_key_required",
+            400,
+            "An Idempotency-Key is required",
+            "Requests that move or promise money carry an `Idempotency-Key` header of 1 to 255 printable ASCII characters.",
+            "Choose a random key for each operation and send it again, unchanged, with each retry.",
+        ),
+        Kind(
+            "idempotency_key_in_use",
+            409,
+            "The first request with this key is still running",
+            "Another request with the same Idempotency-Key is being processed now.",
+            "Wait a second and retry with the same key: you will get the first one's answer.",
+        ),
+        Kind(
+            "idempotency_key_reused",
+            422,
+            "The key was used for another request",
+            "The Idempotency-Key has been used with another method, path or body.",
+            "Use a new key for a new operation.",
+        ),
+        Kind(
+            "unauthorised",
+            401,
+            "The token is missing or not valid",
+            "There is no bearer token, or it is malformed, expired, signed with an unknown key or meant for someone else.",
+            "Get a token at `POST /oauth/token`; it lives at most 15 minutes.",
+        ),
+        Kind(
+            "insufficient_scope",
+            403,
+            "The token lacks the scope",
+            "The token is valid but was not issued with the scope that this operation needs; `WWW-Authenticate` names it.",
+            "Ask for the scope at `POST /oauth/token`, if your client has been granted it.",
+        ),
+        Kind(
+            "not_found",
+            404,
+            "There is nothing here for you",
+            "It does not exist, or it is not yours to see: the two are answered alike.",
+            "Check the id, and that it was given to this client.",
+        ),
+        Kind(
+            "method_not_allowed",
+            405,
+            "The method is not allowed here",
+            "The address exists, but not with this method; `Allow` lists those it has.",
+            "Use a method that the reference lists for the address.",
+        ),
+        Kind(
+            "request_timeout",
+            408,
+            "The request took too long to arrive",
+            "The body was not received in time.",
+            "Send it again.",
+        ),
+        Kind(
+            "conflict",
+            409,
+            "The request conflicts with what is there",
+            "What the request would do contradicts the present state; `detail` says how.",
+            "Read the present state, then decide.",
+        ),
+        Kind(
+            "content_too_large",
+            413,
+            "The body is too large",
+            "Bodies are limited to 256 KiB.",
+            "Send less in one request.",
+        ),
+        Kind(
+            "unsupported_media_type",
+            415,
+            "The media type is not supported",
+            "The body has a `Content-Encoding`, or is not of a type that this address accepts.",
+            "Send plain `application/json` (tokens: `application/x-www-form-urlencoded`).",
+        ),
+        Kind(
+            "rate_limited",
+            429,
+            "Too many requests",
+            "The client has used up its requests for this minute.",
+            "Wait for as long as `Retry-After` says.",
+        ),
+        Kind(
+            "internal_error",
+            500,
+            "Something failed on our side",
+            "An error that we did not foresee; it has been recorded under the request id.",
+            "Retry with the same Idempotency-Key; if it stays, tell us the `request_id`.",
+        ),
+        Kind(
+            "unavailable",
+            503,
+            "Not available right now",
+            "The database cannot be reached, is too busy, or a queue is full.",
+            "Retry with the same Idempotency-Key after `Retry-After` seconds.",
+        ),
+        # the registry
+        Kind(
+            "member_exists",
+            409,
+            "The member is registered already",
+            "You have registered this phone number or partner reference in the programme before; `member` is its id.",
+            "Use the member that you have.",
+        ),
+        Kind(
+            "invalid_phone",
+            422,
+            "The phone number is not valid",
+            "It is not an international number in E.164 form that its country's plan allows.",
+            "Send it as `+` and digits, as in `+971501234567`.",
+        ),
+        Kind(
+            "unknown_fact",
+            422,
+            "The programme does not know the fact",
+            "The programme's rules name the facts that they read; this is none of them, or its value is of another type.",
+            "See the programme's facts at `GET /v1/programmes/{programme}`.",
+        ),
+        Kind(
+            "not_eligible",
+            422,
+            "The member cannot join the product",
+            "The product's conditions are not met by the member's facts as of today; `detail` says which.",
+            "Add the missing fact with its evidence, or choose another product.",
+        ),
+        Kind(
+            "invalid_choice",
+            422,
+            "The choice is not one the product offers",
+            "The percentage, amount or option lies outside what the programme lets a member choose.",
+            "See the product's choices at `GET /v1/programmes/{programme}`.",
+        ),
+        Kind(
+            "already_enrolled",
+            409,
+            "The member is enrolled already",
+            "The member has an active enrolment in this product.",
+            "Use the enrolment that there is.",
+        ),
+        Kind(
+            "mandate_in_force",
+            409,
+            "A mandate is in force",
+            "The member's mandate given through you is still in force.",
+            "Withdraw it before giving another.",
+        ),
+        Kind(
+            "mandate_required",
+            409,
+            "There is no mandate in force",
+            "Nothing is deducted without the member's mandate; it is absent, paused or withdrawn.",
+            "Record the member's mandate at `POST /v1/members/{id}/consents`.",
+        ),
+        # remittances and quotes
+        Kind(
+            "remittance_conflict",
+            409,
+            "The remittance is known with other content",
+            "The `remittance_id` has been used for a remittance with other content.",
+            "A remittance id stands for one remittance for ever: use a new one, or reverse the first.",
+        ),
+        Kind(
+            "remittance_refused",
+            422,
+            "The remittance cannot be taken",
+            "It is well-formed, but impossible here: another currency than the programme's, a time too far off, more collected than received.",
+            "Correct what `detail` names.",
+        ),
+        Kind(
+            "already_reversed",
+            409,
+            "It has been reversed already",
+            "A remittance or transaction is reversed at most once.",
+            "Nothing is left to do.",
+        ),
+        Kind(
+            "quote_refused",
+            422,
+            "The quote cannot be given",
+            "The remittance could not be accepted as described: corridor, currency, mandate or enrolment.",
+            "Correct what `detail` names.",
+        ),
+        Kind(
+            "partner_limit",
+            409,
+            "The partner's limit is reached",
+            "The partner has collected as much as its terms allow before it settles.",
+            "Settle what is collected.",
+        ),
+        # the books
+        Kind(
+            "insufficient_funds",
+            409,
+            "There is not enough available",
+            "The account's available balance would fall below its floor.",
+            "Wait for funds to settle, or ask for less.",
+        ),
+        Kind(
+            "ceiling_exceeded",
+            409,
+            "The account's ceiling is reached",
+            "The account's balance would rise above its ceiling.",
+            "Settle first, or ask for less.",
+        ),
+        Kind(
+            "account_closed",
+            409,
+            "The account is closed",
+            "A closed account takes no more postings.",
+            "Use the account that replaced it.",
+        ),
+        Kind(
+            "period_closed",
+            409,
+            "The period is closed",
+            "The books of the date are closed.",
+            "Use a date in an open period.",
+        ),
+        Kind(
+            "not_yet_available",
+            409,
+            "It is not available yet",
+            "The moment asked for lies ahead of what has settled.",
+            "Ask for an earlier time, or retry in a few seconds.",
+        ),
+    )
+}
