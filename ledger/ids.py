@@ -1,0 +1,34 @@
+"""Ids: UUIDv7, made in Python, and their public spelling."""
+
+import re
+from base64 import b32hexdecode, b32hexencode
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from ledger.errors import InvalidId
+
+_PUBLIC = re.compile(r"[0-9a-v]{26}", re.ASCII)
+_CANONICAL_LAST = frozenset("048cgkos")  # 130 bits carry 128: the last two are zero
+
+
+def new_id() -> UUID:
+    """A new UUIDv7 (RFC 9562): sorted by time, strictly increasing within a process."""
+    return uuid7()
+
+
+def public_id(prefix: str, value: UUID) -> str:
+    """``rmt_…``: the prefix and 26 characters of lower-case base32hex (RFC 4648 §7), which sort as the ids do."""
+    return f"{prefix}_{b32hexencode(value.bytes)[:26].decode().lower()}"
+
+
+def parse_public_id(prefix: str, text: str) -> UUID:
+    """The id behind a public one. Raises `InvalidId` unless `public_id` would write exactly this text."""
+    kind, _, body = text.partition("_")
+    if kind != prefix or not _is_canonical(body):
+        raise InvalidId(f"not an id of the kind {prefix}_…")
+    return UUID(bytes=b32hexdecode(f"{body.upper()}======"))
+
+
+def _is_canonical(body: str) -> bool:
+    return body[-1:] in _CANONICAL_LAST and _PUBLIC.fullmatch(body) is not None
