@@ -138,6 +138,20 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "The database cannot be reached, is too busy, or a queue is full.",
             "Retry with the same Idempotency-Key after `Retry-After` seconds.",
         ),
+        Kind(
+            "invalid_id",
+            422,
+            "An id is not of the right kind",
+            "An id in the body or a filter is not one that Mizan gives out for such a thing.",
+            "Send the id exactly as you received it, prefix included.",
+        ),
+        Kind(
+            "invalid_money",
+            422,
+            "The amount is not money",
+            "An amount is not an integer number of minor units up to 2^53−1, or its currency is not in ISO 4217.",
+            "Send `{\"amount\": 150000, \"currency\": \"PHP\"}` in minor units.",
+        ),
         # the registry
         Kind(
             "member_exists",
@@ -154,9 +168,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Send it as `+` and digits, as in `+971501234567`.",
         ),
         Kind(
-            "unknown_fact",
+            "invalid_fact",
             422,
-            "The programme does not know the fact",
+            "The fact is not one of the programme",
             "The programme's rules name the facts that they read; this is none of them, or its value is of another type.",
             "See the programme's facts at `GET /v1/programmes/{programme}`.",
         ),
@@ -259,6 +273,34 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "The period is closed",
             "The books of the date are closed.",
             "Use a date in an open period.",
+        ),
+        Kind(
+            "invalid_posting",
+            422,
+            "The transaction could never be posted",
+            "It breaks a rule of the books, whatever their state.",
+            "Correct what `detail` names.",
+        ),
+        Kind(
+            "period_conflict",
+            409,
+            "The period cannot be changed so",
+            "The period is already closed, or what was asked would leave a gap.",
+            "Look at the fund's periods first.",
+        ),
+        Kind(
+            "account_conflict",
+            409,
+            "The account cannot be changed so",
+            "The account exists with other properties, or still has a balance.",
+            "Look at the account first.",
+        ),
+        Kind(
+            "hold_conflict",
+            409,
+            "The hold cannot be changed so",
+            "The hold has ended already, or is smaller than what was asked.",
+            "Look at the hold first.",
         ),
         Kind(
             "not_yet_available",

@@ -38,7 +38,7 @@ class ProblemError(MizanError):
         headers: Mapping[str, str] | None = None,
         **members: object,
     ) -> None:
-        super().__init__(code, detail)
+        super().__init__(detail, code=code)
         self.headers = dict(headers or {})
         self.members = members
 

@@ -45,8 +45,7 @@ _KEY_ID = re.compile(r"[a-z0-9-]{1,32}\Z")
 class KeyringError(MizanError):
     """Something encrypted cannot be opened: wrong key, wrong place, or changed bytes. Never caused by a caller's input."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("keyring_failure", detail)
+    code = "internal_error"
 
 
 class FieldCipher:

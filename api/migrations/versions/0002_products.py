@@ -173,8 +173,8 @@ def _registry() -> None:
             partner_id uuid NOT NULL REFERENCES products.partner,
             name text NOT NULL,
             value bytea NOT NULL,
-            valid_from date NOT NULL,
-            evidence bytea,
+            since date NOT NULL,
+            evidence text NOT NULL CHECK (evidence IN ('self_declared', 'document', 'institution')),
             recorded_at timestamptz NOT NULL
         );
         CREATE INDEX member_fact_member ON products.member_fact (member_id);
@@ -392,7 +392,7 @@ def _match() -> None:
             window_start date NOT NULL,
             amount bigint NOT NULL CHECK (amount > 0),
             reason text NOT NULL,
-            state text NOT NULL DEFAULT 'proposed' CHECK (state IN ('proposed', 'approved', 'refused')),
+            state text NOT NULL DEFAULT 'proposed' CHECK (state IN ('proposed', 'approved', 'refused', 'withdrawn')),
             recorded_at timestamptz NOT NULL
         );
         CREATE UNIQUE INDEX match_adjustment_proposed
