@@ -1,0 +1,98 @@
+"""Bringing a database to the newest schema, and telling where the models and the database disagree."""
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.pool import NullPool
+
+from ledger.models import Base
+
+# Two processes that migrate at once: the second waits here, then finds nothing to do.
+MIGRATION_LOCK = 0x4D495A414E
+SCHEMAS = frozenset({"ledger", "products", "integrations", "api"})
+
+
+def configuration() -> Config:
+    """Alembic's configuration, wherever the current directory is."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def version_table() -> dict[str, Any]:
+    """Where the applied revision is written down: the options that every context of Alembic's takes."""
+    return {"version_table": "alembic_version"}
+
+
+def newest() -> str | None:
+    """The newest revision that this program knows."""
+    return ScriptDirectory.from_config(configuration()).get_current_head()
+
+
+def current(url: str) -> str | None:
+    """The revision that a database is at; None for an empty one. Any role that may enter can ask."""
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection, opts=version_table()).get_current_revision()
+    finally:
+        engine.dispose()
+
+
+def upgrade(owner_url: str, revision: str = "head") -> None:
+    """Bring the database to `revision`, as role mizan_owner, in one transaction.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the database can't be reached or refuses; nothing was changed.
+    """
+    engine = create_engine(owner_url, poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+            config = configuration()
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+    finally:
+        engine.dispose()
+
+
+def metadata() -> MetaData:
+    """The tables of every module called `models`."""
+    for name in sorted(SCHEMAS):
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            if module.name.endswith(".models"):
+                importlib.import_module(module.name)
+    return Base.metadata
+
+
+def differences(owner_url: str) -> list[str]:
+    """Where the models and the database's catalogue disagree, one line each; empty when they agree."""
+    engine = create_engine(owner_url, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            options = {
+                "include_schemas": True,
+                "include_name": _ours,
+                "compare_type": True,
+                **version_table(),
+            }
+            return [
+                str(item)
+                for item in compare_metadata(MigrationContext.configure(connection, opts=options), metadata())
+            ]
+    finally:
+        engine.dispose()
+
+
+def _ours(name: str | None, kind: str, _parents: Any) -> bool:
+    return name in SCHEMAS if kind == "schema" else True

@@ -1,0 +1,420 @@
+"""The settings of a deployment: typed, frozen, and refused when they are unsafe together.
+
+They come from environment variables prefixed `MIZAN_`, then from a `.env` file. Every field is documented here and
+nowhere else: `docs/reference/settings.md` is generated from this class.
+"""
+
+import base64
+import binascii
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from ledger.errors import MizanError
+
+KEY_BYTES = 32
+SANDBOX_PREFIX = "mzn_test_"
+PRODUCTION_PREFIX = "mzn_live_"
+
+
+class Environment(StrEnum):
+    """What the deployment is for: trying things out, or people's money."""
+
+    SANDBOX = "sandbox"
+    PRODUCTION = "production"
+
+
+class UnsafeSettings(MizanError):
+    """The settings are missing something, malformed, or unsafe together; nothing was started."""
+
+    code = "unsafe_settings"
+
+
+class Settings(BaseSettings):
+    """What an operator decides. Frozen: a running process never changes its mind."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MIZAN_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    environment: Environment | None = Field(
+        default=None,
+        description="`sandbox` or `production`. Stamped into the database, the issuer and the secrets. Must be said when servers are"
+        " configured; on embedded servers it is `sandbox` unless said otherwise.",
+    )
+    data_dir: Path = Field(
+        default=Path(".mizan"),
+        description="Where the embedded servers and their generated secrets live. Unused when every server is configured.",
+    )
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL for the API, as role `mizan_api` (row-level security applies): `postgresql://user:password@host/name`."
+        " Without any URL, Mizan runs its own PostgreSQL and Valkey.",
+    )
+    database_url_owner: SecretStr | None = Field(
+        default=None, description="PostgreSQL for `mizan migrate`, as role `mizan_owner`."
+    )
+    database_url_worker: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL for the workers, as role `mizan_worker` (may insert into the journal, never update it).",
+    )
+    database_url_sealer: SecretStr | None = Field(
+        default=None, description="PostgreSQL for the sealer, as role `mizan_sealer`; always the primary."
+    )
+    database_url_auditor: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL for verification and reports, as role `mizan_auditor` (reads only).",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Valkey or Redis, for queues and rate limits: `redis://`, `rediss://`, or `unix:///path/to/socket`.",
+    )
+    database_pool_size: int = Field(
+        default=10, ge=1, le=200, description="Connections to PostgreSQL that one process keeps open at most."
+    )
+
+    master_key: SecretStr | None = Field(
+        default=None,
+        description="The key that wraps all other keys: 32 bytes in base64, as `mizan doctor --new-key` prints. Losing it loses all"
+        " personal data. Generated on embedded servers.",
+    )
+    master_key_file: Path | None = Field(
+        default=None, description="A file that holds the master key, instead of `MIZAN_MASTER_KEY`."
+    )
+    seal_key: SecretStr | None = Field(
+        default=None,
+        description="The Ed25519 private key that signs seals: 32 bytes in base64. Generated on embedded servers.",
+    )
+    seal_key_file: Path | None = Field(
+        default=None, description="A file that holds the seal key, instead of `MIZAN_SEAL_KEY`."
+    )
+
+    public_url: str = Field(
+        default="http://127.0.0.1:8000",
+        pattern=r"^https?://[^/?#\s]+(/[^?#\s]*[^/?#\s])?$",
+        description="Where the outside reaches Mizan, without a final slash: the issuer of tokens and the base of links.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address that `mizan serve` listens on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port that `mizan serve` listens on; 0 takes a free one."
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics listener.")
+    metrics_port: int = Field(
+        default=9464, ge=0, le=65535, description="Port of the metrics listener; 0 turns it off."
+    )
+
+    hook_body_bytes_max: int = Field(
+        default=256 * 1024,
+        ge=1024,
+        le=16 * 1024 * 1024,
+        description="The largest webhook body accepted; more is 413.",
+    )
+    hook_tolerance_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=3600,
+        description="How far a webhook's signed time may lie from ours, either way.",
+    )
+    hook_queue_max: int = Field(
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="Deliveries that may wait for their commit in one API process; more is 503.",
+    )
+    hook_batch_max: int = Field(
+        default=512, ge=1, le=10_000, description="Deliveries that share one commit at most."
+    )
+    hook_gather_milliseconds: float = Field(
+        default=1.5,
+        ge=0,
+        le=100,
+        description="How long the first delivery of a commit waits for others to join it.",
+    )
+    hook_nesting_max: int = Field(
+        default=32, ge=4, le=200, description="The deepest JSON accepted in a webhook."
+    )
+
+    worker_batch_max: int = Field(
+        default=1000,
+        ge=1,
+        le=10_000,
+        description="Deliveries that a worker processes in one database transaction at most.",
+    )
+    worker_processes: int = Field(
+        default=2, ge=1, le=256, description="Worker processes that `mizan serve` and `mizan worker` start."
+    )
+    sweep_seconds: float = Field(
+        default=5.0, gt=0, le=3600, description="How often deliveries whose wake-up was lost are looked for."
+    )
+    seal_seconds: float = Field(
+        default=10.0, gt=0, le=86_400, description="How often settled transactions are sealed."
+    )
+    fold_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=86_400,
+        description="How often settled postings are folded into daily movements.",
+    )
+    delivery_retention_days: int = Field(
+        default=90,
+        ge=1,
+        le=3650,
+        description="Days after posting at which the encrypted body of a delivery is destroyed.",
+    )
+
+    request_body_bytes_max: int = Field(
+        default=1024 * 1024,
+        ge=1024,
+        le=64 * 1024 * 1024,
+        description="The largest body of a REST request; more is 413.",
+    )
+    page_items: int = Field(
+        default=50, ge=1, le=200, description="Items on a page of a list when the client doesn't say."
+    )
+    page_items_max: int = Field(default=200, ge=1, le=200, description="Items on a page of a list at most.")
+    cursor_seconds: int = Field(
+        default=7 * 86_400, ge=60, le=90 * 86_400, description="How long a list's cursor can be used."
+    )
+    idempotency_days: int = Field(
+        default=30, ge=1, le=365, description="How long the first answer to an idempotency key is kept."
+    )
+    token_seconds: int = Field(default=900, ge=60, le=900, description="Lifetime of an access token.")
+    quote_seconds: int = Field(
+        default=900, ge=60, le=86_400, description="How long a quote binds, by the time of payment."
+    )
+    requests_per_minute: int = Field(
+        default=6000,
+        ge=1,
+        le=10_000_000,
+        description="REST requests a client may send in a minute before 429.",
+    )
+
+    statement_timeout_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="Longest statement in PostgreSQL before it is cancelled."
+    )
+    lock_timeout_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="Longest wait for a lock in PostgreSQL before the unit is retried or refused.",
+    )
+
+    embedded_account: str = Field(
+        default="nobody",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*\$?$",
+        description="The system account that runs the embedded servers when Mizan itself runs as root (PostgreSQL refuses root).",
+    )
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator(
+        "database_url",
+        "database_url_owner",
+        "database_url_worker",
+        "database_url_sealer",
+        "database_url_auditor",
+        mode="after",
+    )
+    @classmethod
+    def _postgresql_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        try:
+            url = make_url(value.get_secret_value())
+        except ArgumentError:
+            raise ValueError("is not a database URL") from None
+        if url.drivername not in {"postgresql", "postgresql+psycopg"}:
+            raise ValueError("must begin with postgresql:// (psycopg 3)")
+        return SecretStr(url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False))
+
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(
+            ("redis://", "rediss://", "unix://")
+        ):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @model_validator(mode="after")
+    def _servers_are_all_configured_or_none(self) -> Self:
+        names = (
+            "database_url",
+            "database_url_owner",
+            "database_url_worker",
+            "database_url_sealer",
+            "database_url_auditor",
+        )
+        if self.redis_url is not None and self.database_url is None:
+            raise ValueError(
+                "MIZAN_REDIS_URL is set without MIZAN_DATABASE_URL: configure both servers, or neither (embedded)"
+            )
+        if self.database_url is None:
+            said = [f"MIZAN_{name.upper()}" for name in names if getattr(self, name) is not None]
+            if said:
+                raise ValueError(f"{', '.join(said)} set without MIZAN_DATABASE_URL")
+        elif self.redis_url is None:
+            raise ValueError(
+                "MIZAN_DATABASE_URL is set without MIZAN_REDIS_URL: configure both servers, or neither (embedded)"
+            )
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """Whether Mizan runs its own PostgreSQL and Valkey: no server is configured."""
+        return self.database_url is None and self.redis_url is None
+
+    @property
+    def broker_url(self) -> str:
+        """The queue's URL in Celery's spelling: `unix://` becomes `redis+socket://`."""
+        url = reveal(self.redis_url, "MIZAN_REDIS_URL")
+        if not url.startswith("unix://"):
+            return url
+        address, _, query = url.removeprefix("unix://").partition("?")
+        number = next((part[3:] for part in query.split("&") if part.startswith("db=")), "0")
+        return f"redis+socket://{address}?virtual_host={number}"
+
+    def require_safe(self) -> None:
+        """Refuse to start on what is incomplete or unsafe together.
+
+        Call it on the settings that a process really runs with: on embedded servers those of `EmbeddedServers.settings`.
+
+        Raises:
+            UnsafeSettings: says what is wrong and which variable mends it. Never shows a secret.
+        """
+        for problem in self._problems():
+            raise UnsafeSettings(problem)
+
+    def _problems(self) -> list[str]:
+        problems: list[str] = []
+        if self.environment is None:
+            problems.append("servers are configured, so MIZAN_ENVIRONMENT must say sandbox or production")
+        if self.embedded:
+            problems.append(
+                "no server is configured: production needs MIZAN_DATABASE_URL, MIZAN_DATABASE_URL_WORKER, … and MIZAN_REDIS_URL"
+                if self.environment is Environment.PRODUCTION
+                else "no server is configured and no embedded server was started"
+            )
+        for name in ("master_key", "seal_key"):
+            try:
+                key = self._key(name)
+            except UnsafeSettings as error:
+                problems.append(error.detail)
+                continue
+            if len(set(key)) < KEY_BYTES // 2:
+                problems.append(
+                    f"MIZAN_{name.upper()} is not random: generate one with `openssl rand -base64 32`"
+                )
+        if self.environment is Environment.PRODUCTION:
+            problems.extend(self._production_problems())
+        return problems
+
+    def _production_problems(self) -> list[str]:
+        problems: list[str] = []
+        for name in ("master_key", "seal_key"):
+            if self._key_text(name).startswith(SANDBOX_PREFIX):
+                problems.append(
+                    f"MIZAN_{name.upper()} is a sandbox secret ({SANDBOX_PREFIX}…): generate one for production"
+                )
+        if not self.public_url.startswith("https://"):
+            problems.append("MIZAN_PUBLIC_URL must be https:// in production")
+        roles = [
+            url.get_secret_value()
+            for url in (
+                self.database_url,
+                self.database_url_worker,
+                self.database_url_sealer,
+                self.database_url_auditor,
+            )
+            if url is not None
+        ]
+        users = [make_url(url).username for url in roles]
+        if len(set(users)) < len(users):
+            problems.append("two MIZAN_DATABASE_URL… name the same role: each part of Mizan needs its own")
+        if "postgres" in users or "mizan_owner" in users:
+            problems.append(
+                "the API, workers, sealer and auditor must not connect as the owner or as a superuser"
+            )
+        return problems
+
+    @property
+    def master_key_bytes(self) -> bytes:
+        """The master key, 32 bytes. Raises UnsafeSettings when it is absent or malformed."""
+        return self._key("master_key")
+
+    @property
+    def seal_key_bytes(self) -> bytes:
+        """The seed of the Ed25519 seal key, 32 bytes. Raises UnsafeSettings when it is absent or malformed."""
+        return self._key("seal_key")
+
+    def _key_text(self, name: str) -> str:
+        value: SecretStr | None = getattr(self, name)
+        file: Path | None = getattr(self, f"{name}_file")
+        if value is not None:
+            return value.get_secret_value().strip()
+        if file is None:
+            return ""
+        try:
+            return file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnsafeSettings(f"MIZAN_{name.upper()}_FILE can't be read: {type(error).__name__}") from None
+
+    def _key(self, name: str) -> bytes:
+        variable = f"MIZAN_{name.upper()}"
+        text = self._key_text(name)
+        if not text:
+            raise UnsafeSettings(
+                f"{variable} is missing: 32 random bytes in base64 (`openssl rand -base64 32`)"
+            )
+        try:
+            key = base64.b64decode(
+                text.removeprefix(SANDBOX_PREFIX).removeprefix(PRODUCTION_PREFIX), validate=True
+            )
+        except binascii.Error:
+            raise UnsafeSettings(f"{variable} is not base64") from None
+        if len(key) != KEY_BYTES:
+            raise UnsafeSettings(f"{variable} holds {len(key)} bytes; it must hold {KEY_BYTES}")
+        return key
+
+
+def reveal(secret: SecretStr | None, variable: str) -> str:
+    """The text of a secret setting, or UnsafeSettings naming the variable that is missing."""
+    if secret is None:
+        raise UnsafeSettings(f"{variable} is missing")
+    return secret.get_secret_value()
+
+
+def load(**overrides: object) -> Settings:
+    """The settings from the environment and `.env`, with `overrides` (a command's options) on top.
+
+    Raises:
+        UnsafeSettings: a value is malformed or the servers are half configured.
+    """
+    try:
+        return Settings.model_validate(Settings(**overrides)) if not overrides else Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            where = "_".join(str(part) for part in item["loc"])
+            problems.append(
+                f"MIZAN_{where.upper()}: {item['msg']}"
+                if where
+                else item["msg"].removeprefix("Value error, ")
+            )
+        raise UnsafeSettings("; ".join(problems)) from None
