@@ -196,18 +196,18 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Use the enrolment that there is.",
         ),
         Kind(
-            "mandate_in_force",
-            409,
-            "A mandate is in force",
-            "The member's mandate given through you is still in force.",
-            "Withdraw it before giving another.",
-        ),
-        Kind(
             "mandate_required",
             409,
             "There is no mandate in force",
             "Nothing is deducted without the member's mandate; it is absent, paused or withdrawn.",
             "Record the member's mandate at `POST /v1/members/{id}/consents`.",
+        ),
+        Kind(
+            "unknown_product",
+            404,
+            "The programme has no such product",
+            "No product of this code is in the version of the programme that is in force.",
+            "See the products at `GET /v1/programmes/{programme}`.",
         ),
         # remittances and quotes
         Kind(

@@ -32,10 +32,10 @@ class MemberExists(Conflict):
         self.link_id = link_id
 
 
-class MandateInForce(Conflict):
-    """The member has a mandate in force through this partner: it is withdrawn before another is given."""
+class AlreadyEnrolled(Conflict):
+    """The member has an active enrolment in this product, which lets a member have one."""
 
-    code = "mandate_in_force"
+    code = "already_enrolled"
 
 
 class MandateRequired(Conflict):
@@ -137,6 +137,8 @@ class MemberRecord:
     programme_id: UUID
     active: bool
     birth_date: date | None
+    unapplied_account: UUID
+    receivable_account: UUID
     facts: list[Fact] = field(default_factory=list)
     mandates: list[Mandate] = field(default_factory=list)
 

@@ -179,7 +179,8 @@ def _registry() -> None:
         );
         CREATE INDEX member_fact_member ON products.member_fact (member_id);
 
-        -- The member's mandate, as given through one partner. Without one in force nothing is deducted.
+        -- The member's mandate, as given through one partner. Without one in force nothing is deducted. A mandate that
+        -- is resumed after a pause ends at the pause and a new row begins, so that what was in force when stays known.
         CREATE TABLE products.consent (
             id uuid PRIMARY KEY,
             member_id uuid NOT NULL REFERENCES products.member,
@@ -203,6 +204,7 @@ def _registry() -> None:
             member_id uuid NOT NULL REFERENCES products.member,
             partner_id uuid NOT NULL REFERENCES products.partner,
             product text NOT NULL,
+            several boolean NOT NULL,
             choice jsonb NOT NULL,
             terms jsonb NOT NULL,
             rule_version integer NOT NULL,
@@ -215,7 +217,9 @@ def _registry() -> None:
             unvested_account uuid,
             vested_account uuid
         );
-        CREATE UNIQUE INDEX enrolment_active ON products.enrolment (member_id, product) WHERE ended_at IS NULL;
+        CREATE UNIQUE INDEX enrolment_active ON products.enrolment (member_id, product)
+            WHERE ended_at IS NULL AND NOT several;
+        CREATE INDEX enrolment_member ON products.enrolment (member_id);
 
         ALTER TABLE products.member ENABLE ROW LEVEL SECURITY;
         ALTER TABLE products.member_link ENABLE ROW LEVEL SECURITY;
