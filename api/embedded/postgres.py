@@ -185,8 +185,7 @@ class Postgres:
                     )
             if JOURNAL_ROLE not in known:
                 connection.execute(f"create role {JOURNAL_ROLE} nologin")
-                # The owner may hand tables over to the journal's role, but doesn't hold its rights while it works.
-                connection.execute(f"grant {JOURNAL_ROLE} to mizan_owner with inherit false, set true")
+                connection.execute(f"grant {JOURNAL_ROLE} to mizan_owner")
             if (
                 connection.execute("select from pg_database where datname = %s", [DATABASE]).fetchone()
                 is None
