@@ -22,7 +22,8 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import CHAR, JSONB, UUID as PG_UUID
+from sqlalchemy.dialects.postgresql import CHAR, JSONB
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
 
@@ -86,7 +87,7 @@ class FundRow(Base):
     name: Mapped[str]
     time_zone: Mapped[str]
     number: Mapped[int] = mapped_column(Identity(always=True))
-    closed_through: Mapped[date] = mapped_column(server_default=text("'-infinity'"))
+    closed_through: Mapped[date] = mapped_column(server_default=text("'0001-01-01'"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
