@@ -11,7 +11,6 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, SmallInt
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ledger.models import Base, Xid8
-from products.models import PartnerRow
 
 
 class WebhookSecretRow(Base):
@@ -21,7 +20,7 @@ class WebhookSecretRow(Base):
     __table_args__ = (Index("webhook_secret_partner", "partner_id"), {"schema": "integrations"})
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    partner_id: Mapped[UUID] = mapped_column(ForeignKey(PartnerRow.id))
+    partner_id: Mapped[UUID] = mapped_column(ForeignKey("products.partner.id"))
     sealed: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
@@ -70,7 +69,7 @@ class DeliveryRow(Base):
     body_sealed: Mapped[bytes]
     inbox_key_id: Mapped[UUID]
     received_at: Mapped[datetime]
-    era: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    era: Mapped[int] = mapped_column(SmallInteger, server_default=text("ledger.current_era()"))
     xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
 
 
@@ -83,6 +82,7 @@ class DeliveryQueueRow(Base):
     lane: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     id: Mapped[UUID] = mapped_column(primary_key=True)
     attempt: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    approved: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class DeliveryOutcomeRow(Base):

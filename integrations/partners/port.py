@@ -1,12 +1,13 @@
 """What every partner's format is to the inbox: raw bytes and headers in, a proven and canonical event out."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from ledger.errors import MizanError
-from products.remittances.events import Event
+from products.remittances.events import Event, RemittanceCompleted, canonical
 
 if TYPE_CHECKING:
     from integrations.partners.standard_webhooks import Secret
@@ -54,15 +55,23 @@ class EventInvalid(MizanError):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A body understood. `event` is None for a type that we don't act on; `digest` is equal for equal events.
-
-    `shares_order_with` names what must be processed in order with it: the member, or what little is known.
-    """
+    """A body understood: its event, or for a type that we don't act on, the whole of it as canonical JSON."""
 
     event_type: str
     event: Event | None
-    digest: bytes
-    shares_order_with: str
+    ignored: bytes = b""
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 that is equal for equal events, whatever their spelling."""
+        return hashlib.sha256(self.ignored if self.event is None else canonical(self.event)).digest()
+
+    @property
+    def order_key(self) -> str:
+        """What must be processed in order with it: its member's events, or for a reversal what little it names."""
+        if isinstance(self.event, RemittanceCompleted):
+            return f"{self.event.member.kind}:{self.event.member.value}"
+        return "" if self.event is None else self.event.remittance_id
 
 
 class PartnerFormat(Protocol):

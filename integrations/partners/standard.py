@@ -4,7 +4,6 @@ Fields that we don't know are ignored, so that a partner may send more. Checked 
 bytes anyway to refuse duplicate keys, and this costs a quarter of a second model over the same values.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,6 @@ from products.remittances.events import (
     MemberKeyKind,
     RemittanceCompleted,
     RemittanceReversed,
-    canonical,
 )
 
 EVENT_TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")
@@ -66,10 +64,9 @@ class StandardFormat:
         if not isinstance(event_type, str) or not EVENT_TYPE.fullmatch(event_type):
             raise EventInvalid([Fault("/type", "must name an event type, as in remittance.completed")])
         if event_type not in _READERS:
-            digest = hashlib.sha256(
-                json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-            ).digest()
-            return Reading(event_type, None, digest, "")
+            return Reading(
+                event_type, None, json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+            )
         faults: list[Fault] = []
         _time(value, "timestamp", "", faults)
         data = value.get("data")
@@ -79,12 +76,7 @@ class StandardFormat:
         event = _READERS[event_type](data, faults)
         if event is None:
             raise EventInvalid(faults, event_type)
-        shares_order_with = (
-            f"{event.member.kind}:{event.member.value}"
-            if isinstance(event, RemittanceCompleted)
-            else event.remittance_id
-        )
-        return Reading(event_type, event, hashlib.sha256(canonical(event)).digest(), shares_order_with)
+        return Reading(event_type, event)
 
 
 def _completed(data: dict[str, Any], faults: list[Fault]) -> Event | None:

@@ -84,7 +84,7 @@ def _deliveries() -> None:
             body_sealed bytea NOT NULL,
             inbox_key_id uuid NOT NULL,
             received_at timestamptz NOT NULL,
-            era smallint NOT NULL DEFAULT 1,
+            era smallint NOT NULL DEFAULT ledger.current_era(),
             xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
             UNIQUE (partner_id, delivery_key)
         );
@@ -98,6 +98,7 @@ def _deliveries() -> None:
             lane smallint NOT NULL,
             id uuid NOT NULL,
             attempt smallint NOT NULL DEFAULT 1,
+            approved boolean NOT NULL DEFAULT false,
             PRIMARY KEY (lane, id)
         ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
