@@ -150,7 +150,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             422,
             "The amount is not money",
             "An amount is not an integer number of minor units up to 2^53−1, or its currency is not in ISO 4217.",
-            "Send `{\"amount\": 150000, \"currency\": \"PHP\"}` in minor units.",
+            'Send `{"amount": 150000, "currency": "PHP"}` in minor units.',
         ),
         # the registry
         Kind(
@@ -244,6 +244,42 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "The partner's limit is reached",
             "The partner has collected as much as its terms allow before it settles.",
             "Settle what is collected.",
+        ),
+        # webhooks
+        Kind(
+            "signature_invalid",
+            401,
+            "The delivery is not proven",
+            "No active partner behind this address has signed these bytes: unknown address, disabled partner, and missing or wrong signature are answered alike.",
+            "Sign `webhook-id.webhook-timestamp.body`, the body byte for byte as sent, with the secret you were given for this address.",
+        ),
+        Kind(
+            "timestamp_out_of_tolerance",
+            401,
+            "The delivery was signed too long ago, or ahead of time",
+            "The signature is good, and `webhook-timestamp` is more than 5 minutes from our clock.",
+            "Set your clock, and sign each attempt with its own time; the id stays the same.",
+        ),
+        Kind(
+            "invalid_event",
+            400,
+            "The event breaks its schema",
+            "The delivery is authentic, and its event has a value that is missing, of the wrong type or out of range; `errors` names each one by JSON pointer. It is kept and shown to you.",
+            "Correct what `errors` points at and send it again, under the same id if you like: the id is still free.",
+        ),
+        Kind(
+            "delivery_conflict",
+            409,
+            "The id was used for another event",
+            "A delivery with this `webhook-id` was accepted before, and its event says something else. Both are kept.",
+            "Use a new id for a new event, and the same id only to repeat the same event.",
+        ),
+        Kind(
+            "body_unreadable",
+            409,
+            "The body is gone",
+            "The body of a delivery is destroyed 90 days after it was processed; its digest and its outcome stay.",
+            "Send the event again if it is needed.",
         ),
         # the books
         Kind(
