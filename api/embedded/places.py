@@ -60,12 +60,27 @@ class Account:
             cwd=cwd or "/",
             env=dict(CLEAN_ENVIRONMENT),
             timeout=timeout_seconds,
-            **self.identity(),
+            user=self.user,
+            group=self.group,
+            extra_groups=self.extra_groups,
         )
 
-    def identity(self) -> dict[str, int | list[int]]:
-        """The arguments of `subprocess` that switch to this account; none when it is ours already."""
-        return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.other else {}
+    # What `subprocess` takes to switch to this account; None leaves things as they are.
+
+    @property
+    def user(self) -> int | None:
+        """The user to switch to."""
+        return self.uid if self.other else None
+
+    @property
+    def group(self) -> int | None:
+        """The group to switch to."""
+        return self.gid if self.other else None
+
+    @property
+    def extra_groups(self) -> list[int] | None:
+        """Further groups to have: none, when switching."""
+        return [] if self.other else None
 
     def can(self, test: str, path: Path) -> bool:
         """Whether this account passes `test -<test> path` (`x` on a folder: may go through)."""

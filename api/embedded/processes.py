@@ -37,7 +37,9 @@ def spawn(
             cwd=cwd,
             env=dict(CLEAN_ENVIRONMENT),
             start_new_session=True,
-            **account.identity(),
+            user=account.user,
+            group=account.group,
+            extra_groups=account.extra_groups,
         )
     if stdin is not None and process.stdin is not None:
         with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
