@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import date
 from uuid import UUID
 
-from sqlalchemy import text
-
 from ledger.database import Tx, cursor
 from ledger.fold import WATERMARK, watermark
 
@@ -41,7 +39,7 @@ class Balance:
         return self.posted - self.held - (self.floor or 0)
 
 
-def on_normal_side(kind: str, debits: int, credits: int) -> int:  # noqa: A002  the books' own word
+def on_normal_side(kind: str, debits: int, credits: int) -> int:  # noqa: A002
     """The balance of an account of this kind."""
     return debits - credits if kind in DEBIT_NORMAL else credits - debits
 
@@ -81,7 +79,7 @@ def balances_as_of(tx: Tx, account_ids: Collection[UUID], day: date) -> dict[UUI
         {"accounts": list(account_ids)} | movements_parameters(day, folded.era, folded.xid),
         prepare=False,
     )
-    return {account: on_normal_side(kind, debits, credits) for account, kind, debits, credits in rows}
+    return {account: on_normal_side(kind, *moved) for account, kind, *moved in rows}
 
 
 def movements_parameters(day: date, era: int, xid: int) -> dict[str, object]:

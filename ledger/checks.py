@@ -106,17 +106,21 @@ LIMITS = SetCheck(
     """,
 )
 
+# A reversal holds a second reference, made of what it reverses, so that nothing is reversed twice.
 REFERENCES = SetCheck(
     "references and transactions name each other",
     "SELECT count(*) FROM ledger.reference",
-    """
-    SELECT coalesce(format('transaction %s', transaction.id), format('reference %L', reference.reference)),
-           CASE WHEN transaction.id IS NULL
+    r"""
+    SELECT coalesce(format('transaction %s', due.id), format('reference %L', reference.reference)),
+           CASE WHEN due.id IS NULL
                 THEN format('its transaction %s with this reference is not there', reference.transaction_id)
-                ELSE format('its reference %L is not recorded as its own', transaction.reference) END
-    FROM ledger.reference FULL JOIN ledger.transaction
-        ON transaction.id = reference.transaction_id AND transaction.reference = reference.reference
-    WHERE transaction.id IS NULL OR reference.reference IS NULL
+                ELSE format('the reference %L is not recorded as its own', due.reference) END
+    FROM ledger.reference FULL JOIN (
+        SELECT id, reference FROM ledger.transaction
+        UNION
+        SELECT id, 'reversal\:' || reverses FROM ledger.transaction WHERE reverses IS NOT NULL
+    ) AS due ON due.id = reference.transaction_id AND due.reference = reference.reference
+    WHERE due.id IS NULL OR reference.reference IS NULL
     """,
 )
 

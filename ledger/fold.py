@@ -5,12 +5,11 @@ stale. The watermark (era, xid) says up to which database transaction everything
 transaction as the movements, so every snapshot sees both or neither.
 """
 
-from dataclasses import dataclass
-
 from sqlalchemy import text
 
 from ledger.database import Tx
-from ledger.horizon import settled_horizon
+from ledger.horizon import Horizon
+from ledger.horizon import horizon as settled
 
 WATERMARK = "movements"
 """The row of ledger.fold that belongs to account_day and account_month."""
@@ -18,20 +17,13 @@ WATERMARK = "movements"
 _ADVISORY_CLASS, _ADVISORY_FOLDER = 0x4D5A, 2
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Watermark:
-    """Everything before (era, xid) is folded; the era first, as xids of two clusters do not compare."""
-
-    era: int
-    xid: int
-
-
-def watermark(tx: Tx) -> Watermark:
+def watermark(tx: Tx) -> Horizon:
     """How far folding has come. It only ever grows; before the first folding it is (0, 0)."""
     row = tx.execute(
-        text("SELECT era, CAST(CAST(xid AS text) AS bigint) FROM ledger.fold WHERE name = :name"), {"name": WATERMARK}
+        text("SELECT era, CAST(CAST(xid AS text) AS bigint) FROM ledger.fold WHERE name = :name"),
+        {"name": WATERMARK},
     ).first()
-    return Watermark(*row) if row is not None else Watermark(0, 0)
+    return Horizon(*row) if row is not None else Horizon(0, 0)
 
 
 def fold(tx: Tx, *, limit: int) -> int:
@@ -44,13 +36,14 @@ def fold(tx: Tx, *, limit: int) -> int:
     if limit < 1:
         raise ValueError("limit must be at least 1")
     alone = tx.execute(
-        text("SELECT pg_try_advisory_xact_lock(:class, :id)"), {"class": _ADVISORY_CLASS, "id": _ADVISORY_FOLDER}
+        text("SELECT pg_try_advisory_xact_lock(:class, :id)"),
+        {"class": _ADVISORY_CLASS, "id": _ADVISORY_FOLDER},
     ).scalar_one()
     if not alone:
         return 0
     # New statements from here on: their snapshots see what the folder before us committed while holding the lock.
     start = watermark(tx)
-    horizon = settled_horizon(tx)
+    horizon = settled(tx)
     eras = tx.execute(
         text("SELECT era FROM ledger.era WHERE era BETWEEN :first AND :current ORDER BY era"),
         {"first": start.era, "current": horizon.era},
@@ -76,7 +69,7 @@ def _end_of_range(tx: Tx, era: int, from_xid: int, horizon: int | None, limit: i
     return row + 1 if row is not None else None
 
 
-def _fold_range(tx: Tx, start: Watermark, era: int, from_xid: int, to_xid: int) -> int:
+def _fold_range(tx: Tx, start: Horizon, era: int, from_xid: int, to_xid: int) -> int:
     tx.execute(
         text(
             "INSERT INTO ledger.fold (name, era, xid) VALUES (:name, :era, CAST(:xid AS xid8)) ON CONFLICT DO NOTHING"

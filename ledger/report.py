@@ -77,10 +77,12 @@ class Report:
             "postings": self.postings,
             "unsealed": self.unsealed,
             "checks": [
-                {"name": check.name, "checked": check.checked, "violations": check.violations} for check in self.checks
+                {"name": check.name, "checked": check.checked, "violations": check.violations}
+                for check in self.checks
             ],
             "findings": [
-                {"check": name, "where": finding.where, "what": finding.what} for name, finding in self.findings()
+                {"check": name, "where": finding.where, "what": finding.what}
+                for name, finding in self.findings()
             ],
             "caveat": self.caveat,
         }

@@ -9,13 +9,13 @@ breaking a root, and no seal without breaking the chain or disagreeing with a he
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from struct import Struct
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -26,12 +26,12 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from ledger.clock import Clock
 from ledger.database import Tx, cursor
-from ledger.errors import MizanError
-from ledger.horizon import settled_horizon
+from ledger.errors import Conflict
+from ledger.horizon import horizon as settled
 from ledger.leaves import microseconds
 from ledger.merkle import Tree, hash_leaf
 
@@ -42,17 +42,17 @@ SEAL_TRANSACTIONS_MAX = 65_536
 """The most transactions asked of one seal: a receipt reads them all again, and they are 2 MiB of leaves."""
 
 _HEAD_VERSION = b"mizan-seal-1"
-_ENTRY_VERSION = b"\x01"
+_ENTRY_VERSION = 1
+_ENTRY = Struct(">BhQ32s")
 _ADVISORY_CLASS, _ADVISORY_SEALER = 0x4D5A, 1
 _TAIL_BYTES = 8_192  # several lines
-_SMALL, _LONG, _LENGTH = Struct(">H"), Struct(">Q"), Struct(">I")
+_ERA, _LONG, _XID, _LENGTH = Struct(">h"), Struct(">q"), Struct(">Q"), Struct(">I")
 
 
-class SealError(MizanError):
+class SealError(Conflict):
     """The chain cannot be continued, or what is published disagrees with it."""
 
     code = "seal_refused"
-    status = 409
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +78,16 @@ class Seal:
         """The head that the other fields hash to.
 
         SHA-256 over the version and the fields, each behind its length in four bytes, integers big-endian, the time
-        as microseconds since 1970-01-01 UTC.
+        as microseconds since 2000-01-01 UTC.
         """
         parts = (
             _HEAD_VERSION,
             _LONG.pack(self.number),
             self.previous,
             self.root,
-            _SMALL.pack(self.era),
-            _LONG.pack(self.from_xid),
-            _LONG.pack(self.to_xid),
+            _ERA.pack(self.era),
+            _XID.pack(self.from_xid),
+            _XID.pack(self.to_xid),
             _LONG.pack(self.transactions),
             _LONG.pack(self.postings),
             _LONG.pack(self.total_transactions),
@@ -131,7 +131,7 @@ class Seal:
             raise SealError(f"not a published seal: {error}") from error
 
 
-def _field_from_json(kind: object, value: object) -> int | str | bytes | datetime:
+def _field_from_json(kind: object, value: object) -> Any:  # what the field holds: int, str, bytes or datetime
     if kind is int:
         if type(value) is not int:
             raise TypeError("a whole number was expected")
@@ -143,9 +143,9 @@ def _field_from_json(kind: object, value: object) -> int | str | bytes | datetim
     return datetime.fromisoformat(value) if kind is datetime else value
 
 
-def entry_hash(era: bytes, xid: bytes, leaf: bytes) -> bytes:
-    """The tree's leaf for a transaction: its salted leaf and its place, era (2 bytes) and xid (8), big-endian."""
-    return hash_leaf(_ENTRY_VERSION + era + xid + leaf)
+def entry_hash(era: int, xid: int, leaf: bytes) -> bytes:
+    """The tree's leaf for a transaction: a version byte, its place (era in 2 bytes, xid in 8) and its salted leaf."""
+    return hash_leaf(_ENTRY.pack(_ENTRY_VERSION, era, xid, leaf))
 
 
 def key_id_of(public_key: bytes) -> str:
@@ -192,7 +192,7 @@ class SealingKey:
 
 
 _COLUMNS = (
-    "number, previous, root, head, era, from_xid::text::bigint, to_xid::text::bigint, transactions, postings, "
+    "number, previous, root, head, era, CAST(from_xid AS text) AS from_xid, CAST(to_xid AS text) AS to_xid, transactions, postings, "
     "total_transactions, total_postings, sealed_at, key_id, signature"
 )
 
@@ -222,7 +222,7 @@ def seal(tx: Tx, key: SealingKey, clock: Clock, *, limit: int = SEAL_TRANSACTION
     last = _last(tx)
     if last is not None and (last.computed_head() != last.head or not last.signature_holds(public_keys(tx))):
         raise SealError(f"seal {last.number} does not hold: verify the ledger before sealing on")
-    horizon = settled_horizon(tx)
+    horizon = settled(tx)
     for era, from_xid in _unsealed_eras(tx, last, horizon.era):
         block = _read_block(tx, era, from_xid, horizon.xid if era == horizon.era else None, limit)
         if block is not None:
@@ -254,26 +254,23 @@ def _read_block(tx: Tx, era: int, from_xid: int, horizon: int | None, limit: int
     """The tree over an era's transactions from `from_xid`, up to the horizon; an era that has ended has none."""
     tree = Tree()
     postings = 0
-    era_bytes = _SMALL.pack(era)
-    xid = b""
+    xid = -1
     for next_xid, leaf, count in journal_entries(tx, era, from_xid, horizon):
         if tree.size >= limit and next_xid != xid:
             break
         xid = next_xid
-        tree.append(entry_hash(era_bytes, xid, leaf))
+        tree.append(entry_hash(era, xid, leaf))
         postings += count
     else:
         if tree.size and horizon is not None:
             return _Block(era, from_xid, horizon, tree.root(), tree.size, postings)
     if not tree.size:
         return None
-    return _Block(era, from_xid, int.from_bytes(xid) + 1, tree.root(), tree.size, postings)
+    return _Block(era, from_xid, xid + 1, tree.root(), tree.size, postings)
 
 
-def journal_entries(
-    tx: Tx, era: int, from_xid: int, to_xid: int | None
-) -> Iterator[tuple[bytes, bytes, int]]:
-    """(xid in 8 bytes, leaf, number of postings) of an era's transactions in their order, streamed."""
+def journal_entries(tx: Tx, era: int, from_xid: int, to_xid: int | None) -> Iterator[tuple[int, bytes, int]]:
+    """(xid, leaf, number of postings) of an era's transactions in their order, streamed."""
     raw = cursor(tx).connection
     with raw.cursor(name="journal_entries", binary=True) as rows:
         rows.itersize = 10_000
@@ -283,7 +280,9 @@ def journal_entries(
             f" AND xid >= %(from_xid)s::text::xid8{bound} ORDER BY era, xid, id",
             {"era": era, "from_xid": str(from_xid), "to_xid": str(to_xid)},
         )
-        yield from rows
+        for xid, leaf, postings in rows:
+            # psycopg has no loader for xid8 and hands out its eight bytes.
+            yield int.from_bytes(xid), leaf, postings
 
 
 def _append(tx: Tx, key: SealingKey, clock: Clock, last: Seal | None, block: _Block) -> Seal | None:
@@ -327,12 +326,17 @@ def _append(tx: Tx, key: SealingKey, clock: Clock, last: Seal | None, block: _Bl
     return appended if inserted is not None else None
 
 
+def _seal(row: Row[Any]) -> Seal:
+    values = row._asdict()
+    return Seal(**values | {"from_xid": int(values["from_xid"]), "to_xid": int(values["to_xid"])})
+
+
 def _last(tx: Tx) -> Seal | None:
     row = tx.execute(text(f"SELECT {_COLUMNS} FROM ledger.seal ORDER BY number DESC LIMIT 1")).first()
-    return Seal(*row) if row is not None else None
+    return _seal(row) if row is not None else None
 
 
-def seal_of(tx: Tx, era: int, xid: int) -> Seal | None:
+def seal_covering(tx: Tx, era: int, xid: int) -> Seal | None:
     """The seal whose range covers a place in the journal, if it is sealed."""
     row = tx.execute(
         text(
@@ -341,7 +345,7 @@ def seal_of(tx: Tx, era: int, xid: int) -> Seal | None:
         ),
         {"era": era, "xid": str(xid)},
     ).first()
-    return Seal(*row) if row is not None else None
+    return _seal(row) if row is not None else None
 
 
 def heads(tx: Tx, *, after: int = 0, limit: int = 1_000) -> list[Seal]:
@@ -350,7 +354,15 @@ def heads(tx: Tx, *, after: int = 0, limit: int = 1_000) -> list[Seal]:
         text(f"SELECT {_COLUMNS} FROM ledger.seal WHERE number > :after ORDER BY number LIMIT :limit"),
         {"after": after, "limit": limit},
     )
-    return [Seal(*row) for row in rows]
+    return [_seal(row) for row in rows]
+
+
+def seals_numbered(tx: Tx, numbers: Sequence[int]) -> dict[int, Seal]:
+    """The seals of these numbers that there are."""
+    rows = tx.execute(
+        text(f"SELECT {_COLUMNS} FROM ledger.seal WHERE number = ANY(:numbers)"), {"numbers": numbers}
+    )
+    return {row.number: _seal(row) for row in rows}
 
 
 def latest_heads(tx: Tx, *, limit: int = 100) -> list[Seal]:
@@ -358,7 +370,7 @@ def latest_heads(tx: Tx, *, limit: int = 100) -> list[Seal]:
     rows = tx.execute(
         text(f"SELECT {_COLUMNS} FROM ledger.seal ORDER BY number DESC LIMIT :limit"), {"limit": limit}
     )
-    return [Seal(*row) for row in rows]
+    return [_seal(row) for row in rows]
 
 
 def public_keys(tx: Tx) -> dict[str, bytes]:

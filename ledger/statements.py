@@ -110,10 +110,32 @@ def statement(tx: Tx, account_id: UUID, *, limit: int = 50, after: Position | No
         )
     lines: list[Line] = []
     balance = start.balance
-    for transaction_id, seq, about, reference, effective_on, recorded_at, counter, code, amount, debited in rows[:limit]:
+    for (
+        transaction_id,
+        seq,
+        about,
+        reference,
+        effective_on,
+        recorded_at,
+        counter,
+        code,
+        amount,
+        debited,
+    ) in rows[:limit]:
         signed = amount if debited == (kind in DEBIT_NORMAL) else -amount
         lines.append(
-            Line(transaction_id, seq, about, reference, effective_on, recorded_at, counter, code, signed, balance)
+            Line(
+                transaction_id,
+                seq,
+                about,
+                reference,
+                effective_on,
+                recorded_at,
+                counter,
+                code,
+                signed,
+                balance,
+            )
         )
         balance -= signed
     following = None
@@ -140,8 +162,8 @@ def _start(tx: Tx, account_id: UUID, after: Position | None) -> tuple[str, str, 
     row = database.cursor(tx).execute(_BALANCE_AT_HORIZON, parameters).fetchone()
     if row is None:
         raise NotFound("no such account")
-    kind, currency, era, horizon, debits, credits = row
-    return kind, currency, Position(era, horizon, _LAST_ID, 0, on_normal_side(kind, debits, credits))
+    kind, currency, era, horizon, *moved = row
+    return kind, currency, Position(era, horizon, _LAST_ID, 0, on_normal_side(kind, *moved))
 
 
 @contextmanager
@@ -151,7 +173,9 @@ def _index_order(tx: Tx) -> Iterator[None]:
     An account that has grown since the statistics were gathered looks short, and sorting something short looks cheap.
     """
     raw = database.cursor(tx)
-    raw.execute("SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off")
+    raw.execute(
+        "SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off"
+    )
     yield
     raw.execute(
         "SET LOCAL enable_sort TO DEFAULT; SET LOCAL enable_bitmapscan TO DEFAULT; SET LOCAL enable_seqscan TO DEFAULT"

@@ -82,13 +82,12 @@ def trial_balance(tx: Tx, *, as_of: date | None = None, fund: UUID | None = None
         parameters,
         prepare=False,
     )
-    return [_fund_balance(group) for _, group in groupby(rows, key=itemgetter(0, 1))]
+    return [_fund_balance(head, group) for head, group in groupby(rows, key=itemgetter(0, 1, 2))]
 
 
-def _fund_balance(rows: Iterable[tuple[Any, ...]]) -> FundBalance:
-    lines = []
-    for fund, currency, fund_id, code, kind, debit, credit in rows:
-        lines.append(Line(code, kind, int(debit), int(credit)))
+def _fund_balance(head: tuple[str, str, UUID], rows: Iterable[tuple[Any, ...]]) -> FundBalance:
+    fund, currency, fund_id = head
+    lines = [Line(code, kind, int(debit), int(credit)) for _, _, _, code, kind, debit, credit in rows]
     return FundBalance(
         fund_id=fund_id,
         fund=fund,
