@@ -18,6 +18,9 @@ from sqlalchemy.exc import DBAPIError
 Tx = sqlalchemy.Connection
 """An open database transaction."""
 
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+"""A raw psycopg cursor."""
+
 T = TypeVar("T")
 
 _REPEATABLE = frozenset(
@@ -95,7 +98,7 @@ class Database:
         self.engine.dispose()
 
 
-def cursor(tx: Tx) -> psycopg.Cursor[tuple[Any, ...]]:
+def cursor(tx: Tx) -> Cursor:
     """A raw psycopg cursor in this transaction, for COPY and for set-based statements on hot paths."""
     return cast("psycopg.Connection[tuple[Any, ...]]", tx.connection.driver_connection).cursor()
 

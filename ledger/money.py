@@ -16,7 +16,7 @@ AMOUNT_MAX = 2**53 - 1
 def exponent(currency: str) -> int:
     """Decimal places of the minor unit (ISO 4217: PHP 2, JPY 0, KWD 3). Raises `InvalidMoney` for what is no currency."""
     places = raw_table.get(currency, {}).get("CcyMnrUnts")
-    if not currency or places is None or not places.isdigit():
+    if not isinstance(places, str) or not places.isdigit():
         raise InvalidMoney("unknown currency")
     return int(places)
 

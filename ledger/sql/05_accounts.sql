@@ -78,22 +78,22 @@ $$;
 revoke all on function ledger.lock_accounts(uuid[]) from public;
 grant execute on function ledger.lock_accounts(uuid[]) to mizan_api, mizan_worker;
 
-create function ledger.set_limits(account uuid, new_floor bigint, new_ceiling bigint) returns void
+create function ledger.set_limits(account_id uuid, new_floor bigint, new_ceiling bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform ledger.take_books((select fund_id from ledger.account where id = account));
-    update ledger.account set floor = new_floor, ceiling = new_ceiling where id = account;
+    perform ledger.take_books((select a.fund_id from ledger.account as a where a.id = $1));
+    update ledger.account set floor = new_floor, ceiling = new_ceiling where id = $1;
 end
 $$;
 
-create function ledger.close_account(account uuid, at timestamptz) returns boolean
+create function ledger.close_account(account_id uuid, at timestamptz) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform ledger.take_books((select fund_id from ledger.account where id = account));
+    perform ledger.take_books((select a.fund_id from ledger.account as a where a.id = $1));
     update ledger.account as a set closed_at = at from ledger.account_balance as b
-    where a.id = account and b.account_id = account and b.debits = b.credits and b.held = 0 and a.closed_at is null;
+    where a.id = $1 and b.account_id = $1 and b.debits = b.credits and b.held = 0 and a.closed_at is null;
     return found;
 end
 $$;
