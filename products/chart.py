@@ -49,6 +49,9 @@ MATCH_VESTED = Code("match_vested", "liability", floor=0)
 MEMBER_UNAPPLIED = Code("member_unapplied", "liability", floor=0)
 MEMBER_RECEIVABLE = Code("member_receivable", "asset")
 
+COLLECTED = {"agency": AGENCY_COLLECTED, "pool": UNEARNED_CONTRIBUTIONS}
+"""The account that contributions enter whose destination is not the savers' fund, one per agency or pool."""
+
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentAccounts:
@@ -70,34 +73,45 @@ class MemberAccounts:
 
 def fund_role(product: Product) -> str:
     """In which of the programme's funds the product's contributions lie: savers, agency or its own pool."""
-    return f"pool:{product.code}" if product.destination == "pool" else product.destination
+    kind = product.destination.kind
+    return f"pool:{product.destination.code}" if kind == "pool" else kind
 
 
 def open_programme_funds(tx: Tx, programme_id: UUID, programme: Programme) -> dict[str, UUID]:
-    """Open the programme's funds, each with its bank and cash accounts; done before, it changes nothing."""
+    """Open the programme's funds, each with its bank and cash accounts; where done before, it changes nothing."""
     known = programme_funds(tx, programme_id)
     roles = [SAVERS, *dict.fromkeys(fund_role(product) for product in programme.products)]
     for role in dict.fromkeys(roles):
         if role not in known:
-            fund = open_fund(tx, f"{programme.slug}/{role}", f"{programme.name}: {role}", programme.time_zone.key)
+            fund = open_fund(tx, f"{programme.slug}/{role}", f"{programme.name}: {role}", programme.time_zone)
             tx.execute(
                 text("INSERT INTO products.programme_fund VALUES (:programme, :role, :fund)"),
                 {"programme": programme_id, "role": role, "fund": fund},
             )
             known[role] = fund
         shared = [BANK, UNIDENTIFIED_RECEIPTS, DUE_TO_FUNDS, DUE_FROM_FUNDS]
-        if role == AGENCY:
-            shared.append(AGENCY_COLLECTED)
-        elif role != SAVERS:
-            shared.append(UNEARNED_CONTRIBUTIONS)
         open_accounts(tx, [spec(code, known[role], "", programme.currency) for code in shared])
+    open_accounts(
+        tx,
+        [
+            spec(
+                COLLECTED[product.destination.kind],
+                known[fund_role(product)],
+                product.destination.code,
+                product.currency,
+            )
+            for product in programme.products
+            if product.destination.kind in COLLECTED
+        ],
+    )
     return known
 
 
 def programme_funds(tx: Tx, programme_id: UUID) -> dict[str, UUID]:
     """The programme's funds by role."""
     rows = tx.execute(
-        text("SELECT role, fund_id FROM products.programme_fund WHERE programme_id = :id"), {"id": programme_id}
+        text("SELECT role, fund_id FROM products.programme_fund WHERE programme_id = :id"),
+        {"id": programme_id},
     )
     return {row.role: row.fund_id for row in rows}
 
@@ -118,7 +132,9 @@ def open_partner_accounts(
 def open_sponsor_accounts(tx: Tx, fund: UUID, slug: str, currency: str) -> tuple[UUID, UUID, UUID]:
     """Open a sponsor's uncommitted, committed and receivable accounts in the fund that it finances."""
     codes = (SPONSOR_UNCOMMITTED, SPONSOR_COMMITTED, SPONSOR_RECEIVABLE)
-    uncommitted, committed, receivable = open_accounts(tx, [spec(code, fund, slug, currency) for code in codes])
+    uncommitted, committed, receivable = open_accounts(
+        tx, [spec(code, fund, slug, currency) for code in codes]
+    )
     return uncommitted, committed, receivable
 
 
@@ -144,13 +160,20 @@ def open_member_accounts(
     """Open the accounts of members outside any product, given as (member id, partner id); set-based."""
     codes = (MEMBER_UNAPPLIED, MEMBER_RECEIVABLE)
     ids = open_accounts(
-        tx, [spec(code, savers, member.hex, currency, partner) for member, partner in members for code in codes]
+        tx,
+        [spec(code, savers, member.hex, currency, partner) for member, partner in members for code in codes],
     )
     return [MemberAccounts(*ids[i : i + 2]) for i in range(0, len(ids), 2)]
 
 
 def spec(
-    code: Code, fund: UUID, owner: str, currency: str, partner_id: UUID | None = None, *, ceiling: int | None = None
+    code: Code,
+    fund: UUID,
+    owner: str,
+    currency: str,
+    partner_id: UUID | None = None,
+    *,
+    ceiling: int | None = None,
 ) -> AccountSpec:
     """The account that a line of the chart means for one owner in one fund."""
     return AccountSpec(

@@ -1,0 +1,144 @@
+"""Partners and the programmes that they join, on which terms."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+from uuid import UUID
+
+from sqlalchemy import text
+
+from ledger.clock import Clock
+from ledger.database import Tx
+from ledger.errors import Conflict, InvalidInput, NotFound
+from ledger.ids import new_id
+from products import chart
+
+Terms = Literal["net", "prefunded", "guaranteed"]
+Collection = Literal["as_reported", "by_quote", "by_rule"]
+
+_SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+
+
+class PartnerExists(Conflict):
+    """A partner of this slug is there already."""
+
+    code = "partner_exists"
+
+
+@dataclass(frozen=True, slots=True)
+class Partner:
+    """A fintech or telecom partner. ``format`` names the adapter that reads its webhooks."""
+
+    id: UUID
+    slug: str
+    name: str
+    format: str
+    state: Literal["active", "disabled"]
+
+
+def create_partner(tx: Tx, *, slug: str, name: str, format_: str, clock: Clock) -> Partner:
+    """Record a partner. Slugs are 1–63 lower-case letters, digits and inner hyphens, and never used twice."""
+    if not _SLUG.fullmatch(slug):
+        raise InvalidInput("a slug is 1 to 63 lower-case letters, digits and inner hyphens", pointer="/slug")
+    created = tx.execute(
+        text(
+            "INSERT INTO products.partner (id, slug, name, format, created_at)"
+            " VALUES (:id, :slug, :name, :format, :now) ON CONFLICT (slug) DO NOTHING RETURNING id"
+        ),
+        {"id": new_id(), "slug": slug, "name": name, "format": format_, "now": clock.now()},
+    ).scalar_one_or_none()
+    if created is None:
+        raise PartnerExists(f"there is a partner “{slug}” already")
+    return Partner(created, slug, name, format_, "active")
+
+
+def join_programme(
+    tx: Tx,
+    partner: Partner,
+    programme_id: UUID,
+    *,
+    terms: Terms,
+    collection: Collection,
+    exposure_ceiling: int | None = None,
+    clock: Clock,
+) -> None:
+    """Let a partner send remittances for a programme, on terms; opens its accounts in each of the programme's funds.
+
+    ``exposure_ceiling`` (minor units) limits what the partner may owe each fund before its events are parked. One
+    partner joins at most one programme per currency: the currency received says which one its money is for.
+    """
+    for value, choices, pointer in ((terms, Terms, "/terms"), (collection, Collection, "/collection")):
+        if value not in get_args(choices):
+            raise InvalidInput(f"one of {', '.join(get_args(choices))}", pointer=pointer)
+    currency = tx.execute(
+        text("SELECT currency FROM products.programme WHERE id = :id"), {"id": programme_id}
+    ).scalar_one()
+    taken = tx.execute(
+        text(
+            "SELECT g.slug FROM products.partner_programme pp JOIN products.programme g ON g.id = pp.programme_id"
+            " WHERE pp.partner_id = :partner AND g.currency = :currency"
+        ),
+        {"partner": partner.id, "currency": currency},
+    ).scalar_one_or_none()
+    if taken is not None:
+        raise Conflict(f"{partner.slug} is in {taken} already, whose money is {currency} too")
+    tx.execute(
+        text(
+            "INSERT INTO products.partner_programme VALUES (:partner, :programme, :terms, :collection, :now)"
+        ),
+        {
+            "partner": partner.id,
+            "programme": programme_id,
+            "terms": terms,
+            "collection": collection,
+            "now": clock.now(),
+        },
+    )
+    funds = chart.programme_funds(tx, programme_id)
+    chart.open_partner_accounts(tx, funds, partner.slug, partner.id, currency, exposure_ceiling)
+
+
+def open_accounts_of_partners(tx: Tx, programme_id: UUID, currency: str) -> None:
+    """Open what partners that joined earlier need in funds that a later version of the programme added."""
+    funds = chart.programme_funds(tx, programme_id)
+    rows = tx.execute(
+        text(
+            "SELECT p.id, p.slug FROM products.partner_programme pp JOIN products.partner p ON p.id = pp.partner_id"
+            " WHERE pp.programme_id = :id"
+        ),
+        {"id": programme_id},
+    )
+    for row in rows.all():
+        known = set(
+            tx.execute(
+                text("SELECT fund_id FROM ledger.account WHERE partner_id = :partner AND code = :code"),
+                {"partner": row.id, "code": chart.PARTNER_RECEIVABLE.name},
+            ).scalars()
+        )
+        missing = {role: fund for role, fund in funds.items() if fund not in known}
+        chart.open_partner_accounts(tx, missing, row.slug, row.id, currency, None)
+
+
+def find(tx: Tx, slug: str) -> Partner:
+    """The partner of a slug; raises NotFound."""
+    row = tx.execute(
+        text("SELECT id, slug, name, format, state FROM products.partner WHERE slug = :slug"), {"slug": slug}
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no partner “{slug}”")
+    return Partner(*row)
+
+
+def everyone(tx: Tx) -> list[Partner]:
+    """All partners, by slug."""
+    rows = tx.execute(text("SELECT id, slug, name, format, state FROM products.partner ORDER BY slug"))
+    return [Partner(*row) for row in rows]
+
+
+def set_state(tx: Tx, slug: str, state: Literal["active", "disabled"]) -> None:
+    """Enable or disable a partner; a disabled one's deliveries are refused like unknown ones."""
+    changed = tx.execute(
+        text("UPDATE products.partner SET state = :state WHERE slug = :slug"), {"slug": slug, "state": state}
+    )
+    if not changed.rowcount:
+        raise NotFound(f"there is no partner “{slug}”")

@@ -1,0 +1,530 @@
+"""The main job: a batch of remittance events becomes ledger postings, match and messages, in one database transaction.
+
+The order is the project's one lock order: claims on remittances (sorted), enrolments whose instalments are counted,
+match states (sorted), then what `ledger.posting.post` locks. Rules are pure and see only what was loaded before.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import Literal
+from uuid import UUID
+
+from ledger.database import Tx
+from ledger.errors import MizanError
+from ledger.ids import new_id, public_id
+from ledger.outbox import Message, publish
+from ledger.periods import open_day
+from ledger.posting import Outcome, Posting, Transaction, post
+from products import chart
+from products.members.batch import load_members
+from products.remittances import instalments, quotes, record, reverse
+from products.remittances.context import Books, Context, Joined, load_context, load_enrolments
+from products.remittances.events import Event, RemittanceCompleted, RemittanceReversed, canonical
+from products.remittances.models import Contributed, Existing
+from products.remittances.plan import Leg, Plan, plan
+from products.remittances.record import Recorded
+from products.remittances.reverse import Reversible
+from products.savings import rules
+from products.savings.match import MatchBook, StateKey
+
+State = Literal["posted", "duplicate", "reversed", "unallocated", "quarantined", "parked"]
+
+ATTEMPTS_MAX = 4
+"""How often a batch is laid out anew when an account that many share ran out between reading and posting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An authentic, well-formed event of a partner. ``approved``: a manager lets what is settled be reversed."""
+
+    id: UUID
+    partner_id: UUID
+    event: Event
+    approved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a delivery. ``reason`` is a code of the outcomes' catalogue where there is something to say."""
+
+    state: State
+    reason: str | None
+    remittance: UUID | None
+
+
+class BooksRefused(MizanError):
+    """The ledger refused what the rules laid out: a fault of ours, never of the event."""
+
+    code = "books_refused"
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(
+            f"the ledger answered {outcome.status} ({outcome.reason}) for account {outcome.account_id}"
+        )
+
+
+class _LayOutAgain(MizanError):
+    """The books moved between reading and posting; these accounts refused."""
+
+    code = "books_moved"
+    status = 409
+
+    def __init__(self, accounts: set[UUID]) -> None:
+        super().__init__("the books moved while a batch was laid out")
+        self.accounts = accounts
+
+
+@dataclass(slots=True)
+class _Work:
+    """One delivery on its way through a turn."""
+
+    delivery: Delivery
+    id: UUID
+    existing: Existing | None
+    digest: bytes
+    verdict: Verdict | None = None
+    plan: Plan | None = None
+    reversible: Reversible | None = None
+    transaction_id: UUID | None = None
+    entitled: tuple[int, ...] = ()
+
+
+def process(tx: Tx, deliveries: Sequence[Delivery], *, books: Books) -> list[Verdict]:
+    """Take a batch of deliveries, in order; answers one verdict each.
+
+    Everything lands or nothing does: the caller commits. Events of one remittance within the batch are taken one after
+    the other, so that each sees what the one before it did.
+    """
+    verdicts: dict[int, Verdict] = {}
+    for turn in _turns(deliveries):
+        verdicts.update(zip(turn, _take(tx, [deliveries[position] for position in turn], books), strict=True))
+    return [verdicts[position] for position in range(len(deliveries))]
+
+
+def _turns(deliveries: Sequence[Delivery]) -> Iterator[list[int]]:
+    """Positions, cut into turns in which no remittance occurs twice."""
+    rest = list(range(len(deliveries)))
+    while rest:
+        seen: set[tuple[UUID, str]] = set()
+        turn: list[int] = []
+        later: list[int] = []
+        for position in rest:
+            delivery = deliveries[position]
+            key = (delivery.partner_id, delivery.event.remittance_id)
+            (later if key in seen else turn).append(position)
+            seen.add(key)
+        yield turn
+        rest = later
+
+
+def _take(tx: Tx, batch: Sequence[Delivery], books: Books) -> list[Verdict]:
+    claims = record.claim(tx, [(one.partner_id, one.event.remittance_id) for one in batch])
+    existing = record.load_existing(tx, [claim.id for claim in claims if not claim.new])
+    exhausted: set[UUID] = set()
+    for _ in range(ATTEMPTS_MAX):
+        works = [
+            _Work(one, claim.id, existing.get(claim.id), hashlib.sha256(canonical(one.event)).digest())
+            for one, claim in zip(batch, claims, strict=True)
+        ]
+        attempt = tx.begin_nested()
+        try:
+            _lay_out(tx, works, books, exhausted)
+        except _LayOutAgain as again:
+            attempt.rollback()
+            exhausted |= again.accounts
+        except BaseException:
+            attempt.rollback()
+            raise
+        else:
+            attempt.commit()
+            return [work.verdict for work in works if work.verdict is not None]
+    raise _LayOutAgain(exhausted)
+
+
+def _lay_out(tx: Tx, works: Sequence[_Work], books: Books, exhausted: set[UUID]) -> None:
+    for work in works:
+        _judge_known(work)
+    context = load_context(tx, books, (work.delivery.partner_id for work in works))
+    _close(context, exhausted)
+    _plan(tx, works, context, books)
+    _load_reversible(tx, works, books)
+
+    match_books = {id_: MatchBook(sponsors) for id_, sponsors in context.sponsors.items()}
+    for programme_id, wanted in sorted(_wanted_states(works).items()):
+        match_books[programme_id].lock(tx, wanted)
+
+    days = _OpenDays(tx)
+    batch: list[tuple[_Work, Transaction]] = []
+    for work in works:
+        transaction = _transaction(work, context, match_books, days)
+        if transaction is not None:
+            batch.append((work, transaction))
+    _check_posted(post(tx, [transaction for _, transaction in batch], clock=books.clock))
+    _write(tx, works, match_books, books)
+
+
+def _judge_known(work: _Work) -> None:
+    """Give what the record already answers its verdict."""
+    reversal = isinstance(work.delivery.event, RemittanceReversed)
+    answer = reverse.judge(work.existing) if reversal else record.judge(work.existing, work.digest)
+    if answer is not None:
+        work.verdict = Verdict(answer[0], answer[1], work.id)
+
+
+def _close(context: Context, exhausted: set[UUID]) -> None:
+    """Treat accounts that refused as empty: their sponsors enqueue, their partners' events are parked."""
+    for account in exhausted:
+        context.available[account] = 0
+    for sponsors in context.sponsors.values():
+        for sponsor in sponsors.values():
+            if sponsor.uncommitted in exhausted:
+                sponsor.available = 0
+
+
+def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> None:
+    """Decide the completed events that are not decided yet."""
+    open_ = [
+        (work, work.delivery.event)
+        for work in works
+        if work.verdict is None and isinstance(work.delivery.event, RemittanceCompleted)
+    ]
+    if not open_:
+        return
+    now = books.clock.now()
+    members = load_members(
+        tx, books.keyring, [(work.delivery.partner_id, event.member) for work, event in open_]
+    )
+    enrolments = load_enrolments(tx, sorted({one.member_id for found in members.values() for one in found}))
+    paid = instalments.load(tx, context, enrolments)
+    quoted = quotes.load(tx, [event.quote_id for _, event in open_ if event.quote_id is not None])
+    for work, event in open_:
+        partner_id = work.delivery.partner_id
+        named = members.get((partner_id, event.member), [])
+        quote = quoted.get(event.quote_id) if event.quote_id else None
+        decided = plan(
+            event,
+            partner_id=partner_id,
+            context=context,
+            members=named,
+            enrolments=enrolments,
+            collect_by_quote=quotes.collect(quote, event, partner_id, named, work.id),
+            paid=paid,
+            now=now,
+        )
+        before = None if work.existing is None else work.existing.status
+        awaited = before == "awaiting_original"
+        if decided.status in ("posted", "unallocated") and before not in ("awaiting_original", "unallocated"):
+            decided = _within_partners_means(decided, context)
+        if quote is not None and decided.status != "quarantined":
+            quoted[quote.id] = replace(quote, used_by=quote.used_by or work.id)
+        work.plan = decided
+        if decided.status == "quarantined":
+            work.verdict = Verdict("quarantined", decided.reason, None)
+        elif awaited:
+            work.verdict = Verdict("reversed", None, work.id)
+        elif decided.status == "parked":
+            work.verdict = Verdict("parked", decided.reason, work.id)
+
+
+def _within_partners_means(decided: Plan, context: Context) -> Plan:
+    """Park what a prefunded partner's money, or a partner's exposure ceiling, does not cover."""
+    joined = decided.joined
+    if joined is None:
+        return decided
+    needed: dict[UUID, int] = {}
+    for leg in decided.legs:
+        account = joined.limited_by(leg.fund)
+        needed[account] = needed.get(account, 0) + leg.amount
+    if any(context.available.get(account, amount) < amount for account, amount in needed.items()):
+        reason = "partner_prefund_exhausted" if joined.terms == "prefunded" else "partner_ceiling_reached"
+        return replace(decided, status="parked", reason=reason, legs=(), unapplied=0)
+    for account, amount in needed.items():
+        if account in context.available:
+            context.available[account] -= amount
+    return decided
+
+
+def _load_reversible(tx: Tx, works: Sequence[_Work], books: Books) -> None:
+    """Load what is to be taken back: by reversals, and by allocating at last what had no member."""
+    wanted = [
+        work.existing
+        for work in works
+        if work.existing is not None
+        and (
+            (work.verdict is None and isinstance(work.delivery.event, RemittanceReversed))
+            or (work.plan is not None and work.existing.status == "unallocated")
+        )
+    ]
+    found = reverse.load(tx, books, wanted)
+    for work in works:
+        if work.existing is None or work.existing.id not in found:
+            continue
+        work.reversible = found[work.existing.id]
+        if work.plan is None and work.reversible.needs_approval and not work.delivery.approved:
+            work.verdict = Verdict("parked", "reversal_needs_approval", work.id)
+            work.reversible = None
+
+
+def _wanted_states(works: Sequence[_Work]) -> dict[UUID, dict[StateKey, tuple[date, int, int]]]:
+    """The match states that change, by programme."""
+    wanted: dict[UUID, dict[StateKey, tuple[date, int, int]]] = {}
+    for work in works:
+        if work.plan is not None and work.plan.joined is not None and work.verdict is None:
+            for leg in work.plan.legs:
+                if leg.state_key is not None:
+                    wanted.setdefault(work.plan.joined.programme_id, {})[leg.state_key] = leg.lock_values
+        elif work.reversible is not None:
+            for key, holding in work.reversible.holdings.items():
+                wanted.setdefault(holding.programme_id, {})[key] = holding.lock_values
+    return wanted
+
+
+class _OpenDays:
+    """The books' date of an event: its local day, or the next open one; asked once per fund and day."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._known: dict[tuple[frozenset[UUID], date], date] = {}
+
+    def of(self, funds: frozenset[UUID], day: date) -> date:
+        """The first day from ``day`` on that is open in all these funds."""
+        if (funds, day) not in self._known:
+            self._known[funds, day] = open_day(self._tx, sorted(funds), day)
+        return self._known[funds, day]
+
+
+def _transaction(
+    work: _Work, context: Context, match_books: Mapping[UUID, MatchBook], days: _OpenDays
+) -> Transaction | None:
+    """What a delivery posts, if anything; its match states have changed in memory after this."""
+    if work.verdict is not None:
+        return None
+    if isinstance(work.delivery.event, RemittanceReversed):
+        return _reversal(work, work.delivery.event, context, match_books, days)
+    if work.plan is None or work.plan.joined is None:
+        return None
+    if (
+        work.plan.status == "unallocated"
+        and work.existing is not None
+        and work.existing.status == "unallocated"
+    ):
+        work.verdict = Verdict("unallocated", work.plan.reason, work.id)
+        return None
+    return _allocation(work, work.plan, work.plan.joined, match_books, days)
+
+
+def _allocation(
+    work: _Work, decided: Plan, joined: Joined, match_books: Mapping[UUID, MatchBook], days: _OpenDays
+) -> Transaction | None:
+    work.verdict = Verdict("posted" if decided.status == "posted" else "unallocated", decided.reason, work.id)
+    waiting = work.reversible.contributions if work.reversible is not None else ()
+    settled = waiting[0].state == "settled" if waiting else joined.settles_at_once
+    postings: list[Posting] = []
+    entitled: list[int] = []
+    for leg in decided.legs:
+        credited = record.credited_account(leg, settled=settled)
+        if waiting:
+            postings += _out_of_unallocated(joined, leg, credited, waiting[0])
+        else:
+            postings += _money_in(joined, leg, credited)
+        rise = 0
+        if (
+            leg.state_key is not None
+            and leg.match is not None
+            and leg.accounts is not None
+            and leg.tier is not None
+        ):
+            moved, rise = match_books[joined.programme_id].change(
+                leg.state_key,
+                leg.match,
+                leg.accounts,
+                joined.currency,
+                tier=leg.tier,
+                contributed=leg.amount,
+                settled=leg.amount if settled else 0,
+                at=decided.event.completed_at,
+            )
+            postings += moved
+        entitled.append(rise)
+    work.entitled = tuple(entitled)
+    if not postings or decided.contributed_on is None:
+        return None
+    work.transaction_id = new_id()
+    reference = f"remittance:{work.id}" if not waiting else f"remittance:{work.id}:allocated"
+    funds = frozenset(leg.fund for leg in decided.legs) | {joined.savers}
+    return Transaction(
+        reference=reference,
+        kind="remittance_allocated" if decided.status == "posted" else "remittance_unallocated",
+        effective_on=days.of(funds, decided.contributed_on),
+        postings=tuple(postings),
+        digest=work.digest,
+        id=work.transaction_id,
+        details={"remittance": public_id("rmt", work.id)},
+    )
+
+
+def _money_in(joined: Joined, leg: Leg, credited: UUID) -> list[Posting]:
+    """What the partner collected enters a fund. A prefund lies with the savers, so other funds are owed theirs."""
+    postings = [Posting(leg.debited, credited, leg.amount, joined.currency)]
+    if joined.terms == "prefunded" and leg.fund != joined.savers:
+        prefund = joined.account(joined.savers, chart.PARTNER_PREFUND)
+        due_to = joined.account(joined.savers, chart.DUE_TO_FUNDS, "")
+        postings.insert(0, Posting(prefund, due_to, leg.amount, joined.currency))
+    return postings
+
+
+def _out_of_unallocated(joined: Joined, leg: Leg, credited: UUID, waiting: Contributed) -> list[Posting]:
+    """Money that had no member leaves the unallocated account; what another fund gets of it crosses over."""
+    currency = joined.currency
+    if leg.fund == joined.savers:
+        return [Posting(waiting.credited, credited, leg.amount, currency)]
+    if waiting.state == "pending":
+        return [
+            Posting(waiting.credited, waiting.debited, leg.amount, currency),
+            Posting(leg.debited, credited, leg.amount, currency),
+        ]
+    due_to = joined.account(joined.savers, chart.DUE_TO_FUNDS, "")
+    due_from = joined.account(leg.fund, chart.DUE_FROM_FUNDS, "")
+    return [
+        Posting(waiting.credited, due_to, leg.amount, currency),
+        Posting(due_from, credited, leg.amount, currency),
+    ]
+
+
+def _reversal(
+    work: _Work,
+    event: RemittanceReversed,
+    context: Context,
+    match_books: Mapping[UUID, MatchBook],
+    days: _OpenDays,
+) -> Transaction | None:
+    if work.existing is None:
+        work.verdict = Verdict("parked", "awaiting_original", work.id)
+        return None
+    work.verdict = Verdict("reversed", None, work.id)
+    if work.reversible is None or work.existing.transaction_id is None or work.existing.programme_id is None:
+        return None
+    postings = reverse.postings(work.reversible, context, match_books)
+    if not postings:
+        return None
+    joined = next(
+        one
+        for one in context.joined[work.existing.partner_id]
+        if one.programme_id == work.existing.programme_id
+    )
+    versions = context.versions[joined.programme_id]
+    day = rules.local_date(versions[-1].programme, event.reversed_at)
+    funds = frozenset(one.fund_id for one in work.reversible.contributions) | {joined.savers}
+    work.transaction_id = new_id()
+    return Transaction(
+        reference=f"remittance:{work.id}:reversed",
+        kind="remittance_reversed",
+        effective_on=days.of(funds, day),
+        postings=postings,
+        digest=work.digest,
+        id=work.transaction_id,
+        reverses=work.existing.transaction_id,
+        details={"remittance": public_id("rmt", work.id)},
+    )
+
+
+def _check_posted(outcomes: Sequence[Outcome]) -> None:
+    refused = [outcome for outcome in outcomes if outcome.status != "posted"]
+    if not refused:
+        return
+    moved = {"insufficient_funds", "ceiling_exceeded", "period_closed"}
+    if all(outcome.reason in moved for outcome in refused):
+        raise _LayOutAgain({outcome.account_id for outcome in refused if outcome.account_id is not None})
+    raise BooksRefused(refused[0])
+
+
+def _write(tx: Tx, works: Sequence[_Work], match_books: Mapping[UUID, MatchBook], books: Books) -> None:
+    now = books.clock.now()
+    recorded = [
+        Recorded(
+            id=work.id,
+            partner_id=work.delivery.partner_id,
+            delivery_id=work.delivery.id,
+            plan=work.plan,
+            digest=work.digest,
+            member_key=record.member_index(books.keyring, work.delivery.partner_id, work.plan.event.member),
+            transaction_id=work.transaction_id,
+            entitled=work.entitled,
+            waiting=work.reversible.contributions if work.reversible is not None else (),
+            existing=work.existing,
+        )
+        for work in works
+        if work.plan is not None and work.plan.status != "quarantined" and not _unchanged(work)
+    ]
+    record.write(tx, recorded, now)
+    reversed_: list[tuple[UUID, UUID | None, datetime, str]] = []
+    ahead: list[tuple[UUID, UUID, str, datetime, str, UUID]] = []
+    for work in works:
+        event = work.delivery.event
+        if not isinstance(event, RemittanceReversed) or work.verdict is None:
+            continue
+        if work.verdict.state == "reversed":
+            reversed_.append((work.id, work.transaction_id, event.reversed_at, event.reason))
+        elif work.verdict.reason == "awaiting_original":
+            partner_id = work.delivery.partner_id
+            ahead.append(
+                (work.id, partner_id, event.remittance_id, event.reversed_at, event.reason, work.delivery.id)
+            )
+    reverse.write(tx, reversed_)
+    reverse.write_ahead(tx, ahead, now)
+    for programme_id in sorted(match_books):
+        match_books[programme_id].save(tx, now)
+    quotes.use(tx, _used_quotes(works))
+    publish(tx, [message for work in works if (message := _message(work)) is not None])
+
+
+def _unchanged(work: _Work) -> bool:
+    """Whether a remittance that waits was decided again and still waits for the same."""
+    return (
+        work.existing is not None
+        and work.plan is not None
+        and work.existing.status == work.plan.status
+        and work.plan.status in ("unallocated", "parked")
+    )
+
+
+def _used_quotes(works: Sequence[_Work]) -> dict[UUID, UUID]:
+    """Quotes by which something was decided, with the remittance that used each up."""
+    used: dict[UUID, UUID] = {}
+    for work in works:
+        if (
+            work.plan is not None
+            and work.plan.status != "quarantined"
+            and work.plan.event.quote_id is not None
+        ):
+            used.setdefault(work.plan.event.quote_id, work.id)
+    return used
+
+
+def _message(work: _Work) -> Message | None:
+    """What the partner's systems are told of a remittance: decided, reversed; nothing where nothing happened."""
+    if work.verdict is None or work.verdict.state in ("duplicate", "quarantined"):
+        return None
+    payload: dict[str, object] = {
+        "remittance": public_id("rmt", work.id),
+        "partner": public_id("ptn", work.delivery.partner_id),
+        "status": work.verdict.state,
+    }
+    if work.verdict.reason is not None:
+        payload["reason"] = work.verdict.reason
+    key = work.id
+    if work.plan is not None and work.plan.member is not None:
+        key = work.plan.member.link_id
+        payload["member"] = public_id("mem", key)
+        payload["allocations"] = [
+            {"product": leg.product, "amount": leg.amount, "entitled": rise}
+            for leg, rise in zip(work.plan.legs, work.entitled, strict=False)
+            if leg.product is not None
+        ]
+    elif work.existing is not None and work.existing.link_id is not None:
+        key = work.existing.link_id
+        payload["member"] = public_id("mem", key)
+    topic = "remittance.reversed" if work.verdict.state == "reversed" else "remittance.allocated"
+    return Message(topic, str(key), payload)

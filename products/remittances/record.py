@@ -1,0 +1,193 @@
+"""The remittance on record: claimed by its partner's id, written once with its decision, changed only in status."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import psycopg
+
+from ledger.database import Tx, cursor
+from ledger.ids import new_id
+from products.keyring import Keyring
+from products.remittances.events import MemberKey
+from products.remittances.models import Contributed, Existing
+from products.remittances.plan import Leg, Plan
+
+_REMITTANCE_COLUMNS = (
+    "id", "partner_id", "remittance_id", "status", "reason", "digest", "programme_id", "rule_version", "member_id",
+    "link_id", "member_key", "sent_amount", "sent_currency", "received_amount", "received_currency", "fee_amount",
+    "fee_currency", "collected_amount", "collected_currency", "origin_country", "destination_country", "contributed_at",
+    "unapplied", "transaction_id", "quote_id", "delivery_id", "trace", "recorded_at",
+)  # fmt: skip
+_CONTRIBUTION_COLUMNS = (
+    "remittance", "position", "partner_id", "programme_id", "destination", "product", "enrolment_id", "member_id",
+    "fund_id", "debited_account", "credited_account", "amount", "currency", "contributed_at", "contributed_on",
+    "window_start", "tier", "entitled", "state", "owed", "settlement_id",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The row that makes a remittance ours for this transaction; ``new``: nobody had claimed it before."""
+
+    id: UUID
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A decided remittance on its way into the record.
+
+    ``entitled`` holds each leg's change in entitlement; ``waiting`` what had been recorded without a member before and
+    is allocated now.
+    """
+
+    id: UUID
+    partner_id: UUID
+    delivery_id: UUID
+    plan: Plan
+    digest: bytes
+    member_key: bytes
+    transaction_id: UUID | None
+    entitled: tuple[int, ...]
+    waiting: tuple[Contributed, ...]
+    existing: Existing | None
+
+
+def claim(tx: Tx, keys: Sequence[tuple[UUID, str]]) -> list[Claim]:
+    """Claim remittances by (partner, the partner's id), each key once; waits for whoever holds one of them."""
+    ordered = sorted(keys)
+    cur = cursor(tx)
+    cur.execute(
+        """INSERT INTO products.remittance_claim AS c (partner_id, remittance_id, id)
+           SELECT p, r, i FROM unnest(%s::uuid[], %s::text[], %s::uuid[]) WITH ORDINALITY AS t (p, r, i, n) ORDER BY n
+           ON CONFLICT (partner_id, remittance_id) DO UPDATE SET id = c.id
+           RETURNING partner_id, remittance_id, id, xmax = 0""",
+        ([key[0] for key in ordered], [key[1] for key in ordered], [new_id() for _ in ordered]),
+        binary=True,
+    )
+    claims = {(partner, remittance): Claim(id_, new) for partner, remittance, id_, new in cur.fetchall()}
+    return [claims[key] for key in keys]
+
+
+def load_existing(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, Existing]:
+    """What is on record under claims that were there before, by id. A claim may have no record: it was refused."""
+    if not ids:
+        return {}
+    cur = cursor(tx)
+    cur.execute(
+        """SELECT id, partner_id, status, reason, digest, programme_id, member_id, link_id, transaction_id, reversed_at,
+                  reversal_reason
+           FROM products.remittance WHERE id = ANY (%s)""",
+        (list(ids),),
+    )
+    return {row[0]: Existing(*row) for row in cur.fetchall()}
+
+
+def judge(
+    known: Existing | None, digest: bytes
+) -> tuple[Literal["quarantined", "duplicate"], str | None] | None:
+    """Whether a completed event still has to be decided (None), or the verdict that its record already is.
+
+    What waited (for its member, for the partner's money, for its original) is decided again when it comes again.
+    """
+    if known is None or known.status == "awaiting_original":
+        return None
+    if known.digest != digest:
+        return "quarantined", "remittance_conflict"
+    if known.status in ("unallocated", "parked"):
+        return None
+    return "duplicate", None
+
+
+def write(tx: Tx, rows: Sequence[Recorded], now: datetime) -> None:
+    """Write new remittances with their contributions, and what was decided again over its old record."""
+    cur = cursor(tx)
+    new = [row for row in rows if row.existing is None]
+    if new:
+        with cur.copy(f"COPY products.remittance ({', '.join(_REMITTANCE_COLUMNS)}) FROM STDIN") as copy:
+            for row in new:
+                copy.write_row(_remittance(row, now))
+    for row in rows:
+        if row.existing is not None:
+            _rewrite(cur, row, now)
+    allocated_at_last = [row.id for row in rows if row.waiting]
+    if allocated_at_last:
+        cur.execute(
+            "UPDATE products.contribution SET state = 'reversed', owed = false"
+            " WHERE remittance = ANY (%s) AND destination = 'unallocated'",
+            (allocated_at_last,),
+        )
+    contributions = [values for row in rows for values in _contributions(row)]
+    if contributions:
+        with cur.copy(f"COPY products.contribution ({', '.join(_CONTRIBUTION_COLUMNS)}) FROM STDIN") as copy:
+            for values in contributions:
+                copy.write_row(values)
+
+
+def _remittance(row: Recorded, now: datetime) -> tuple[Any, ...]:
+    plan, event = row.plan, row.plan.event
+    return (
+        row.id, row.partner_id, event.remittance_id, status_of(row), plan.reason, row.digest,
+        plan.joined.programme_id if plan.joined else None, plan.rule_version,
+        plan.member.member_id if plan.member else None, plan.member.link_id if plan.member else None, row.member_key,
+        event.sent.amount, event.sent.currency, event.received.amount, event.received.currency,
+        event.fee.amount if event.fee else None, event.fee.currency if event.fee else None,
+        plan.collected, plan.joined.currency if plan.joined else None,
+        event.origin_country, event.destination_country, event.completed_at, plan.unapplied, row.transaction_id,
+        event.quote_id, row.delivery_id, json.dumps(plan.trace, separators=(",", ":")), now,
+    )  # fmt: skip
+
+
+def status_of(row: Recorded) -> str:
+    """The status that a decided remittance takes on record: one whose reversal came first is reversed at once."""
+    return "reversed" if row.existing and row.existing.status == "awaiting_original" else row.plan.status
+
+
+def _contributions(row: Recorded) -> list[tuple[Any, ...]]:
+    plan, joined, member = row.plan, row.plan.joined, row.plan.member
+    if row.transaction_id is None or joined is None:
+        return []
+    state, owed, settled_by = ("settled" if joined.settles_at_once else "pending"), joined.owes, None
+    first = 0
+    if row.waiting:
+        before = row.waiting[0]
+        state, owed, settled_by, first = before.state, before.owed, before.settled_by, before.position + 1
+    return [
+        (
+            row.id, first + position, row.partner_id, joined.programme_id, leg.destination, leg.product, leg.enrolment,
+            member.member_id if member else None, leg.fund, leg.debited,
+            credited_account(leg, settled=state == "settled"), leg.amount, joined.currency, plan.event.completed_at,
+            plan.contributed_on, leg.window.start if leg.window else None, leg.tier, row.entitled[position], state, owed,
+            settled_by,
+        )
+        for position, leg in enumerate(plan.legs)
+    ]  # fmt: skip
+
+
+def credited_account(leg: Leg, *, settled: bool) -> UUID:
+    """Where a leg's money lies: savings wait in the pending account until the partner's settlement is paired."""
+    if leg.accounts is None:
+        return leg.credited
+    return leg.accounts.savings if settled else leg.accounts.pending
+
+
+def _rewrite(cur: psycopg.Cursor[tuple[Any, ...]], row: Recorded, now: datetime) -> None:
+    columns = [
+        column
+        for column in _REMITTANCE_COLUMNS
+        if column not in ("id", "partner_id", "remittance_id", "recorded_at")
+    ]
+    values = dict(zip(_REMITTANCE_COLUMNS, _remittance(row, now), strict=True))
+    cur.execute(
+        f"UPDATE products.remittance SET {', '.join(f'{column} = %({column})s' for column in columns)} WHERE id = %(id)s",
+        values,
+    )
+
+
+def member_index(keyring: Keyring, partner_id: UUID, key: MemberKey) -> bytes:
+    """The blind index under which money without a member is found once the partner registers this key."""
+    return keyring.blind_index("remittance_member", f"{partner_id.hex}{key.kind}\0{key.value}")

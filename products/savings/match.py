@@ -1,0 +1,351 @@
+"""Match states of one batch: locked in order, changed in memory by pure rules, written back once.
+
+Entitlement is a function of the totals per tier in a window, so this keeps those totals and derives the rest. What a
+change moves between a sponsor's accounts and the member's comes back as postings for the same ledger transaction.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from ledger.database import Tx, cursor
+from ledger.ids import new_id
+from ledger.posting import Posting
+from products.chart import EnrolmentAccounts
+from products.programmes.model import Match
+from products.savings import rules, shares
+from products.savings.shares import Moves, Share
+
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+StateKey = tuple[UUID, date]
+"""Enrolment and first day of the window."""
+
+
+@dataclass(slots=True)
+class Sponsor:
+    """A sponsor as one batch sees it. ``available`` is what it has uncommitted, read before the batch posts."""
+
+    id: UUID
+    slug: str
+    uncommitted: UUID
+    committed: UUID
+    available: int
+    queueing: bool
+    ran_out: bool = False
+
+    def take(self, amount: int) -> bool:
+        """Whether ``amount`` can be committed now. The first shortfall closes the fund: from then on all enqueues."""
+        if amount <= 0:
+            return True
+        if self.queueing:
+            return False
+        if amount > self.available:
+            self.queueing = self.ran_out = True
+            return False
+        self.available -= amount
+        return True
+
+
+@dataclass(slots=True)
+class MatchState:
+    """One enrolment's match in one window. ``by_tier`` and ``settled`` hold totals: first unmatched, then tier 0…"""
+
+    window_end: date
+    by_tier: list[int]
+    settled: list[int]
+    entitled: int
+    rule_version: int
+    revision: int
+    stored: bool
+    shares: dict[UUID, Share] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Entitlement that waits for a sponsor's money."""
+
+    sponsor_id: UUID
+    key: StateKey
+    contributed_at: datetime
+    amount: int
+
+
+class MatchBook:
+    """The match states that a batch touches. Lock first, then ``change``, then ``save`` once."""
+
+    def __init__(self, sponsors: Mapping[str, Sponsor]) -> None:
+        self._sponsors = sponsors
+        self._states: dict[StateKey, MatchState] = {}
+        self._changed: set[StateKey] = set()
+        self._queued: list[Queued] = []
+        self._dequeued: list[tuple[UUID, StateKey, int]] = []
+        self._excess: dict[tuple[UUID, StateKey], int] = {}
+
+    def lock(self, tx: Tx, wanted: Mapping[StateKey, tuple[date, int, int]]) -> None:
+        """Lock the wanted states in key order. Values: end of the window, number of tiers, version of the rules."""
+        if not wanted:
+            return
+        keys = sorted(wanted)
+        cur = cursor(tx)
+        self._load(cur, keys)
+        missing = [key for key in keys if key not in self._states]
+        if missing:
+            cur.execute(
+                """INSERT INTO products.match_state
+                   SELECT e, w, x, b::bigint[], b::bigint[], 0, v, 0
+                   FROM unnest(%s::uuid[], %s::date[], %s::date[], %s::text[], %s::int[]) AS t (e, w, x, b, v)
+                   ORDER BY e, w ON CONFLICT DO NOTHING""",
+                (
+                    [key[0] for key in missing],
+                    [key[1] for key in missing],
+                    [wanted[key][0] for key in missing],
+                    [_array([0] * (wanted[key][1] + 1)) for key in missing],
+                    [wanted[key][2] for key in missing],
+                ),
+            )
+            self._load(cur, missing)
+
+    def _load(self, cur: Cursor, keys: list[StateKey]) -> None:
+        arrays = ([key[0] for key in keys], [key[1] for key in keys])
+        cur.execute(
+            """SELECT s.enrolment_id, s.window_start, s.window_end, s.by_tier, s.settled_by_tier, s.entitled,
+                      s.rule_version, s.revision
+               FROM products.match_state s
+               JOIN unnest(%s::uuid[], %s::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w
+               ORDER BY s.enrolment_id, s.window_start FOR NO KEY UPDATE OF s""",
+            arrays,
+        )
+        for enrolment, start, end, by_tier, settled, entitled, version, revision in cur.fetchall():
+            self._states[enrolment, start] = MatchState(
+                end, by_tier, settled, entitled, version, revision, True
+            )
+        # A new statement: it sees what the holders of the locks committed.
+        cur.execute(
+            """SELECT s.enrolment_id, s.window_start, s.sponsor_id, s.committed, s.unvested, s.vested, s.awaiting
+               FROM products.match_share s
+               JOIN unnest(%s::uuid[], %s::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w""",
+            arrays,
+        )
+        for enrolment, start, sponsor, committed, unvested, vested, awaiting in cur.fetchall():
+            share = Share(committed, unvested, vested, awaiting)
+            self._states[enrolment, start].shares[sponsor] = share
+
+    def state(self, key: StateKey) -> MatchState:
+        """The locked state of an enrolment's window."""
+        return self._states[key]
+
+    def change(
+        self,
+        key: StateKey,
+        match: Match,
+        accounts: EnrolmentAccounts,
+        currency: str,
+        *,
+        tier: int,
+        contributed: int,
+        settled: int,
+        at: datetime,
+    ) -> tuple[list[Posting], int]:
+        """Add to (or take from) a tier's totals and derive entitlement anew.
+
+        ``contributed`` and ``settled`` are signed differences in minor units; ``at`` is when the migrant paid, the
+        place in the queue if the sponsor's fund has run out. Answers the postings and the change in entitlement.
+        """
+        state = self._states[key]
+        state.by_tier[tier + 1] += contributed
+        state.settled[tier + 1] += settled
+        return self._derive(key, state, match, accounts, currency, at)
+
+    def rederive(
+        self, key: StateKey, match: Match, accounts: EnrolmentAccounts, currency: str, *, at: datetime
+    ) -> tuple[list[Posting], int]:
+        """Derive entitlement anew from totals that did not change: the rules did."""
+        return self._derive(key, self._states[key], match, accounts, currency, at)
+
+    def _derive(
+        self,
+        key: StateKey,
+        state: MatchState,
+        match: Match,
+        accounts: EnrolmentAccounts,
+        currency: str,
+        at: datetime,
+    ) -> tuple[list[Posting], int]:
+        before = state.entitled
+        state.entitled = rules.entitlement(match, _per_tier(state.by_tier))
+        grantable = _grantable(match, state)
+        postings: list[Posting] = []
+        for slug, target in rules.sponsor_shares(match, state.entitled):
+            sponsor = self._sponsors[slug]
+            share = state.shares.get(sponsor.id) or Share()
+            funded = sponsor.take(target - share.entitled)
+            moved, moves = shares.move(
+                share, entitled=target, grantable=grantable.get(slug, 0), funded=funded
+            )
+            state.shares[sponsor.id] = moved
+            postings += postings_of(moves, sponsor, accounts, currency)
+            if moves.enqueue:
+                self._queued.append(Queued(sponsor.id, key, at, moves.enqueue))
+            if moves.dequeue:
+                self._dequeued.append((sponsor.id, key, moves.dequeue))
+            if moves.excess or (sponsor.id, key) in self._excess:
+                self._excess[sponsor.id, key] = moves.excess
+        self._changed.add(key)
+        return postings, state.entitled - before
+
+    def fund(
+        self,
+        key: StateKey,
+        match: Match,
+        sponsor: Sponsor,
+        accounts: EnrolmentAccounts,
+        currency: str,
+        amount: int,
+    ) -> list[Posting]:
+        """Commit ``amount`` of what awaits this sponsor's money: the drainer's step. The queue is the caller's."""
+        state = self._states[key]
+        moved, moves = shares.fund(
+            state.shares[sponsor.id],
+            amount,
+            grantable=_grantable(match, state).get(sponsor.slug, 0),
+            vests_at_once=not match.vesting,
+        )
+        state.shares[sponsor.id] = moved
+        self._changed.add(key)
+        return postings_of(moves, sponsor, accounts, currency)
+
+    def save(self, tx: Tx, now: datetime) -> None:
+        """Write back what changed, the queue, what a sponsor's closed fund means, and proposals for approval."""
+        if not self._changed:
+            return
+        cur = cursor(tx)
+        keys = sorted(self._changed)
+        states = [self._states[key] for key in keys]
+        cur.execute(
+            """UPDATE products.match_state s
+               SET by_tier = t.b::bigint[], settled_by_tier = t.s::bigint[], entitled = t.n, rule_version = t.v,
+                   revision = s.revision + 1
+               FROM unnest(%s::uuid[], %s::date[], %s::text[], %s::text[], %s::bigint[], %s::int[])
+                    AS t (e, w, b, s, n, v)
+               WHERE s.enrolment_id = t.e AND s.window_start = t.w""",
+            (
+                [key[0] for key in keys],
+                [key[1] for key in keys],
+                [_array(state.by_tier) for state in states],
+                [_array(state.settled) for state in states],
+                [state.entitled for state in states],
+                [state.rule_version for state in states],
+            ),
+        )
+        rows = [(key, sponsor, share) for key in keys for sponsor, share in self._states[key].shares.items()]
+        if rows:
+            cur.execute(
+                """INSERT INTO products.match_share
+                       (enrolment_id, window_start, sponsor_id, committed, unvested, vested, awaiting)
+                   SELECT * FROM unnest(%s::uuid[], %s::date[], %s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[],
+                                        %s::bigint[])
+                   ON CONFLICT (enrolment_id, window_start, sponsor_id) DO UPDATE
+                   SET committed = excluded.committed, unvested = excluded.unvested, vested = excluded.vested,
+                       awaiting = excluded.awaiting""",
+                (
+                    [key[0] for key, _, _ in rows],
+                    [key[1] for key, _, _ in rows],
+                    [sponsor for _, sponsor, _ in rows],
+                    [share.committed for _, _, share in rows],
+                    [share.unvested for _, _, share in rows],
+                    [share.vested for _, _, share in rows],
+                    [share.awaiting for _, _, share in rows],
+                ),
+            )
+        self._save_queue(cur)
+        self._save_excess(cur, now)
+        ran_out = sorted(sponsor.id for sponsor in self._sponsors.values() if sponsor.ran_out)
+        if ran_out:
+            cur.execute(
+                "UPDATE products.sponsor SET queueing = true WHERE id = ANY (%s) AND NOT queueing", (ran_out,)
+            )
+
+    def _save_queue(self, cur: Cursor) -> None:
+        if self._queued:
+            cur.execute(
+                """INSERT INTO products.match_queue (id, sponsor_id, enrolment_id, window_start, contributed_at, amount)
+                   SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::date[], %s::timestamptz[],
+                                        %s::bigint[])""",
+                (
+                    [new_id() for _ in self._queued],
+                    [entry.sponsor_id for entry in self._queued],
+                    [entry.key[0] for entry in self._queued],
+                    [entry.key[1] for entry in self._queued],
+                    [entry.contributed_at for entry in self._queued],
+                    [entry.amount for entry in self._queued],
+                ),
+            )
+        for sponsor_id, (enrolment, start), amount in self._dequeued:
+            take_from_queue(cur, sponsor_id, enrolment, start, amount)
+
+    def _save_excess(self, cur: Cursor, now: datetime) -> None:
+        for (sponsor_id, (enrolment, start)), amount in self._excess.items():
+            if amount:
+                cur.execute(
+                    """INSERT INTO products.match_adjustment
+                           (id, sponsor_id, enrolment_id, window_start, amount, reason, recorded_at)
+                       VALUES (%s, %s, %s, %s, %s, 'vested_beyond_entitlement', %s)
+                       ON CONFLICT (enrolment_id, window_start, sponsor_id) WHERE state = 'proposed'
+                       DO UPDATE SET amount = excluded.amount, recorded_at = excluded.recorded_at""",
+                    (new_id(), sponsor_id, enrolment, start, amount, now),
+                )
+            else:
+                cur.execute(
+                    """UPDATE products.match_adjustment SET state = 'withdrawn'
+                       WHERE enrolment_id = %s AND window_start = %s AND sponsor_id = %s AND state = 'proposed'""",
+                    (enrolment, start, sponsor_id),
+                )
+
+
+def take_from_queue(cur: Cursor, sponsor_id: UUID, enrolment: UUID, start: date, amount: int) -> None:
+    """Take ``amount`` out of what one share has queued, the latest first: what was promised last goes first."""
+    cur.execute(
+        """WITH entries AS (
+               SELECT id, amount, sum(amount) OVER (ORDER BY contributed_at DESC, id DESC) AS through
+               FROM products.match_queue WHERE enrolment_id = %(e)s AND window_start = %(w)s AND sponsor_id = %(s)s
+           ), gone AS (
+               DELETE FROM products.match_queue q USING entries
+               WHERE q.id = entries.id AND entries.through <= %(n)s
+           )
+           UPDATE products.match_queue q SET amount = entries.through - %(n)s FROM entries
+           WHERE q.id = entries.id AND entries.through > %(n)s AND entries.through - entries.amount < %(n)s""",
+        {"e": enrolment, "w": start, "s": sponsor_id, "n": amount},
+    )
+
+
+def postings_of(moves: Moves, sponsor: Sponsor, accounts: EnrolmentAccounts, currency: str) -> list[Posting]:
+    """The postings that a share's moves mean."""
+    steps: Iterable[tuple[int, UUID, UUID]] = (
+        (moves.commit, sponsor.uncommitted, sponsor.committed),
+        (moves.release, sponsor.committed, sponsor.uncommitted),
+        (moves.reclaim, accounts.unvested, sponsor.uncommitted),
+        (moves.ungrant, accounts.unvested, sponsor.committed),
+        (moves.grant, sponsor.committed, accounts.unvested),
+        (moves.vest, accounts.unvested, accounts.vested),
+    )
+    return [Posting(debit, credit, amount, currency) for amount, debit, credit in steps if amount]
+
+
+def _grantable(match: Match, state: MatchState) -> dict[str, int]:
+    """What settled contributions earn from each sponsor; nothing before the end of the window where the rule says so."""
+    if match.granted == "end_of_window":
+        return {}
+    return dict(rules.sponsor_shares(match, rules.entitlement(match, _per_tier(state.settled))))
+
+
+def _per_tier(totals: list[int]) -> dict[int, int]:
+    return {position - 1: total for position, total in enumerate(totals)}
+
+
+def _array(values: list[int]) -> str:
+    return "{" + ",".join(map(str, values)) + "}"
