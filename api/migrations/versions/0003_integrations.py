@@ -132,8 +132,14 @@ def _deliveries() -> None:
         ALTER TABLE integrations.delivery_outcome ENABLE ROW LEVEL SECURITY;
         CREATE POLICY own_rows ON integrations.delivery USING {OWN_ROWS};
         CREATE POLICY own_rows ON integrations.delivery_outcome USING {OWN_ROWS};
-        GRANT SELECT, INSERT ON integrations.delivery, integrations.delivery_outcome TO mizan_api;
-        GRANT SELECT, INSERT ON integrations.delivery_queue TO mizan_api;
+        CREATE POLICY auditor ON integrations.delivery FOR SELECT TO mizan_auditor USING (true);
+        CREATE POLICY auditor ON integrations.delivery_outcome FOR SELECT TO mizan_auditor USING (true);
+        GRANT SELECT ON integrations.delivery, integrations.delivery_outcome, integrations.delivery_queue TO mizan_api;
+        -- era and xid are always the defaults
+        GRANT INSERT (id, partner_id, delivery_key, kind, event_type, lane, digest, body_digest, body_sealed,
+                      inbox_key_id, received_at) ON integrations.delivery TO mizan_api;
+        GRANT INSERT ON integrations.delivery_outcome TO mizan_api;
+        GRANT INSERT (lane, id) ON integrations.delivery_queue TO mizan_api;
         GRANT SELECT ON integrations.delivery TO mizan_worker;
         GRANT SELECT, INSERT ON integrations.delivery_outcome TO mizan_worker;
         GRANT SELECT, INSERT, DELETE ON integrations.delivery_queue TO mizan_worker

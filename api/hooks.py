@@ -1,0 +1,400 @@
+"""Inbound webhooks: `POST /hooks/{slug}` verifies raw bytes, commits the delivery to the inbox, then answers.
+
+The route is FastAPI's in the OpenAPI document only: its handler takes the request as it comes, because a second look at
+the body costs as much as storing it, and a signature covers bytes, not models.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
+
+from api.problems import MEDIA_TYPE, ProblemError, render, request_id
+from integrations.inbox.group_commit import GroupCommit
+from integrations.inbox.keys import InboxKeys
+from integrations.inbox.received import Received, rejected, understood
+from integrations.inbox.store import Receipt, store
+from integrations.inbox.wake_up import WakeUp
+from integrations.partners.directory import Directory, Sender
+from integrations.partners.formats import FORMATS
+from integrations.partners.port import EventInvalid, Reading, SignatureInvalid, SignatureStale
+from integrations.strict_json import NotStrictJson
+from ledger.clock import Clock
+from ledger.database import Database
+from ledger.errors import Unavailable
+from ledger.ids import public_id
+from products.keyring import Keyring
+
+log = logging.getLogger("mizan.hooks")
+
+BODY_BYTES_MAX: Final = 256 * 1024
+BODY_SECONDS_MAX: Final = 30
+DIRECTORY_SECONDS: Final = 1.0
+"""How long a disabled partner or an ended secret may still pass."""
+DIRECTORY_SECONDS_MIN: Final = 0.2
+"""How often refused deliveries may make us look at the partners again."""
+RETRY_AFTER_SECONDS: Final = 1
+
+
+_NOBODY: Final = Sender(UUID(int=0), FORMATS["standard"], ())
+"""Who an unknown address belongs to: without secrets nothing is ever proven, after the usual work."""
+
+
+class HookAnswer(BaseModel):
+    """What an accepted delivery is answered."""
+
+    id: str = Field(
+        description="the delivery, as in `GET /v1/deliveries/{id}`", examples=["dlv_06a1f0000000000000000000"]
+    )
+    duplicate: bool = Field(description="whether the same event was accepted under this id before")
+
+
+class _RawRoute(APIRoute):
+    """A route whose endpoint answers the request itself: nothing is parsed, solved or serialised around it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
+
+
+class Hooks:
+    """The inbound webhooks of one API process. Include `router` in the application and live inside `running`.
+
+    `publish` wakes the workers; it is called from a thread, at most every 50 ms, and may fail. `counts` counts answers
+    by what they mean, for the metrics.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        clock: Clock,
+        *,
+        publish: Callable[[], object],
+        body_bytes_max: int = BODY_BYTES_MAX,
+        queue_max: int = 4096,
+        group_max: int = 512,
+        gather_seconds: float = 0.0015,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._database = database
+        self._clock = clock
+        self._publish = publish
+        self._body_bytes_max = body_bytes_max
+        self._limits = {"queue_max": queue_max, "group_max": group_max}
+        self._gather_seconds = gather_seconds
+        self._keys = InboxKeys(database, keyring, clock)
+        self._directory = _FreshDirectory(Directory(database, keyring, clock))
+        self._commits: GroupCommit | None = None
+        self.router = self._routes()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Commit deliveries until the block ends; what was taken in by then is committed and answered first."""
+        wake_up = WakeUp(self._publish)
+        self._commits = GroupCommit(
+            self._store, committed=wake_up, gather_seconds=self._gather_seconds, **self._limits
+        )
+        wake_up.start()
+        self._commits.start()
+        keeping_fresh = asyncio.create_task(self._directory.keep_fresh(), name="partners")
+        try:
+            yield
+        finally:
+            keeping_fresh.cancel()
+            await asyncio.gather(keeping_fresh, return_exceptions=True)
+            await self._directory.settle()
+            await self._commits.close()
+            await asyncio.to_thread(wake_up.close)
+            self._commits = None
+
+    async def receive(self, request: Request) -> Response:
+        """Verify, store and answer one delivery; the contract's table, row by row."""
+        body = await self._body(request)
+        slug = request.path_params["slug"]
+        sender, webhook_id = await self._verify(request, slug, body)
+        now = self._clock.now()
+        try:
+            reading = sender.format.read(body)
+        except NotStrictJson as error:
+            received = rejected(sender.partner_id, webhook_id, body, now, reason="not_strict_json")
+            receipt = await self._commit(received)
+            self.counts["not_strict_json"] += 1
+            raise ProblemError(
+                "malformed_request", f"The body is not strict JSON: {error}.", delivery=_name(receipt)
+            ) from None
+        except EventInvalid as error:
+            receipt = await self._commit(_invalid(sender, webhook_id, body, now, error))
+            self.counts["invalid_event"] += 1
+            raise ProblemError(
+                error.code,
+                error.detail,
+                delivery=_name(receipt),
+                errors=[{"pointer": fault.pointer, "detail": fault.detail} for fault in error.faults[:20]],
+            ) from None
+        receipt = await self._commit(understood(sender.partner_id, webhook_id, body, reading, now))
+        return self._answer(receipt, reading)
+
+    def _answer(self, receipt: Receipt, reading: Reading) -> Response:
+        name = _name(receipt)
+        if receipt.status == "conflict":
+            self.counts["conflict"] += 1
+            raise ProblemError(
+                "delivery_conflict", f"{name} was accepted under this id with another event.", delivery=name
+            )
+        duplicate = receipt.status == "duplicate"
+        self.counts["duplicate" if duplicate else "ignored" if reading.event is None else "accepted"] += 1
+        content = b'{"id": "%b", "duplicate": %b}' % (name.encode(), b"true" if duplicate else b"false")
+        return Response(content, 202, media_type="application/json")
+
+    async def _body(self, request: Request) -> bytes:
+        """The raw body, counted while it is read: a declared length is believed only when it is too much."""
+        if "content-encoding" in request.headers:
+            self.counts["encoded"] += 1
+            raise ProblemError("unsupported_media_type", "The body must come without a Content-Encoding.")
+        length = request.headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self._body_bytes_max:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_SECONDS_MAX):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > self._body_bytes_max:
+                        raise self._too_large()
+                    chunks.append(chunk)
+        except TimeoutError:
+            raise ProblemError("request_timeout", "The body did not arrive in time.") from None
+        except ClientDisconnect:
+            raise ProblemError("malformed_request", "The body ended too soon.") from None
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _too_large(self) -> ProblemError:
+        self.counts["too_large"] += 1
+        return ProblemError(
+            "content_too_large",
+            f"The body is over {self._body_bytes_max} bytes.",
+            headers={"Connection": "close"},  # rather than read what was refused
+        )
+
+    async def _verify(self, request: Request, slug: str, body: bytes) -> tuple[Sender, str]:
+        """The partner that signed `body`, and its id for it.
+
+        Whoever is refused is looked at a second time, with partners and secrets as the database has them now: one that
+        was created or rotated a moment ago passes, and unknown and wrong take the same path and time.
+        """
+        arrived = asyncio.get_running_loop().time()
+        try:
+            return self._verify_now(request, slug, body)
+        except SignatureInvalid:
+            try:
+                await self._directory.fresh_since(arrived)
+            except Exception as error:
+                self.counts["unavailable"] += 1
+                log.warning("partners can't be read: %s", type(error).__name__)
+                raise _Busy("The sender can't be checked now.") from None
+        return self._verify_now(request, slug, body, last=True)
+
+    def _verify_now(
+        self, request: Request, slug: str, body: bytes, *, last: bool = False
+    ) -> tuple[Sender, str]:
+        sender = self._directory.find(slug) or _NOBODY
+        now = self._clock.now()
+        try:
+            return sender, sender.format.verify(request.headers, body, sender.valid_secrets(now), now)
+        except SignatureStale:
+            self.counts["stale"] += 1
+            raise
+        except SignatureInvalid:
+            self.counts["unsigned"] += last
+            raise
+
+    async def _commit(self, received: Received) -> Receipt:
+        if self._commits is None:
+            raise _Busy("The service is starting or ending.")
+        try:
+            return await self._commits.submit(received)
+        except Unavailable as error:
+            self.counts["unavailable"] += 1
+            raise _Busy(error.detail) from None
+
+    def _store(self, group: Sequence[Received]) -> list[Receipt]:
+        key = self._keys.current()
+        return self._database.run(lambda tx: store(tx, group, key))
+
+    def _routes(self) -> APIRouter:
+        async def receive_delivery(request: Request) -> Response:
+            try:
+                return await self.receive(request)
+            except _Busy as busy:
+                # Not raised further: a full queue must not fill the log as well.
+                headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+                return render(busy.code, busy.detail, request_id(request), headers=headers)
+
+        router = APIRouter(route_class=_RawRoute, tags=["hooks"])
+        router.add_api_route(
+            "/hooks/{slug}",
+            receive_delivery,
+            methods=["POST"],
+            operation_id="receive_delivery",
+            summary="Send an event",
+            description=_DESCRIPTION,
+            status_code=202,
+            response_model=HookAnswer,
+            responses=_RESPONSES,
+            openapi_extra=_OPENAPI,
+        )
+        return router
+
+
+class _Busy(Unavailable):
+    """Answered 503 with Retry-After."""
+
+
+class _FreshDirectory:
+    """The directory of partners, read anew in the background and when somebody is refused."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self.find = directory.find
+        self._read_from = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+
+    async def keep_fresh(self) -> None:
+        """Read the partners every second, for ever; a database that is away leaves them as they were."""
+        while True:
+            try:
+                await self._read()
+            except Exception as error:
+                log.warning("partners can't be read: %s", type(error).__name__)
+            await asyncio.sleep(DIRECTORY_SECONDS)
+
+    async def fresh_since(self, moment: float) -> None:
+        """Return once the partners have been read by a query that began after `moment` (the loop's time)."""
+        while self._read_from < moment:
+            await self._read()
+
+    async def settle(self) -> None:
+        """Wait for a reading that is under way."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+
+    def _read(self) -> Awaitable[None]:
+        """The reading that is under way or about to begin: all that ask meanwhile share it."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_soon())
+        return asyncio.shield(self._reading)
+
+    async def _read_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._read_from + DIRECTORY_SECONDS_MIN - loop.time()))
+        began = loop.time()
+        await asyncio.to_thread(self._directory.refresh)
+        self._read_from = began
+
+
+def _name(receipt: Receipt) -> str:
+    return public_id("dlv", receipt.id)
+
+
+def _invalid(sender: Sender, webhook_id: str, body: bytes, at: datetime, error: EventInvalid) -> Received:
+    return rejected(
+        sender.partner_id,
+        webhook_id,
+        body,
+        at,
+        reason=error.code,
+        event_type=error.event_type,
+        faults=error.faults,
+    )
+
+
+_DESCRIPTION: Final = """\
+A delivery signed by Standard Webhooks 1.0 over its raw bytes, at most 256 KiB. It is answered when it is stored; what
+became of it is at `GET /v1/deliveries/{id}`. Only 2xx means stored: repeat anything else, with the same `webhook-id`.
+Fields that we don't know are ignored; events of an unknown `type` are accepted and ignored.
+"""
+
+_EVENT: Final = {
+    "type": "remittance.completed",
+    "timestamp": "2026-03-02T09:30:00Z",
+    "data": {
+        "remittance_id": "ACME-000123",
+        "member": {"phone": "+971501234567"},
+        "sent": {"amount": 50000, "currency": "AED"},
+        "received": {"amount": 765432, "currency": "PHP"},
+        "fee": {"amount": 1500, "currency": "AED"},
+        "collected": {"amount": 38272, "currency": "PHP"},
+        "origin_country": "AE",
+        "destination_country": "PH",
+        "completed_at": "2026-03-02T09:29:41Z",
+        "quote_id": None,
+    },
+}
+
+
+def _header(name: str, description: str, pattern: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string", "pattern": pattern},
+    }
+
+
+_OPENAPI: Final[dict[str, Any]] = {
+    "security": [],
+    "parameters": [
+        {
+            "name": "slug",
+            "in": "path",
+            "required": True,
+            "description": "the partner's address",
+            "schema": {"type": "string"},
+        },
+        _header(
+            "webhook-id", "the sender's id of the delivery, the same for every attempt", "^[!-~]{1,255}$"
+        ),
+        _header(
+            "webhook-timestamp",
+            "whole Unix seconds of this attempt, within 5 minutes of ours",
+            "^[0-9]{1,12}$",
+        ),
+        _header(
+            "webhook-signature", "`v1,` and base64 of HMAC-SHA-256; several separated by spaces", "^v1a?,.+$"
+        ),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}, "example": _EVENT}},
+    },
+}
+
+
+def _problem(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    400: _problem(
+        "Authentic, but not strict JSON (`malformed_request`) or against the schema (`invalid_event`)."
+    ),
+    401: _problem("Not signed by an active partner (`signature_invalid`), or `timestamp_out_of_tolerance`."),
+    408: _problem("The body did not arrive in time."),
+    409: _problem("The id was accepted with another event (`delivery_conflict`)."),
+    413: _problem("The body is over 256 KiB."),
+    415: _problem("The body has a Content-Encoding."),
+    503: _problem("Not stored now: send it again after `Retry-After`."),
+}
