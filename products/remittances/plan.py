@@ -143,7 +143,7 @@ def plan(
     )
 
 
-def _collected(event: RemittanceCompleted, joined: Joined, by_quote: int | None) -> int | None | str:
+def _collected(event: RemittanceCompleted, joined: Joined, by_quote: int | None) -> int | str | None:
     """What was collected in minor units; None: as the rules compute it; a text: why it can't be known."""
     if event.collected is not None:
         return event.collected.amount

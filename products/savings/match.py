@@ -210,10 +210,7 @@ class MatchBook:
         """Commit ``amount`` of what awaits this sponsor's money: the drainer's step. The queue is the caller's."""
         state = self._states[key]
         moved, moves = shares.fund(
-            state.shares[sponsor.id],
-            amount,
-            grantable=_grantable(match, state).get(sponsor.slug, 0),
-            vests_at_once=not match.vesting,
+            state.shares[sponsor.id], amount, grantable=_grantable(match, state).get(sponsor.slug, 0)
         )
         state.shares[sponsor.id] = moved
         self._changed.add(key)
@@ -331,7 +328,6 @@ def postings_of(moves: Moves, sponsor: Sponsor, accounts: EnrolmentAccounts, cur
         (moves.reclaim, accounts.unvested, sponsor.uncommitted),
         (moves.ungrant, accounts.unvested, sponsor.committed),
         (moves.grant, sponsor.committed, accounts.unvested),
-        (moves.vest, accounts.unvested, accounts.vested),
     )
     return [Posting(debit, credit, amount, currency) for amount, debit, credit in steps if amount]
 

@@ -28,7 +28,7 @@ class Moves:
 
     ``commit``: uncommitted → committed · ``release``: committed → uncommitted · ``grant``: committed → unvested ·
     ``ungrant``: unvested → committed · ``reclaim``: unvested → uncommitted · ``enqueue`` / ``dequeue``: awaiting
-    funds · ``vest``: unvested → vested · ``excess``: all that is vested beyond entitlement, for approval.
+    funds · ``excess``: all that is vested beyond entitlement, for approval.
     """
 
     commit: int = 0
@@ -38,18 +38,15 @@ class Moves:
     reclaim: int = 0
     enqueue: int = 0
     dequeue: int = 0
-    vest: int = 0
     excess: int = 0
 
 
-def move(
-    share: Share, *, entitled: int, grantable: int, funded: bool, vests_at_once: bool = False
-) -> tuple[Share, Moves]:
+def move(share: Share, *, entitled: int, grantable: int, funded: bool) -> tuple[Share, Moves]:
     """Bring a share to ``entitled``, with as much granted as settled contributions earn (``grantable``).
 
     New entitlement is committed when the sponsor's fund is open (``funded``), else it awaits funds. A fall takes
     from what awaits first, then from what is committed, then from what is unvested; what is vested never falls by
-    itself and is reported as ``excess``. ``vests_at_once``: the product's match is the member's as soon as granted.
+    itself and is reported as ``excess``.
     """
     committed, unvested, vested, awaiting = share.committed, share.unvested, share.vested, share.awaiting
     commit = release = grant = ungrant = reclaim = enqueue = dequeue = 0
@@ -77,16 +74,13 @@ def move(
         ungrant = min(-wanted, unvested)
         committed, unvested = committed + ungrant, unvested - ungrant
 
-    vest = unvested if vests_at_once else 0
-    moved = Share(committed, unvested - vest, vested + vest, awaiting)
-    return moved, Moves(commit, release, grant, ungrant, reclaim, enqueue, dequeue, vest, excess=fall)
+    moved = Share(committed, unvested, vested, awaiting)
+    return moved, Moves(commit, release, grant, ungrant, reclaim, enqueue, dequeue, excess=fall)
 
 
-def fund(share: Share, amount: int, *, grantable: int, vests_at_once: bool = False) -> tuple[Share, Moves]:
+def fund(share: Share, amount: int, *, grantable: int) -> tuple[Share, Moves]:
     """Commit ``amount`` of what awaits funds, and grant what settled contributions earn of it."""
     taken = min(amount, share.awaiting)
     funded = Share(share.committed + taken, share.unvested, share.vested, share.awaiting - taken)
-    moved, moves = move(
-        funded, entitled=funded.entitled, grantable=grantable, funded=True, vests_at_once=vests_at_once
-    )
-    return moved, Moves(commit=taken, grant=moves.grant, dequeue=taken, vest=moves.vest)
+    moved, moves = move(funded, entitled=funded.entitled, grantable=grantable, funded=True)
+    return moved, Moves(commit=taken, grant=moves.grant, dequeue=taken)
