@@ -116,6 +116,11 @@ class Places:
         return self.home / "valkey"
 
     @property
+    def mark(self) -> str:
+        """What each process of these servers carries in its command line."""
+        return f"mizan-{self.tag}"
+
+    @property
     def state_file(self) -> Path:
         """What a command that runs beside us reads."""
         return self.data_dir / "state.json"

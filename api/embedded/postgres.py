@@ -77,11 +77,6 @@ class Postgres:
         """Where the server writes what it has to say."""
         return self.places.home / "postgres.log"
 
-    @property
-    def mark(self) -> str:
-        """What each process of this server carries in its command line."""
-        return f"mizan-{self.places.tag}"
-
     def url(self, role: str, database: str = DATABASE) -> str:
         """The URL of a role, for SQLAlchemy with psycopg."""
         return f"postgresql+psycopg://{role}:{quote(self.passwords[role])}@/{database}?host={quote(str(self.places.sockets))}&port={PORT}"
@@ -107,6 +102,7 @@ class Postgres:
             ServersUnavailable: it can't be started; the detail holds the end of its log.
         """
         self._refuse_other_versions()
+        self._discard_half_made()
         if not self.places.cluster.is_dir():
             self._initialise()
         for attempt in range(1, ATTEMPTS_MAX + 1):
@@ -151,11 +147,11 @@ class Postgres:
         Raises:
             ServersUnavailable: a server that Mizan didn't start serves this cluster.
         """
-        found = processes.living(self.places.account, "postgres", self.mark)
+        found = processes.living(self.places.account, "postgres", self.places.mark)
         postmasters = [process for process in found if self._is_postmaster(process)]
         processes.end(postmasters, {signal.SIGINT: FAST_SHUTDOWN_SECONDS, signal.SIGQUIT: 5.0})
         # A backend ends by itself when its postmaster is gone, but one that is inside a long statement notices late.
-        orphans = processes.living(self.places.account, "postgres", self.mark)
+        orphans = processes.living(self.places.account, "postgres", self.places.mark)
         left = processes.end(
             orphans, {signal.SIGTERM: 2.0, signal.SIGQUIT: 2.0, signal.SIGKILL: ORPHAN_SECONDS}
         )
@@ -212,7 +208,7 @@ class Postgres:
             **SETTINGS,
             "unix_socket_directories": '"' + str(self.places.sockets).replace('"', '""') + '"',
             "port": str(PORT),
-            "cluster_name": self.mark,
+            "cluster_name": self.places.mark,
             **self.overrides,
         }
         arguments = [str(self.places.binaries.postgres), "-D", str(self.places.cluster)]
@@ -235,8 +231,6 @@ class Postgres:
     def _initialise(self) -> None:
         """Make the cluster beside its place and move it there whole, so that a killed initdb leaves nothing half-made."""
         account = self.places.account
-        for half_made in self.places.home.glob("postgres.new-*"):
-            shutil.rmtree(half_made, ignore_errors=True)
         making = self.places.home / f"postgres.new-{secrets.token_hex(4)}"
         descriptor, password_file = tempfile.mkstemp(dir=self.places.home)
         try:
@@ -263,6 +257,14 @@ class Postgres:
             shutil.rmtree(making, ignore_errors=True)
             raise ServersUnavailable(f"initdb failed: {(result.stderr or result.stdout).strip()[-2000:]}")
         making.rename(self.places.cluster)
+
+    def _discard_half_made(self) -> None:
+        beginning = f"{self.places.home}/postgres.new-"
+        processes.end(
+            processes.living(self.places.account, "initdb", beginning), {signal.SIGTERM: 2.0, signal.SIGKILL: 5.0}
+        )
+        for half_made in self.places.home.glob("postgres.new-*"):
+            shutil.rmtree(half_made, ignore_errors=True)
 
     def _refuse_other_versions(self) -> None:
         version_file = self.places.cluster / "PG_VERSION"

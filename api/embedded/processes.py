@@ -1,7 +1,7 @@
 """Starting, finding and ending the servers' processes.
 
-A process is recognised as ours by the tag of its home, which each carries in its command line (PostgreSQL as `cluster_name`,
-Valkey in the path of its socket), so that orphans are found even when every pid file is gone or torn.
+A process is recognised as ours by the mark of its home, which each carries in its command line (PostgreSQL as `cluster_name`,
+Valkey as its title), so that orphans are found even when every pid file is gone or torn.
 """
 
 import contextlib

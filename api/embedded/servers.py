@@ -110,7 +110,8 @@ class EmbeddedServers:
 
     def pid(self, name: Name) -> int:
         """The process id of a server that this process owns."""
-        process = self._server(name).process
+        with self._guard:  # a restart isn't seen half done
+            process = self._server(name).process
         if process is None:
             raise ServersUnavailable(f"{name} isn't run by this process")
         return process.pid

@@ -95,7 +95,7 @@ class Valkey:
 
     def clean_up(self) -> None:
         """End a server that an earlier owner left on this data directory, and remove its socket."""
-        found = processes.living(self.places.account, "valkey-server", str(self.socket))
+        found = processes.living(self.places.account, "valkey-server", self.places.mark)
         left = processes.end(found, {signal.SIGTERM: 3.0, signal.SIGKILL: 10.0})
         if left:
             raise ServersUnavailable(
@@ -115,7 +115,7 @@ class Valkey:
         configuration = "".join(f"{name} {value}\n" for name, value in settings.items())
         return processes.spawn(
             self.places.account,
-            [self.places.binaries.valkey, "-"],
+            [self.places.binaries.valkey, "-", "--proc-title-template", f"valkey-server {self.places.mark}"],
             cwd=self.places.valkey_dir,
             log=self.log,
             stdin=configuration.encode(),
