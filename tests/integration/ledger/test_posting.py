@@ -314,18 +314,8 @@ def test_a_reference_is_text_of_a_sane_length(books: Books, reference: str) -> N
 def test_the_stored_leaf_covers_what_is_stored(books: Books, databases: Databases) -> None:
     bank, savings = books.account("bank", "asset"), books.account("savings")
     details = {"note": "ñandú — ☂", "rate": ["1.25", 7, None, True], "b": {"z": 1, "a": 2}}
-    asked = (
-        replace(
-            transaction("référence", Posting(bank, savings, 5, "PHP"), Posting(bank, savings, 6, "PHP")),
-            details=details,
-            on=None,
-        )
-        if False
-        else replace(
-            transaction("référence", Posting(bank, savings, 5, "PHP"), Posting(bank, savings, 6, "PHP")),
-            details=details,
-        )
-    )
+    pair = (Posting(bank, savings, 5, "PHP"), Posting(bank, savings, 6, "PHP"))
+    asked = replace(transaction("référence", *pair), details=details)
     (first,) = books.post(asked)
     _reverse(books, first.transaction_id, "undo")
     with databases.auditor.begin() as tx:
