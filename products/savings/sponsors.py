@@ -46,7 +46,7 @@ def fund_sponsor(
         text(
             "SELECT s.fund_id, s.uncommitted_account, s.receivable_account, g.currency, g.time_zone"
             " FROM products.sponsor s JOIN products.programme g ON g.id = s.programme_id"
-            " WHERE g.slug = :programme AND s.slug = :sponsor"
+            " WHERE g.slug = :programme AND s.slug = :sponsor FOR NO KEY UPDATE OF s"
         ),
         {"programme": programme, "sponsor": sponsor},
     ).one_or_none()
@@ -57,7 +57,7 @@ def fund_sponsor(
         {"fund": row.fund_id, "code": chart.BANK.name},
     ).scalar_one()
     owed = tx.execute(
-        text("SELECT debits - credits FROM ledger.account_balance WHERE account_id = :id FOR NO KEY UPDATE"),
+        text("SELECT debits - credits FROM ledger.account_balance WHERE account_id = :id"),
         {"id": row.receivable_account},
     ).scalar_one()
     off = min(max(owed, 0), amount)
