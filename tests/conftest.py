@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from api.embedded import EmbeddedServers
 from api.embedded import servers as embedded_servers
-from api.migrations.run import upgrade
+from api.migrations.run import migrate
 from api.settings import Settings, load
 from ledger.clock import FixedClock
 from ledger.database import Database
@@ -111,7 +111,8 @@ def servers() -> Iterator[EmbeddedServers]:
             if not (folder / "template.ready").exists():
                 drop_database(running, TEMPLATE)
                 running.create_database(TEMPLATE)
-                upgrade(running.url("mizan_owner", TEMPLATE))
+                owner = SecretStr(running.url("mizan_owner", TEMPLATE))
+                migrate(running.settings.model_copy(update={"database_url_owner": owner}))
                 (folder / "template.ready").touch()
         yield running
 
@@ -165,7 +166,7 @@ def durable_servers() -> Iterator[EmbeddedServers]:
     folder = Path(tempfile.mkdtemp(prefix="durable-", dir=os.environ[RUN_DIRECTORY]))
     folder.chmod(0o711)
     with embedded_servers(settings_for(folder / "mizan"), watch=False, linger_seconds=0) as running:
-        upgrade(running.url("mizan_owner"))
+        migrate(running.settings)
         yield running
     running.destroy()
 

@@ -261,7 +261,8 @@ class Postgres:
     def _discard_half_made(self) -> None:
         beginning = f"{self.places.home}/postgres.new-"
         processes.end(
-            processes.living(self.places.account, "initdb", beginning), {signal.SIGTERM: 2.0, signal.SIGKILL: 5.0}
+            processes.living(self.places.account, "initdb", beginning),
+            {signal.SIGTERM: 2.0, signal.SIGKILL: 5.0},
         )
         for half_made in self.places.home.glob("postgres.new-*"):
             shutil.rmtree(half_made, ignore_errors=True)

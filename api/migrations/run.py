@@ -13,6 +13,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, create_engine
 from sqlalchemy.pool import NullPool
 
+from api.settings import Settings, UnsafeSettings, reveal
+from api.stamp import stamp
 from ledger.models import Base
 
 # Two processes that migrate at once: the second waits here, then finds nothing to do.
@@ -61,6 +63,25 @@ def upgrade(owner_url: str, revision: str = "head") -> None:
             config = configuration()
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
+    finally:
+        engine.dispose()
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the configured database to the newest schema and stamp it with the environment: `mizan migrate`.
+
+    Raises:
+        UnsafeSettings: the owner's URL is missing, or the database belongs to another environment.
+        sqlalchemy.exc.SQLAlchemyError: the database can't be reached or refuses; nothing was changed.
+    """
+    if settings.environment is None:
+        raise UnsafeSettings("MIZAN_ENVIRONMENT must say sandbox or production")
+    url = reveal(settings.database_url_owner, "MIZAN_DATABASE_URL_OWNER")
+    upgrade(url)
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            stamp(connection, settings.environment)
     finally:
         engine.dispose()
 

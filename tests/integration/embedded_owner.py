@@ -34,7 +34,11 @@ def main() -> None:
             connection.execute("select 1")
         with redis.Redis.from_url(servers.redis_url) as client:
             client.ping()
-        ready = {"owner": servers.owner, "home": str(servers.places.home), "sockets": str(servers.places.sockets)}
+        ready = {
+            "owner": servers.owner,
+            "home": str(servers.places.home),
+            "sockets": str(servers.places.sockets),
+        }
         if servers.owner:
             ready |= {"postgres": servers.pid("postgres"), "valkey": servers.pid("valkey")}
         print(json.dumps(ready | {"programs": str(servers.places.binaries.postgres)}), flush=True)

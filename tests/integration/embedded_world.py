@@ -33,13 +33,17 @@ def folder(name: str = "data", *, mode: int = 0o711) -> Path:
 def running(data_dir: Path, *, watch: bool = False, durable: bool = False) -> Iterator[EmbeddedServers]:
     """Servers of a data directory, in this process; they wait for the disk only if `durable`."""
     overrides = None if durable else CARELESS
-    with servers(settings_for(data_dir), postgres_overrides=overrides, watch=watch, linger_seconds=0) as started:
+    with servers(
+        settings_for(data_dir), postgres_overrides=overrides, watch=watch, linger_seconds=0
+    ) as started:
         yield started
 
 
 def ask(started: EmbeddedServers, statement: str, role: str = "mizan_superuser") -> object:
     """The one value that a statement answers in the database `mizan`."""
-    with psycopg.connect(started.url(role).replace("+psycopg", ""), autocommit=True, connect_timeout=5) as connection:
+    with psycopg.connect(
+        started.url(role).replace("+psycopg", ""), autocommit=True, connect_timeout=5
+    ) as connection:
         cursor = connection.execute(statement.encode())
         row = cursor.fetchone() if cursor.description else None
         return None if row is None else row[0]
@@ -67,7 +71,13 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start the program and don't wait."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.embedded_owner", str(data_dir), *([str(uid)] if uid is not None else [])],
+        [
+            sys.executable,
+            "-m",
+            "tests.integration.embedded_owner",
+            str(data_dir),
+            *([str(uid)] if uid is not None else []),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

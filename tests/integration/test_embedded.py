@@ -28,7 +28,9 @@ def test_each_role_enters_the_database_as_itself(databases: Databases) -> None:
             assert tx.execute(text("select current_user")).scalar_one() == f"mizan_{role}"
 
 
-def test_only_the_worker_bypasses_row_level_security_and_no_role_is_a_superuser(servers: EmbeddedServers) -> None:
+def test_only_the_worker_bypasses_row_level_security_and_no_role_is_a_superuser(
+    servers: EmbeddedServers,
+) -> None:
     found = ask(
         servers,
         "select string_agg(rolname, ' ' order by rolname) from pg_roles where rolname like 'mizan%' and rolbypassrls and not rolsuper",
@@ -40,7 +42,9 @@ def test_only_the_worker_bypasses_row_level_security_and_no_role_is_a_superuser(
 @pytest.mark.parametrize("role", ["mizan_superuser", "mizan_api"])
 def test_nobody_enters_without_the_password(servers: EmbeddedServers, role: str) -> None:
     with pytest.raises(psycopg.OperationalError, match="password"):
-        psycopg.connect(host=str(servers.places.sockets), port=5432, user=role, dbname="mizan", password="guess")
+        psycopg.connect(
+            host=str(servers.places.sockets), port=5432, user=role, dbname="mizan", password="guess"
+        )
 
 
 def test_no_server_listens_on_a_port(servers: EmbeddedServers) -> None:
@@ -67,7 +71,10 @@ def test_durability_is_on_unless_a_test_turns_it_off(durable_servers: EmbeddedSe
 
 
 def test_queues_work_over_the_socket(servers: EmbeddedServers) -> None:
-    with Connection(servers.settings.broker_url) as connection, connection.SimpleQueue("test-of-the-broker") as queue:
+    with (
+        Connection(servers.settings.broker_url) as connection,
+        connection.SimpleQueue("test-of-the-broker") as queue,
+    ):
         queue.put({"wake": "up"})
         message = queue.get(timeout=5)
         assert message.payload == {"wake": "up"}
@@ -83,7 +90,7 @@ def test_the_settings_of_running_servers_are_complete_and_safe(servers: Embedded
 NAMES = {
     "a space": "my data",
     "an ampersand": "R&D & co",
-    "quotes and a dollar": "it's \"$HOME\" `id` \\ end",
+    "quotes and a dollar": 'it\'s "$HOME" `id` \\ end',
     "percent and hash": "100% #1 ?x=1",
     "other letters": "میزان-ميزان",
     "200 characters": "a" * 200,
@@ -125,7 +132,13 @@ def test_servers_start_when_the_usual_ports_are_taken() -> None:
 
 
 def test_the_environment_of_libpq_leads_nobody_astray(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"PGPORT": "1", "PGHOST": "/nowhere", "PGDATABASE": "x", "PGDATA": "/nowhere", "PGUSER": "x"}.items():
+    for name, value in {
+        "PGPORT": "1",
+        "PGHOST": "/nowhere",
+        "PGDATABASE": "x",
+        "PGDATA": "/nowhere",
+        "PGUSER": "x",
+    }.items():
         monkeypatch.setenv(name, value)
     with running(folder()) as started:
         assert ask(started, "select current_user", "mizan_api") == "mizan_api"
@@ -271,7 +284,10 @@ def test_a_secret_that_others_can_read_is_refused() -> None:
 
 
 def test_production_never_runs_on_embedded_servers() -> None:
-    with pytest.raises(UnsafeSettings, match="production"), connected(settings_for(folder(), environment="production")):
+    with (
+        pytest.raises(UnsafeSettings, match="production"),
+        connected(settings_for(folder(), environment="production")),
+    ):
         pass
 
 
@@ -279,7 +295,15 @@ def test_a_cluster_that_somebody_else_serves_is_left_alone() -> None:
     data_dir = folder()
     with running(data_dir) as started:
         where = started.places
-    arguments = [str(where.binaries.postgres), "-D", str(where.cluster), "-c", "listen_addresses=", "-k", str(where.home)]
+    arguments = [
+        str(where.binaries.postgres),
+        "-D",
+        str(where.cluster),
+        "-c",
+        "listen_addresses=",
+        "-k",
+        str(where.home),
+    ]
     stranger = subprocess.Popen(
         arguments, user=where.account.user, group=where.account.group, stderr=subprocess.DEVNULL, cwd="/"
     )

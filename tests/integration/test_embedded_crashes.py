@@ -71,7 +71,9 @@ def test_after_kill_9_of_the_owner_the_next_one_takes_over_with_everything_commi
             assert gone(killed.pid("valkey"))
 
 
-def test_a_killed_postgres_comes_back_at_the_same_address_with_everything_committed(durable_servers: EmbeddedServers) -> None:
+def test_a_killed_postgres_comes_back_at_the_same_address_with_everything_committed(
+    durable_servers: EmbeddedServers,
+) -> None:
     url = durable_servers.url("mizan_superuser")
     ask(durable_servers, "create table if not exists kept (n int)")
     for n in range(3):
@@ -123,7 +125,9 @@ def test_orphan_backends_of_a_killed_postmaster_do_not_block_the_start() -> None
 DAMAGE: dict[str, Callable[[Places], None]] = {
     "an empty pid file": lambda where: (where.cluster / "postmaster.pid").write_text(""),
     "half a pid file": lambda where: (where.cluster / "postmaster.pid").write_text("123"),
-    "garbage for a pid file": lambda where: (where.cluster / "postmaster.pid").write_bytes(b"\x00\xff\xfe garbage"),
+    "garbage for a pid file": lambda where: (where.cluster / "postmaster.pid").write_bytes(
+        b"\x00\xff\xfe garbage"
+    ),
     "the pid of a stranger": lambda where: (where.cluster / "postmaster.pid").write_text(
         f"{os.getppid()}\n{where.cluster}\n0\n5432\n{where.sockets}\n\n0 0\nready\n"
     ),

@@ -15,6 +15,7 @@ def upgrade() -> None:
     _clients()
     _signing_keys()
     _idempotent_answers()
+    _stamp()
 
 
 def downgrade() -> None:
@@ -82,4 +83,17 @@ def _idempotent_answers() -> None:
         CREATE INDEX idempotent_answer_age ON api.idempotent_answer (created_at);
         GRANT SELECT, INSERT ON api.idempotent_answer TO mizan_api, mizan_worker;
         GRANT DELETE ON api.idempotent_answer TO mizan_worker
+    """)
+
+
+def _stamp() -> None:
+    op.execute("""
+        -- Which environment this database belongs to: one row, written by `mizan migrate`, compared at every start.
+        CREATE TABLE api.stamp (
+            "only" boolean PRIMARY KEY DEFAULT true CHECK ("only"),
+            environment text NOT NULL CHECK (environment IN ('sandbox', 'production')),
+            stamped_at timestamptz NOT NULL DEFAULT now()
+        );
+        GRANT USAGE ON SCHEMA api TO mizan_sealer;
+        GRANT SELECT ON api.stamp TO mizan_api, mizan_worker, mizan_sealer, mizan_auditor
     """)
