@@ -37,8 +37,8 @@ LANES_CLAIMED_MAX: Final = LANES // 2
 _LOCK_CLASS: Final = 0x4D5C
 
 _LANES = """
-SELECT lane FROM generate_series(0::int2, %s::int2) AS lane
-WHERE EXISTS (SELECT FROM integrations.delivery_queue q WHERE q.lane = lane)
+SELECT g.lane FROM generate_series(0, %s) AS g (lane)
+WHERE EXISTS (SELECT FROM integrations.delivery_queue q WHERE q.lane = g.lane::smallint)
 """
 _OLDEST = """
 SELECT q.lane, q.id, q.attempt, q.approved, d.partner_id, p.format, d.inbox_key_id, d.body_sealed
