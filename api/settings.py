@@ -321,7 +321,11 @@ class Settings(BaseSettings):
                 problems.append(
                     f"MIZAN_{name.upper()} is not random: generate one with `openssl rand -base64 32`"
                 )
-        if self.environment is Environment.PRODUCTION:
+        if not problems and self._key("master_key") == self._key("seal_key"):
+            problems.append(
+                "MIZAN_MASTER_KEY and MIZAN_SEAL_KEY are the same key: one that signs must not decrypt"
+            )
+        if self.environment is Environment.PRODUCTION and not problems:
             problems.extend(self._production_problems())
         return problems
 
@@ -334,6 +338,10 @@ class Settings(BaseSettings):
                 )
         if not self.public_url.startswith("https://"):
             problems.append("MIZAN_PUBLIC_URL must be https:// in production")
+        if not self.embedded:
+            for name in ("worker", "sealer", "auditor"):
+                if getattr(self, f"database_url_{name}") is None:
+                    problems.append(f"MIZAN_DATABASE_URL_{name.upper()} is missing")
         roles = [
             url.get_secret_value()
             for url in (
@@ -407,7 +415,7 @@ def load(**overrides: object) -> Settings:
         UnsafeSettings: a value is malformed or the servers are half configured.
     """
     try:
-        return Settings.model_validate(Settings(**overrides)) if not overrides else Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks what mypy can't
     except ValidationError as error:
         problems = []
         for item in error.errors():

@@ -122,7 +122,7 @@ def test_orphan_backends_of_a_killed_postmaster_do_not_block_the_start() -> None
         busy.close()
 
 
-DAMAGE: dict[str, Callable[[Places], None]] = {
+DAMAGE: dict[str, Callable[[Places], object]] = {
     "an empty pid file": lambda where: (where.cluster / "postmaster.pid").write_text(""),
     "half a pid file": lambda where: (where.cluster / "postmaster.pid").write_text("123"),
     "garbage for a pid file": lambda where: (where.cluster / "postmaster.pid").write_bytes(
@@ -141,7 +141,7 @@ DAMAGE: dict[str, Callable[[Places], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_servers_start_after_an_earlier_life_left(damage: Callable[[Places], None]) -> None:
+def test_servers_start_after_an_earlier_life_left(damage: Callable[[Places], object]) -> None:
     data_dir = folder()
     with running(data_dir) as started:
         where = started.places
