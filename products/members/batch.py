@@ -1,6 +1,7 @@
 """Members for a batch of remittances: everything the rules need to know of thousands of people, in a few queries."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from typing import Any, Final
 from uuid import UUID
@@ -25,6 +26,9 @@ PartnerKey = tuple[UUID, MemberKey]
 _BIRTH_DATE: Final = f"{MEMBER}\0birth_date\0".encode()
 _FACT_VALUE: Final = f"{FACT}\0value\0".encode()
 
+_Records = dict[bytes, list[tuple[MemberRecord, FieldCipher]]]
+"""Records by the bytes of the member's id, each with the cipher that opens it."""
+
 _LINKS: Final = (
     "SELECT l.id, l.partner_id, l.phone_index, l.partner_reference_index, l.ended_at, l.member_id, l.programme_id,"
     " m.wrapped_key, m.birth_date, m.unapplied_account, m.receivable_account"
@@ -41,64 +45,94 @@ def load_members(
     programmes of the partner: then there is one record for each, oldest link first. Ended links and erased members are
     found by id only, as records that are not `active`; phones and references find active links.
     """
-    by_index: dict[tuple[UUID, UUID | bytes], list[PartnerKey]] = {}
-    ids: list[UUID] = []
-    phones: list[bytes] = []
-    references: list[bytes] = []
+    named = _Named(keyring)
     for key in set(keys):
-        partner_id, name = key
-        index: UUID | bytes
-        try:
-            match name.kind:
-                case "id":
-                    index = parse_public_id("mem", name.value)
-                    ids.append(index)
-                case "phone":
-                    index = phone_index(keyring, partner_id, e164(name.value))
-                    phones.append(index)
-                case "partner_reference":
-                    index = reference_index(keyring, partner_id, name.value)
-                    references.append(index)
-        except InvalidInput:
-            continue  # it can't name anybody
-        by_index.setdefault((partner_id, index), []).append(key)
-
+        named.add(key)
     found: dict[PartnerKey, list[MemberRecord]] = {}
-    records: dict[UUID, list[tuple[MemberRecord, FieldCipher]]] = {}
-    for row in _links(tx, ids, phones, references):
-        link_id, partner_id, phone, reference = row[:4]
-        record: MemberRecord | None = None
-        for name_index in (link_id, phone, reference):
-            for key in by_index.get((partner_id, name_index), ()):
-                record = record or _record(keyring, row, records)
-                found.setdefault(key, []).append(record)
+    records: _Records = {}
+    _match(tx, keyring, named, found, records)
+    # what was not found as it was written may be another spelling of a number
+    respelt = named.respelt(found)
+    if respelt is not None:
+        _match(tx, keyring, respelt, found, records)
     if records:
         _add_facts(tx, records)
         _add_mandates(tx, records)
+    for several in found.values():
+        if len(several) > 1:
+            several.sort(key=lambda record: record.link_id)
     return found
 
 
-def _links(
-    tx: Tx, ids: Sequence[UUID], phones: Sequence[bytes], references: Sequence[bytes]
-) -> list[tuple[Any, ...]]:
-    """Links with their members, still encrypted: by id, phone index and reference index, each once, oldest first."""
-    asked: tuple[tuple[str, Sequence[object]], ...] = (
-        ("l.id = ANY(%s::uuid[])", ids),
-        ("l.ended_at IS NULL AND l.phone_index = ANY(%s::bytea[])", phones),
-        ("l.ended_at IS NULL AND l.partner_reference_index = ANY(%s::bytea[])", references),
+class _Named:
+    """Keys by what finds them: the bytes of a link's id, or a blind index (which binds the partner)."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self.keys: dict[bytes, list[PartnerKey]] = {}
+        self.ids: list[UUID] = []
+        self.phones: list[bytes] = []
+        self.references: list[bytes] = []
+
+    def add(self, key: PartnerKey, *, phone: str | None = None) -> None:
+        """Look for `key`, under another spelling of its phone number where one is given."""
+        partner_id, name = key
+        match name.kind:
+            case "id":
+                try:
+                    link_id = parse_public_id("mem", name.value)
+                except InvalidInput:
+                    return  # it can't name anybody
+                self.ids.append(link_id)
+                index = link_id.bytes
+            case "phone":
+                index = phone_index(self._keyring, partner_id, phone or name.value)
+                self.phones.append(index)
+            case "partner_reference":
+                index = reference_index(self._keyring, partner_id, name.value)
+                self.references.append(index)
+        self.keys.setdefault(index, []).append(key)
+
+    def respelt(self, found: Mapping[PartnerKey, object]) -> "_Named | None":
+        """The phone keys not among `found`, in E.164, where that is another spelling; None without any."""
+        again = _Named(self._keyring)
+        for index in self.phones:
+            for key in self.keys[index]:
+                if key not in found:
+                    with suppress(InvalidInput):
+                        number = e164(key[1].value)
+                        if number != key[1].value:
+                            again.add(key, phone=number)
+        return again if again.phones else None
+
+
+def _match(
+    tx: Tx,
+    keyring: Keyring,
+    named: _Named,
+    found: dict[PartnerKey, list[MemberRecord]],
+    records: _Records,
+) -> None:
+    """Find the links that keys name, by each way of naming, and decrypt them."""
+    asked: tuple[tuple[str, Sequence[object], int], ...] = (
+        ("l.id = ANY(%b::uuid[])", named.ids, 0),
+        ("l.ended_at IS NULL AND l.phone_index = ANY(%b::bytea[])", named.phones, 2),
+        ("l.ended_at IS NULL AND l.partner_reference_index = ANY(%b::bytea[])", named.references, 3),
     )
-    links: dict[UUID, tuple[Any, ...]] = {}
-    for condition, values in asked:
-        if values:
-            db = cursor(tx)
-            db.execute(_LINKS + condition, (values,), binary=True)
-            links.update((row[0], row) for row in db.fetchall())
-    return [links[link_id] for link_id in sorted(links)]
+    for condition, values, column in asked:
+        if not values:
+            continue
+        db = cursor(tx)
+        db.execute(_LINKS + condition, (values,), binary=True)
+        for row in db.fetchall():
+            record: MemberRecord | None = None
+            for key in named.keys[row[column].bytes if column == 0 else row[column]]:
+                if key[0] == row[1]:
+                    record = record or _record(keyring, row, records)
+                    found.setdefault(key, []).append(record)
 
 
-def _record(
-    keyring: Keyring, row: tuple[Any, ...], records: dict[UUID, list[tuple[MemberRecord, FieldCipher]]]
-) -> MemberRecord:
+def _record(keyring: Keyring, row: tuple[Any, ...], records: _Records) -> MemberRecord:
     link_id, partner_id, _, _, ended_at, member_id, programme_id, wrapped, born, unapplied, receivable = row
     birth_date = cipher = None
     if wrapped is not None:
@@ -116,39 +150,43 @@ def _record(
         receivable,
     )
     if cipher is not None:
-        records.setdefault(member_id, []).append((record, cipher))
+        records.setdefault(member_id.bytes, []).append((record, cipher))
     return record
 
 
-def _add_facts(tx: Tx, records: dict[UUID, list[tuple[MemberRecord, FieldCipher]]]) -> None:
+def _ids(records: _Records) -> list[UUID]:
+    return [of_member[0][0].member_id for of_member in records.values()]
+
+
+def _add_facts(tx: Tx, records: _Records) -> None:
     db = cursor(tx)
     db.execute(
         "SELECT id, member_id, name, value, since, recorded_at, evidence FROM products.member_fact"
-        " WHERE member_id = ANY(%s::uuid[]) ORDER BY member_id, id",
-        (list(records),),
+        " WHERE member_id = ANY(%b::uuid[]) ORDER BY member_id, id",
+        (_ids(records),),
         binary=True,
     )
     for row_id, member_id, name, value, since, recorded_at, evidence in db.fetchall():
-        of_member = records[member_id]
+        of_member = records[member_id.bytes]
         text = of_member[0][1].decrypt(value, _FACT_VALUE + row_id.bytes)
         fact = Fact(name, from_text(text), since, recorded_at, evidence)
         for record, _ in of_member:
             record.facts.append(fact)
 
 
-def _add_mandates(tx: Tx, records: dict[UUID, list[tuple[MemberRecord, FieldCipher]]]) -> None:
+def _add_mandates(tx: Tx, records: _Records) -> None:
     db = cursor(tx)
     db.execute(
         "SELECT member_id, partner_id, id, text_version, language, given_at, limit_per_month, limit_currency, paused_at,"
-        " withdrawn_at FROM products.consent WHERE member_id = ANY(%s::uuid[]) ORDER BY member_id, id",
-        (list(records),),
+        " withdrawn_at FROM products.consent WHERE member_id = ANY(%b::uuid[]) ORDER BY member_id, id",
+        (_ids(records),),
         binary=True,
     )
     for member_id, partner_id, *rest in db.fetchall():
         row_id, version, language, given_at, amount, currency, paused_at, withdrawn_at = rest
         limit = None if amount is None else Money(amount, currency)
         mandate = Mandate(row_id, version, language, given_at, limit, paused_at, withdrawn_at)
-        for record, _ in records[member_id]:
+        for record, _ in records[member_id.bytes]:
             # a mandate given through one partner lets that partner deduct, and no other
             if record.partner_id == partner_id:
                 record.mandates.append(mandate)
