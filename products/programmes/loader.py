@@ -89,7 +89,7 @@ def _told(error: ValidationError) -> Iterable[tuple[str, str]]:
             yield pointer, f"must be of type {expected}"
         case "enum":
             yield pointer, f"“{instance}” is not one of {', '.join(map(str, expected))}"
-        case None:
+        case "not":
             yield pointer, "out of place here"
         case "oneOf" | "anyOf":
             keys = " or ".join(f"“{option['required'][0]}”" for option in expected)

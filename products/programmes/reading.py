@@ -231,6 +231,6 @@ def _condition(node: Node, at_enrolment: bool) -> Condition:
         else:
             value = node.typed(node.get(operator), node.at(operator), type_)
             comparisons.append(Comparison(operator, value))
-    if not comparisons:
+    if not any(operator in node for operator in OPERATORS):
         node.context.fault(node.pointer, "compares with nothing")
     return Condition(subject, fact, tuple(comparisons))

@@ -8,6 +8,9 @@ Schema = dict[str, Any]
 SLUG = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 CODE = r"^[a-z][a-z0-9]*([_-][a-z0-9]+)*$"
 
+OUT_OF_PLACE: Schema = {"not": {}}
+"""Nothing is right here. The schema ``false`` says the same, but validators lose its place."""
+
 
 def text(description: str, *, longest: int = 2000) -> Schema:
     return {"type": "string", "minLength": 1, "maxLength": longest, "description": description}
@@ -54,5 +57,5 @@ def when(key: str, value: str, *, needs: tuple[str, ...] = (), bars: tuple[str, 
     """If ``key`` is ``value``, some other keys are needed and some are out of place."""
     return {
         "if": {"properties": {key: {"const": value}}, "required": [key]},
-        "then": {"required": list(needs), "properties": dict.fromkeys(bars, False)},
+        "then": {"required": list(needs), "properties": dict.fromkeys(bars, OUT_OF_PLACE)},
     }
