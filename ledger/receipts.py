@@ -187,7 +187,18 @@ def receipt(tx: Tx, transaction_id: UUID) -> Receipt:
         " WHERE transaction_id = %s ORDER BY seq",
         (transaction_id,),
     ).fetchall()
-    pending = Receipt(*row[:8], tuple(ReceiptPosting(*posting) for posting in postings), None)
+    pending = Receipt(
+        transaction_id=row[0],
+        reference=row[1],
+        kind=row[2],
+        effective_on=row[3],
+        recorded_at=row[4],
+        reverses=row[5],
+        details=row[6],
+        salt=row[7],
+        postings=tuple(ReceiptPosting(*posting) for posting in postings),
+        proof=None,
+    )
     seal = seal_covering(tx, era, xid)
     if seal is None:
         return pending

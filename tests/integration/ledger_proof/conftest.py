@@ -1,6 +1,6 @@
 """A small world of books: one savers' fund and one pool, members with savings, and a partner that owes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from api.embedded import EmbeddedServers
 from ledger.accounts import AccountSpec, open_accounts, open_fund
 from ledger.clock import FixedClock
 from ledger.database import Database, Tx
@@ -17,7 +18,7 @@ from ledger.posting import Outcome, Posting, Transaction, post, reverse
 from ledger.report import Report
 from ledger.seals import Seal, SealingKey, seal
 from ledger.verify import verify
-from tests.conftest import Databases
+from tests.conftest import TEMPLATE, Databases, databases_of, drop_database
 
 DAY = date(2026, 3, 2)
 
@@ -32,6 +33,7 @@ class Books:
     bank: UUID
     receivable: UUID
     members: list[UUID]
+    code: str = "savers"
     key: SealingKey = field(default_factory=SealingKey.generate)
     _numbers: "count[int]" = field(default_factory=lambda: count(1))
 
@@ -40,7 +42,7 @@ class Books:
     ) -> Transaction:
         """The partner owes `amount` more, half of it saved by the member, half by the next one, in two postings."""
         other = self.members[(member + 1) % len(self.members)]
-        reference = f"remittance:{tag}{next(self._numbers)}"
+        reference = f"{self.code}:remittance:{tag}{next(self._numbers)}"
         half = amount // 2
         return Transaction(
             reference=reference,
@@ -56,7 +58,7 @@ class Books:
 
     def payment(self, debit: UUID, credit: UUID, amount: int, *, on: date = DAY) -> Transaction:
         """One posting from one account to another."""
-        reference = f"payment:{next(self._numbers)}"
+        reference = f"{self.code}:payment:{next(self._numbers)}"
         return Transaction(
             reference,
             "payment",
@@ -76,7 +78,7 @@ class Books:
 
     def reverse(self, transaction_id: UUID, *, on: date = DAY) -> UUID:
         """Takes a transaction back."""
-        reference = f"take-back:{next(self._numbers)}"
+        reference = f"{self.code}:take-back:{next(self._numbers)}"
         digest = sha256(reference.encode()).digest()
         with self.databases.worker.begin() as tx:
             outcome = reverse(
@@ -128,13 +130,10 @@ def _accepted(outcome: Outcome) -> UUID:
     return outcome.transaction_id
 
 
-MakeBooks = Callable[[Databases, FixedClock], Books]
-
-
-def open_books(databases: Databases, clock: FixedClock, members: int = 5) -> Books:
+def open_books(databases: Databases, clock: FixedClock, code: str = "savers", members: int = 5) -> Books:
     """Opens the fund and its accounts."""
     with databases.worker.begin() as tx:
-        fund = open_fund(tx, "savers", "Savers", "Africa/Kigali")
+        fund = open_fund(tx, code, "Savers", "Africa/Kigali")
         specs = [
             AccountSpec(fund, "bank", "", "asset", "RWF", hot=True),
             AccountSpec(fund, "partner_receivable", "acme", "asset", "RWF", hot=True),
@@ -144,10 +143,29 @@ def open_books(databases: Databases, clock: FixedClock, members: int = 5) -> Boo
             ),
         ]
         bank, receivable, *savings = open_accounts(tx, specs)
-    return Books(databases, clock, fund, bank, receivable, savings)
+    return Books(databases, clock, fund, bank, receivable, savings, code)
 
 
 @pytest.fixture
 def books(databases: Databases, clock: FixedClock) -> Books:
-    """Five members, nothing posted yet."""
+    """A database of the test's own: five members, nothing posted yet."""
     return open_books(databases, clock)
+
+
+@pytest.fixture(scope="module")
+def module_databases(
+    servers: EmbeddedServers, worker_number: int, request: pytest.FixtureRequest
+) -> Iterator[Databases]:
+    """One database for all tests of a module, where making one for each would take most of their time."""
+    name = f"test_{worker_number}_{request.module.__name__.rpartition('.')[2]}"
+    servers.create_database(name, TEMPLATE)
+    databases = databases_of(servers, name)
+    yield databases
+    databases.close()
+    drop_database(servers, name)
+
+
+@pytest.fixture
+def own_fund(module_databases: Databases, clock: FixedClock, request: pytest.FixtureRequest) -> Books:
+    """A fund of the test's own in the module's database."""
+    return open_books(module_databases, clock, code=request.node.name)
