@@ -157,10 +157,10 @@ def test_as_of_stays_right_while_posting_and_folding_go_on(books: Books) -> None
         return folded
 
     def reader() -> int:
-        reads, last = 0, 0
+        last = 0
         start.wait()
         try:
-            for reads in range(1, 151):
+            for _ in range(150):
                 with books.databases.auditor.begin() as tx:
                     known = balances_as_of(tx, accounts_of(books), far)
                 owed = known[books.receivable]
@@ -169,12 +169,12 @@ def test_as_of_stays_right_while_posting_and_folding_go_on(books: Books) -> None
                 last = owed
         finally:
             stop.set()
-        return reads
+        return last
 
     with ThreadPoolExecutor(5) as pool:
         posting = [pool.submit(poster, seed) for seed in (1, 2, 3)]
         folding, reading = pool.submit(folder), pool.submit(reader)
-        assert reading.result() == 150
+        assert reading.result() > 0
         assert sum(one.result() for one in posting) > 0
         assert folding.result() > 0
     books.fold()

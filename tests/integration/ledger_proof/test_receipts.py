@@ -13,6 +13,11 @@ from ledger.seals import SealingKey
 from tests.integration.ledger_proof.conftest import Books
 
 
+@pytest.fixture
+def books(own_fund: Books) -> Books:
+    return own_fund
+
+
 def receipt_of(books: Books, transaction_id: Any) -> Receipt:
     with books.databases.auditor.begin() as tx:
         return receipt(tx, transaction_id)

@@ -73,9 +73,8 @@ def test_what_may_still_be_joined_by_a_late_commit_waits(books: Books) -> None:
     assert books.verify().ok
 
 
-@pytest.mark.parametrize("round_number", range(5))
-def test_of_many_sealers_at_once_one_wins_and_the_chain_never_forks(books: Books, round_number: int) -> None:
-    for _ in range(6):
+def test_of_many_sealers_at_once_one_wins_and_the_chain_never_forks(books: Books) -> None:
+    for _ in range(20):
         books.post(*[books.contribution(0, 100) for _ in range(2)])
     start = Barrier(4)
 
@@ -86,8 +85,8 @@ def test_of_many_sealers_at_once_one_wins_and_the_chain_never_forks(books: Books
     with ThreadPoolExecutor(4) as pool:
         counts = [sealing.result() for sealing in [pool.submit(sealer) for _ in range(4)]]
     books.seal()
-    assert sum(counts) <= 6
-    assert sum(one.transactions for one in stored_heads(books)) == 12
+    assert sum(counts) <= 20
+    assert sum(one.transactions for one in stored_heads(books)) == 40
     report = books.verify()
     assert report.ok, list(report.findings())
     assert report.unsealed == 0
