@@ -1,0 +1,176 @@
+"""The background: Celery's application, its schedule, and tasks of a few lines that call services.
+
+A task is a hint that there is work, never the work itself: all of it is in the database. So tasks are acknowledged
+early, expire, carry no arguments and leave no result, and losing or doubling one changes nothing but the lag.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from celery import Celery  # type: ignore[import-untyped]  # Celery and Kombu ship no types
+from celery.signals import worker_process_shutdown  # type: ignore[import-untyped]
+from kombu.entity import Queue
+
+from integrations.inbox.absence import database_is_away
+
+log = logging.getLogger("mizan.worker")
+
+T = TypeVar("T")
+
+QUEUE: Final = "mizan"
+DRAIN_INBOX: Final = "mizan.drain_inbox"
+WAKE_UP_EXPIRES_SECONDS: Final = 10
+WAKE_UPS_QUEUED_MAX: Final = 20
+"""With as many waiting already, one more tells the workers nothing; without workers, they must not pile up."""
+HOUR_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """What the background does, each a call without arguments that opens its own transactions and may run anywhere,
+    also twice at once. `drain_inbox` says whether there is more; `close` gives back connections."""
+
+    drain_inbox: Callable[[], bool]
+    drain_funds: Callable[[], object]
+    expire_holds: Callable[[], object]
+    fold_balances: Callable[[], object]
+    seal: Callable[[], object]
+    ensure_partitions: Callable[[], object]
+    destroy_inbox_keys: Callable[[], object]
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """How often beat asks for each job, in seconds."""
+
+    sweep: float = 5
+    drain_funds: float = 5
+    expire_holds: float = 60
+    fold: float = 5
+    seal: float = 10
+    ensure_partitions: float = HOUR_SECONDS
+    destroy_inbox_keys: float = HOUR_SECONDS
+
+
+def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None = None) -> Celery:
+    """The Celery application on `broker_url` (Celery's spelling: see `Settings.broker_url`).
+
+    `jobs` is called once in each process that runs tasks, at its first one: database connections don't survive a fork.
+    """
+    app = _application(broker_url)
+    here = cache(jobs)
+
+    def drain_inbox() -> None:
+        if _run(DRAIN_INBOX, here().drain_inbox):
+            app.send_task(DRAIN_INBOX, expires=WAKE_UP_EXPIRES_SECONDS)
+
+    def task_of(job: str) -> Callable[[], None]:
+        def run() -> None:
+            _run(job, getattr(here(), job))
+
+        return run
+
+    def close(**_: object) -> None:
+        if here.cache_info().currsize:
+            here().close()
+
+    app.task(name=DRAIN_INBOX)(drain_inbox)
+    intervals = every or Every()
+    schedule: dict[str, tuple[str, float]] = {"sweep": (DRAIN_INBOX, intervals.sweep)}
+    for job, seconds in (
+        ("drain_funds", intervals.drain_funds),
+        ("expire_holds", intervals.expire_holds),
+        ("fold_balances", intervals.fold),
+        ("seal", intervals.seal),
+        ("ensure_partitions", intervals.ensure_partitions),
+        ("destroy_inbox_keys", intervals.destroy_inbox_keys),
+    ):
+        app.task(name=f"mizan.{job}")(task_of(job))
+        schedule[job] = (f"mizan.{job}", seconds)
+    app.conf.beat_schedule = {
+        name: {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 1.0)}}
+        for name, (task, seconds) in schedule.items()
+    }
+
+    worker_process_shutdown.connect(close, weak=False)
+    return app
+
+
+def wake_up_publisher(broker_url: str) -> Callable[[], None]:
+    """What an API process calls to wake the workers (from `WakeUp`'s thread). Raises when the broker is away."""
+    app = _application(broker_url)
+
+    queue: Callable[..., Any] = Queue(QUEUE)  # type: ignore[no-untyped-call]
+
+    def publish() -> None:
+        with app.producer_pool.acquire(block=True) as producer:
+            # Declaring an existing queue tells its length, on every broker.
+            waiting = queue(producer.channel).queue_declare()
+            if waiting.message_count < WAKE_UPS_QUEUED_MAX:
+                app.send_task(DRAIN_INBOX, expires=WAKE_UP_EXPIRES_SECONDS, retry=False, producer=producer)
+
+    return publish
+
+
+def run_worker(app: Celery, *, processes: int, loglevel: str = "WARNING") -> None:
+    """Run tasks in `processes` child processes until SIGTERM or SIGINT; what runs then is finished first."""
+    app.worker_main(
+        [
+            "worker",
+            "--pool=prefork",
+            f"--concurrency={processes}",
+            f"--loglevel={loglevel}",
+            # nobody listens to workers' gossip, and a small machine feels it
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )
+
+
+def run_beat(app: Celery, *, loglevel: str = "WARNING") -> None:
+    """Ask for the scheduled jobs until SIGTERM or SIGINT. The schedule is all intervals: nothing is kept on disk."""
+    app.Beat(scheduler="celery.beat:Scheduler", loglevel=loglevel, quiet=True).run()
+
+
+def _run(name: str, job: Callable[[], T]) -> T | None:
+    try:
+        return job()
+    except Exception as error:
+        if not database_is_away(error):
+            raise
+        # The sweep asks again in seconds; a stack trace for each of them would bury what matters.
+        log.warning("%s has to wait: the database is away (%s)", name, type(error).__name__)
+        return None
+
+
+def _application(broker_url: str) -> Celery:
+    app = Celery("mizan", broker=broker_url, set_as_current=False)
+    app.conf.update(_CONFIGURATION)
+    return app
+
+
+_CONFIGURATION: Final[Mapping[str, Any]] = {
+    "task_default_queue": QUEUE,
+    "task_ignore_result": True,
+    "task_acks_late": False,
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "worker_prefetch_multiplier": 1,
+    "worker_send_task_events": False,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_transport_options": {
+        "priority_steps": [0],
+        "socket_connect_timeout": 1,
+        "socket_timeout": 5,
+        "health_check_interval": 30,
+    },
+    "timezone": "UTC",
+}
