@@ -116,7 +116,7 @@ begin
         or event_kind = 'reopen' and (new_through >= current_through or event_remark = '') then
         return null;
     end if;
-    update ledger.fund set closed_through = new_through where id = fund;
+    update ledger.fund as f set closed_through = new_through where f.id = fund;
     insert into ledger.period_event (id, fund_id, through, kind, remark, actor, recorded_at)
     values (event, fund, new_through, event_kind, event_remark, event_actor, at);
     return new_through;
