@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
+from math import lcm
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -285,20 +286,30 @@ def sponsor_shares(match: Match, entitled: int) -> tuple[tuple[str, int], ...]:
         raise ValueError("an entitlement is never negative")
     if len(match.shares) == 1:
         return ((match.shares[0].sponsor, entitled),)
-    whole, parts = entitled, _lower_bounds(match.shares, entitled)
-    for _ in range(whole - sum(parts)):
-        first = max(range(len(parts)), key=lambda i: (match.shares[i].share / (2 * parts[i] + 1), -i))
+    weights = _weights(match.shares)
+    parts = _lower_bounds(weights, entitled)
+    for _ in range(entitled - sum(parts)):
+        first = 0
+        for at in range(1, len(parts)):
+            # The greatest weight ÷ (2 × part + 1) gets the next unit; multiplied out, to stay with integers.
+            if weights[at] * (2 * parts[first] + 1) > weights[first] * (2 * parts[at] + 1):
+                first = at
         parts[first] += 1
     return tuple((share.sponsor, part) for share, part in zip(match.shares, parts, strict=True))
 
 
-def _lower_bounds(shares: Sequence[Share], entitled: int) -> list[int]:
+def _weights(shares: Sequence[Share]) -> list[int]:
+    common = lcm(*(one.share.denominator for one in shares))
+    return [one.share.numerator * (common // one.share.denominator) for one in shares]
+
+
+def _lower_bounds(weights: Sequence[int], entitled: int) -> list[int]:
     """What each sponsor surely gets: its rounded share of a total smaller by the number of sponsors."""
-    surely = entitled - len(shares)
+    surely, whole = entitled - len(weights), sum(weights)
     if surely <= 0:
-        return [0] * len(shares)
+        return [0] * len(weights)
     # Rounded half down, so that no tie is decided here.
-    return [max(0, -((1 - 2 * surely * share.share) // 2)) for share in shares]
+    return [max(0, -((whole - 2 * surely * weight) // (2 * whole))) for weight in weights]
 
 
 def rule_version_for(versions: Iterable[Programme], window: Window) -> Programme:
