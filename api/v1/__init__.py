@@ -1,0 +1,17 @@
+"""The REST resources, one file each: routes and shapes, thin over the services."""
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from api.v1 import deliveries, enrolments, health, ledger, members, oauth, programmes
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    oauth.router,
+    members.router,
+    enrolments.router,
+    deliveries.router,
+    programmes.router,
+    ledger.router,
+    health.router,
+)

@@ -41,6 +41,20 @@ def reference_index(keyring: Keyring, partner_id: UUID, reference: str) -> bytes
     return keyring.blind_index("partner_reference", f"{partner_id.hex}{reference}")
 
 
+def joined_programme(tx: Tx, partner_id: UUID, slug: str) -> UUID:
+    """The programme of this name that the partner has joined; one it has not joined does not exist for it (NotFound)."""
+    found: UUID | None = tx.execute(
+        text(
+            "SELECT p.id FROM products.programme p JOIN products.partner_programme j ON j.programme_id = p.id"
+            " WHERE p.slug = :slug AND j.partner_id = :partner"
+        ),
+        {"slug": slug, "partner": partner_id},
+    ).scalar_one_or_none()
+    if found is None:
+        raise NotFound("There is no such programme.")
+    return found
+
+
 def register(
     tx: Tx, keyring: Keyring, programme_id: UUID, partner_id: UUID, registration: Registration, at: datetime
 ) -> Registered:

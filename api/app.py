@@ -1,0 +1,79 @@
+"""The HTTP application: routes, problems, the edge, and the OpenAPI document that describes them."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from api.bootstrap import Services, bootstrap
+from api.hooks import Hooks
+from api.middleware import Edge
+from api.openapi import describe
+from api.problems import add_problems
+from api.settings import Settings
+from api.stamp import require_stamp
+from api.v1 import ROUTERS
+from api.worker import wake_up_publisher
+from ledger.clock import Clock
+
+TITLE: Final = "Mizan"
+VERSION: Final = "1.0.0"
+
+
+def create_app(
+    settings: Settings, *, clock: Clock | None = None, publish: Callable[[], object] | None = None
+) -> FastAPI:
+    """The application on complete settings; it connects when it starts and lets go when it ends.
+
+    `publish` wakes the workers after deliveries were committed (default: through the queue of `settings`).
+
+    Raises `UnsafeSettings` for settings that nothing should run with; a database of another environment ends the start.
+    """
+    services = bootstrap(settings, clock=clock)
+    hooks = Hooks(
+        services.api,
+        services.keyring,
+        services.clock,
+        publish=publish or wake_up_publisher(settings.broker_url),
+        body_bytes_max=settings.hook_body_bytes_max,
+        queue_max=settings.hook_queue_max,
+        group_max=settings.hook_batch_max,
+        gather_seconds=settings.hook_gather_milliseconds / 1000,
+    )
+    app = FastAPI(
+        title=TITLE,
+        version=VERSION,
+        lifespan=_lifespan(services, hooks),
+        redirect_slashes=False,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.services = services
+    app.state.hooks = hooks
+    app.include_router(hooks.router)
+    for router in ROUTERS:
+        app.include_router(router)
+    add_problems(app)
+    describe(app, settings.public_url)
+    app.add_middleware(
+        Edge, environment=services.environment.value, body_bytes_max=settings.request_body_bytes_max
+    )
+    return app
+
+
+def _lifespan(services: Services, hooks: Hooks) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        def check_stamp() -> None:
+            with services.api.begin() as tx:
+                require_stamp(tx, services.settings)
+
+        try:
+            await run_in_threadpool(check_stamp)
+            async with hooks.running():
+                yield
+        finally:
+            services.close()
+
+    return lifespan
