@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
@@ -20,6 +20,7 @@ from uuid import UUID
 import psycopg
 
 from api.bench.measure import Report, command, libpq, machine, medians, temporary_servers
+from api.embedded import EmbeddedServers
 from ledger import leaves
 from ledger.accounts import AccountSpec, open_accounts, open_fund
 from ledger.clock import SystemClock
@@ -54,31 +55,55 @@ class World:
     members: tuple[tuple[UUID, UUID, UUID], ...]
 
 
+class Floor:
+    """The floor alone, on servers that something else is measured on."""
+
+    def __init__(self, servers: EmbeddedServers, size: Size) -> None:
+        self._superuser = libpq(servers.superuser_url)
+        self._worker = servers.url("mizan_worker")
+        self._size = size
+        self._world = _world(self._worker, size)
+        with psycopg.connect(libpq(servers.url("mizan_owner"))) as connection:
+            connection.execute(files("api.bench").joinpath("floor.sql").read_text("utf-8").encode())
+
+    def measure(self, round_number: int) -> float:
+        """Events a second of one round."""
+        with psycopg.connect(self._superuser, autocommit=True) as connection:
+            connection.execute("vacuum analyze")
+            connection.execute("checkpoint")
+        seconds = _timed(self._worker, self._world, self._size, round_number, _write_floor)
+        return self._size.batch * self._size.batches * self._size.writers / seconds
+
+
 Batch = list[Transaction]
 Write = Callable[[Database, World, Batch], None]
 
 
 def run(rounds: int, size: Size | None = None) -> Report:
-    """Measure `post` and its floor by turns."""
-    size = size or Size()
+    """Measure `post` and its floor by turns, on servers of their own."""
     with temporary_servers() as servers:
-        owner, worker = servers.url("mizan_owner"), servers.url("mizan_worker")
-        world = _world(worker, size)
-        with psycopg.connect(libpq(owner)) as connection:
-            connection.execute(files("api.bench").joinpath("floor.sql").read_text("utf-8").encode())
-        measured = []
-        for round_number in range(rounds):
-            figures = {}
-            for name, write in (("floor_", _write_floor), ("", _write_ledger)):
-                with psycopg.connect(libpq(servers.superuser_url), autocommit=True) as connection:
-                    connection.execute("vacuum analyze")
-                    connection.execute("checkpoint")
-                seconds = _timed(worker, world, size, round_number, write)
-                figures[f"{name}events_per_second"] = size.batch * size.batches * size.writers / seconds
-            figures["ratio"] = figures["events_per_second"] / figures["floor_events_per_second"]
-            measured.append(figures)
-        _check(worker, size, rounds)
-        return Report("posting", medians(measured), machine(libpq(worker)))
+        urls = {role: servers.url(f"mizan_{role}") for role in ("owner", "worker", "superuser")}
+        return compare(urls, rounds, size or Size())
+
+
+def compare(urls: Mapping[str, str], rounds: int, size: Size) -> Report:
+    """Measure by turns in an empty migrated database, reached as owner, worker and superuser."""
+    world = _world(urls["worker"], size)
+    with psycopg.connect(libpq(urls["owner"])) as connection:
+        connection.execute(files("api.bench").joinpath("floor.sql").read_text("utf-8").encode())
+    measured = []
+    for round_number in range(rounds):
+        figures = {}
+        for name, write in (("floor_", _write_floor), ("", _write_ledger)):
+            with psycopg.connect(libpq(urls["superuser"]), autocommit=True) as connection:
+                connection.execute("vacuum analyze")
+                connection.execute("checkpoint")
+            seconds = _timed(urls["worker"], world, size, round_number, write)
+            figures[f"{name}events_per_second"] = size.batch * size.batches * size.writers / seconds
+        figures["ratio"] = figures["events_per_second"] / figures["floor_events_per_second"]
+        measured.append(figures)
+    _check(urls["worker"], size, rounds)
+    return Report("posting", medians(measured), machine(libpq(urls["worker"])))
 
 
 def _world(url: str, size: Size) -> World:
