@@ -265,7 +265,7 @@ class AccountDayRow(Base):
     __tablename__ = "account_day"
     __table_args__ = ({"schema": "ledger"},)
 
-    account_id: Mapped[UUID] = mapped_column(ForeignKey(AccountRow.id), primary_key=True)
+    account_id: Mapped[UUID] = mapped_column(primary_key=True)
     day: Mapped[date] = mapped_column(primary_key=True)
     debits: Mapped[int]
     credits: Mapped[int]
@@ -277,7 +277,7 @@ class AccountMonthRow(Base):
     __tablename__ = "account_month"
     __table_args__ = ({"schema": "ledger"},)
 
-    account_id: Mapped[UUID] = mapped_column(ForeignKey(AccountRow.id), primary_key=True)
+    account_id: Mapped[UUID] = mapped_column(primary_key=True)
     month: Mapped[date] = mapped_column(primary_key=True)
     debits: Mapped[int]
     credits: Mapped[int]

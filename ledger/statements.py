@@ -103,8 +103,6 @@ def statement(tx: Tx, account_id: UUID, *, limit: int = 50, after: Position | No
                     "horizon": str(start.horizon),
                     "rows": limit + 1,
                 },
-                # A plan made for any account would be made for a short one, and sort a long one whole.
-                prepare=False,
             )
             .fetchall()
         )
