@@ -290,6 +290,17 @@ class Settings(BaseSettings):
         number = next((part[3:] for part in query.split("&") if part.startswith("db=")), "0")
         return f"redis+socket://{address}?virtual_host={number}"
 
+    def variables(self) -> dict[str, str]:
+        """These settings as environment variables, for a process of Mizan's that this one starts. Holds secrets."""
+        found: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is not None:
+                found[f"MIZAN_{name.upper()}"] = str(
+                    value.get_secret_value() if isinstance(value, SecretStr) else value
+                )
+        return found
+
     def require_safe(self) -> None:
         """Refuse to start on what is incomplete or unsafe together.
 

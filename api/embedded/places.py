@@ -135,18 +135,14 @@ class Binaries:
     valkey: Path
 
 
-def locate(data_dir: Path, account_name: str) -> Places:
-    """Find or make the places of a data directory. Call it with the data directory locked.
+def locate(data_dir: Path, account_name: str, *, sockets: Path | None = None) -> Places:
+    """Find or make the places of a data directory. Call it with the data directory locked, or with its owner's `sockets`.
 
     Raises:
         ServersUnavailable: the account doesn't exist, or another account owns what is there.
     """
     _make_data_dir(data_dir)
-    account = (
-        Account(pwd.getpwuid(os.geteuid()).pw_name, os.geteuid(), os.getegid())
-        if os.geteuid()
-        else _system_account(account_name)
-    )
+    account = _own_account() if os.geteuid() else _system_account(account_name)
     home = _home(data_dir, account)
     owner = home.stat()
     if owner.st_uid != account.uid:
@@ -156,7 +152,20 @@ def locate(data_dir: Path, account_name: str) -> Places:
             )
         account = Account(pwd.getpwuid(owner.st_uid).pw_name, owner.st_uid, owner.st_gid)
     tag = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:12]
-    return Places(data_dir, account, home, tag, _sockets(tag, account), _binaries(account, home))
+    if sockets is None:
+        sockets = _sockets(tag, account)
+    elif not _is_closed_folder_of(account, sockets):
+        raise ServersUnavailable(f"{sockets} isn't a folder that only {account.name} enters")
+    return Places(data_dir, account, home, tag, sockets, _binaries(account, home))
+
+
+def _own_account() -> Account:
+    try:
+        return Account(pwd.getpwuid(os.geteuid()).pw_name, os.geteuid(), os.getegid())
+    except KeyError:
+        raise ServersUnavailable(
+            f"the user {os.geteuid()} has no name (no entry in /etc/passwd), and PostgreSQL's initdb wants one: run Mizan as a named user"
+        ) from None
 
 
 def _system_account(name: str) -> Account:
@@ -268,17 +277,21 @@ def _sockets(tag: str, account: Account) -> Path:
         with contextlib.suppress(FileExistsError, PermissionError):
             path.mkdir(mode=0o700)
             account.give(path)
-        with contextlib.suppress(OSError):
-            found = path.lstat()
-            # Whoever got there first must have been us: a stranger's folder would hand over our connections.
-            if (
-                stat.S_ISDIR(found.st_mode)
-                and found.st_uid == account.uid
-                and stat.S_IMODE(found.st_mode) == 0o700
-            ):
-                return path
+        if _is_closed_folder_of(account, path):
+            return path
     raise ServersUnavailable(
         f"no folder for the servers' sockets: {', '.join(map(str, tried)) or 'every temporary folder'} is unusable"
+    )
+
+
+def _is_closed_folder_of(account: Account, path: Path) -> bool:
+    # Whoever made it must have been us: a stranger's folder would hand over our connections.
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(found.st_mode) and found.st_uid == account.uid and stat.S_IMODE(found.st_mode) == 0o700
     )
 
 

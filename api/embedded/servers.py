@@ -129,7 +129,6 @@ class EmbeddedServers:
         Raises:
             ServersUnavailable: they can't be started, or the one who runs them doesn't get ready.
         """
-        self._given.data_dir.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + ATTACH_SECONDS_MAX
         while True:
             if self._lock.take():
@@ -213,12 +212,8 @@ class EmbeddedServers:
             return False
         if state.get("format") != STATE_FORMAT:
             raise ServersUnavailable(f"{self._given.data_dir} is in use by another version of Mizan")
-        places = locate(self._given.data_dir, self._given.embedded_account)
+        places = locate(self._given.data_dir, self._given.embedded_account, sockets=Path(state["sockets"]))
         self._know(places, keys.load(places.data_dir))
-        if str(places.sockets) != state["sockets"]:
-            raise ServersUnavailable(
-                f"the servers of {places.data_dir} have their sockets in {state['sockets']}: set TMPDIR as their owner did"
-            )
         if not self._clients.take(shared=True):
             return False  # its owner is about to stop
         if self._known_postgres.serves() and self._known_valkey.serves():
@@ -240,20 +235,21 @@ class EmbeddedServers:
         )
 
     def _watch_over(self) -> None:
-        """Start a server again when it dies; give up on one that keeps dying."""
-        names: tuple[Name, ...] = ("postgres", "valkey")
-        deaths: dict[Name, list[float]] = {name: [] for name in names}
+        """Start a server again when it dies; leave one down that keeps dying."""
+        deaths: dict[Name, list[float]] = {"postgres": [], "valkey": []}
         while not self._stopping.wait(WATCH_SECONDS):
-            for name in names:
+            for name, times in deaths.items():
                 with self._guard:
                     process = self._server(name).process
-                    if process is not None and process.poll() is None:
+                    if (process is not None and process.poll() is None) or len(times) > RESTARTS_MAX:
                         continue
                     now = time.monotonic()
-                    deaths[name] = [at for at in deaths[name] if now - at < RESTARTS_WITHIN_SECONDS] + [now]
-                    if len(deaths[name]) > RESTARTS_MAX:
-                        log.critical("%s died %d times within a minute; it stays down", name, RESTARTS_MAX)
-                        return
+                    times[:] = [at for at in times if now - at < RESTARTS_WITHIN_SECONDS] + [now]
+                    if len(times) > RESTARTS_MAX:
+                        log.critical(
+                            "%s died more than %d times in a minute; it stays down", name, RESTARTS_MAX
+                        )
+                        continue
                     log.error("%s died; starting it again", name)
                     try:
                         self.restart(name)
@@ -335,22 +331,23 @@ def connected(settings: Settings) -> Iterator[Settings]:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM raises SystemExit here, unless somebody handles it already or this isn't the main thread."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
+    """SIGTERM and SIGHUP raise SystemExit here, unless somebody handles them already or this isn't the main thread."""
+    ours = [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL
+    ]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in ours:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -359,7 +356,10 @@ def _uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
@@ -378,8 +378,13 @@ class _FileLock:
         """Whether the lock was free (or is held already)."""
         if self._descriptor is not None:
             return True
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise ServersUnavailable(
+                f"the data directory {self.path.parent} can't be used: {error.strerror}"
+            ) from None
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -316,3 +316,24 @@ def test_a_cluster_that_somebody_else_serves_is_left_alone() -> None:
     finally:
         stranger.terminate()
         stranger.wait(20)
+
+
+def test_a_data_directory_that_can_not_be_made_is_reported() -> None:
+    file = folder("file")
+    file.write_text("in the way")
+    with pytest.raises(ServersUnavailable, match="can't be used"), running(file):
+        pass
+
+
+def test_a_command_with_another_temporary_folder_finds_the_owners_sockets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data_dir = folder()
+    with running(data_dir) as first:
+        elsewhere = folder("tmp")
+        elsewhere.mkdir()
+        monkeypatch.setenv("TMPDIR", str(elsewhere))
+        with owner(data_dir) as beside:
+            assert beside.ready["owner"] is False
+            assert beside.ready["sockets"] == str(first.places.sockets)
+        assert list(elsewhere.iterdir()) == []

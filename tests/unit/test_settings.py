@@ -159,3 +159,10 @@ def test_postgresql_urls_come_in_sqlalchemys_spelling_with_their_passwords() -> 
 )
 def test_the_queues_url_is_spelt_as_celery_wants_it(redis_url: str, broker_url: str) -> None:
     assert settings(**{**SERVERS, "redis_url": redis_url}).broker_url == broker_url
+
+
+def test_settings_pass_unchanged_to_a_process_that_we_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = settings(**PRODUCTION, port=8123, hook_gather_milliseconds=2.5)
+    for name, value in given.variables().items():
+        monkeypatch.setenv(name, value)
+    assert settings() == given
