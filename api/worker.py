@@ -5,6 +5,7 @@ early, expire, carry no arguments and leave no result, and losing or doubling on
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,7 @@ DRAIN_INBOX: Final = "mizan.drain_inbox"
 WAKE_UP_EXPIRES_SECONDS: Final = 10
 WAKE_UPS_QUEUED_MAX: Final = 20
 """With as many waiting already, one more tells the workers nothing; without workers, they must not pile up."""
+COUNT_SECONDS: Final = 1.0
 HOUR_SECONDS: Final = 3600.0
 
 
@@ -105,12 +107,16 @@ def wake_up_publisher(broker_url: str) -> Callable[[], None]:
     app = _application(broker_url)
 
     queue: Callable[..., Any] = Queue(QUEUE)  # type: ignore[no-untyped-call]
+    counted_at, waiting = float("-inf"), 0
 
     def publish() -> None:
+        nonlocal counted_at, waiting
         with app.producer_pool.acquire(block=True) as producer:
-            # Declaring an existing queue tells its length, on every broker.
-            waiting = queue(producer.channel).queue_declare()
-            if waiting.message_count < WAKE_UPS_QUEUED_MAX:
+            if time.monotonic() - counted_at > COUNT_SECONDS:
+                # Declaring an existing queue tells its length, on every broker; it costs as much as publishing.
+                waiting = queue(producer.channel).queue_declare().message_count
+                counted_at = time.monotonic()
+            if waiting < WAKE_UPS_QUEUED_MAX:
                 app.send_task(DRAIN_INBOX, expires=WAKE_UP_EXPIRES_SECONDS, retry=False, producer=producer)
 
     return publish

@@ -146,7 +146,7 @@ def hook_app() -> ASGIApp:
     app = FastAPI(lifespan=lifespan)
     add_problems(app)
     app.include_router(hooks.router)
-    return Edge(app, environment="sandbox", body_bytes_max=1024 * 1024)
+    return Edge(hooks.in_front_of(app), environment="sandbox", body_bytes_max=1024 * 1024)
 
 
 def bare_app() -> ASGIApp:

@@ -14,6 +14,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 from standardwebhooks import Webhook
+from starlette.types import ASGIApp
 
 from api.hooks import Hooks
 from api.problems import add_problems
@@ -104,7 +105,7 @@ class World:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: ASGIApp) -> Iterator[str]:
     """The base URL of `app`, served by uvicorn as in production, in a thread."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         config = uvicorn.Config(app, http="httptools", loop="asyncio", log_level="warning", lifespan="on")
@@ -127,6 +128,7 @@ def hooked(
     keyring: Keyring,
     clock: Clock,
     publish: Callable[[], object] | None = None,
+    in_front: bool = True,
     **limits: Any,
 ) -> Iterator[World]:
     """A world whose hook commits as the API's role; partners are created as the worker's."""
@@ -141,5 +143,8 @@ def hooked(
     app = FastAPI(lifespan=lifespan)
     add_problems(app)
     app.include_router(hooks.router)
-    with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with (
+        serving(hooks.in_front_of(app) if in_front else app) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
         yield World(hooks, worker, keyring, clock, client, woken)

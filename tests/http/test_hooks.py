@@ -30,6 +30,17 @@ def world(databases: Databases, keyring: Keyring, clock: FixedClock) -> Iterator
         yield running
 
 
+def test_the_documented_route_answers_as_the_front_does(
+    databases: Databases, keyring: Keyring, clock: FixedClock
+) -> None:
+    with hooked(databases.api, databases.worker, keyring, clock, in_front=False) as world:
+        acme = world.partner()
+        assert acme.send(completed(), "msg_1").json()["duplicate"] is False
+        assert acme.send(completed(), "msg_1").json()["duplicate"] is True
+        problem(acme.send(b"{}"), 400, "invalid_event")
+        problem(world.client.post("/hooks/nobody"), 401, "signature_invalid")
+
+
 @pytest.fixture
 def acme(world: World) -> Signer:
     return world.partner("acme")
