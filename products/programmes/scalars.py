@@ -3,6 +3,7 @@
 import re
 from datetime import date
 from fractions import Fraction
+from functools import cache
 
 from ledger.money import AMOUNT_MAX
 
@@ -36,6 +37,7 @@ def parse_percent(text: str) -> Fraction:
     return Fraction(int(ratio[1]), int(ratio[2]))
 
 
+@cache
 def format_percent(value: Fraction) -> str:
     """A fraction as `parse_percent` reads it: per cent where that is exact, else the ratio."""
     per_cent = value * 100

@@ -225,6 +225,9 @@ def _nearest(amount: int, rate: Fraction) -> int:
 
 def _round_together(asking: Sequence[_Asking], received: int) -> None:
     """Percentages of one remittance are rounded together: their sum to the nearest unit, split by largest remainder."""
+    if len(asking) == 1:
+        asking[0].due = _nearest(received, asking[0].rate or Fraction(0))
+        return
     rates = [one.rate or Fraction(0) for one in asking]
     whole = sum(rates, start=Fraction(0))
     if whole == 0:

@@ -133,14 +133,14 @@ def load_context(tx: Tx, books: Books, partner_ids: Iterable[UUID]) -> Context:
            FROM products.partner_programme pp
            JOIN products.partner p ON p.id = pp.partner_id
            JOIN products.programme g ON g.id = pp.programme_id
-           WHERE pp.partner_id = ANY (%s) ORDER BY pp.joined_at, pp.programme_id""",
+           WHERE pp.partner_id = ANY (%b) ORDER BY pp.joined_at, pp.programme_id""",
         (list(set(partner_ids)),),
     )
     rows = cur.fetchall()
     programme_ids = sorted({row[2] for row in rows})
     funds: dict[UUID, dict[str, UUID]] = {id_: {} for id_ in programme_ids}
     cur.execute(
-        "SELECT programme_id, role, fund_id FROM products.programme_fund WHERE programme_id = ANY (%s)",
+        "SELECT programme_id, role, fund_id FROM products.programme_fund WHERE programme_id = ANY (%b)",
         (programme_ids,),
     )
     for programme_id, role, fund_id in cur.fetchall():
@@ -171,7 +171,7 @@ def _shared_accounts(
                   CASE WHEN a.floor IS NOT NULL THEN b.credits - b.debits - b.held - a.floor
                        WHEN a.ceiling IS NOT NULL THEN a.ceiling - (b.debits - b.credits) END
            FROM ledger.account a JOIN ledger.account_balance b ON b.account_id = a.id
-           WHERE a.hot AND a.fund_id = ANY (%s) AND (a.partner_id IS NULL OR a.partner_id = ANY (%s))""",
+           WHERE a.hot AND a.fund_id = ANY (%b) AND (a.partner_id IS NULL OR a.partner_id = ANY (%b))""",
         (list(funds), list(partner_ids)),
     )
     accounts: dict[tuple[UUID, str, str], UUID] = {}
@@ -190,7 +190,7 @@ def load_sponsors(tx: Tx, programme_ids: Sequence[UUID]) -> dict[UUID, dict[str,
         """SELECT s.programme_id, s.slug, s.id, s.uncommitted_account, s.committed_account,
                   b.credits - b.debits - b.held, s.queueing
            FROM products.sponsor s JOIN ledger.account_balance b ON b.account_id = s.uncommitted_account
-           WHERE s.programme_id = ANY (%s)""",
+           WHERE s.programme_id = ANY (%b)""",
         (list(programme_ids),),
     )
     sponsors: dict[UUID, dict[str, Sponsor]] = {id_: {} for id_ in programme_ids}
@@ -205,7 +205,7 @@ def load_enrolments(tx: Tx, member_ids: Sequence[UUID]) -> dict[UUID, list[Enrol
     cur.execute(
         """SELECT member_id, id, product, choice, terms, enrolled_on, ended_at::date, pending_account,
                   savings_account, unvested_account, vested_account
-           FROM products.enrolment WHERE member_id = ANY (%s) ORDER BY member_id, enrolled_at, id""",
+           FROM products.enrolment WHERE member_id = ANY (%b) ORDER BY member_id, enrolled_at, id""",
         (list(member_ids),),
     )
     enrolments: dict[UUID, list[Enrolled]] = {}

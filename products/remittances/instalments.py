@@ -39,12 +39,12 @@ def load(tx: Tx, context: Context, enrolments: Mapping[UUID, Sequence[Enrolled]]
     if ids:
         cur = cursor(tx)
         cur.execute(
-            "SELECT id FROM products.enrolment WHERE id = ANY (%s) ORDER BY id FOR NO KEY UPDATE", (ids,)
+            "SELECT id FROM products.enrolment WHERE id = ANY (%b) ORDER BY id FOR NO KEY UPDATE", (ids,)
         )
         # A new statement: it sees what the last holder of the lock has committed.
         cur.execute(
             """SELECT enrolment_id, contributed_on, sum(amount)::bigint FROM products.contribution
-               WHERE enrolment_id = ANY (%s) AND state <> 'reversed' GROUP BY enrolment_id, contributed_on""",
+               WHERE enrolment_id = ANY (%b) AND state <> 'reversed' GROUP BY enrolment_id, contributed_on""",
             (ids,),
         )
         for enrolment, on, amount in cur.fetchall():

@@ -185,13 +185,12 @@ def _allocated(
 ) -> Plan:
     event = base.event
     facts = Facts(member.facts)
-    codes = {product.code for product in programme.products}
     # Money that was collected before the member's word reached us still follows it; what ended before does not.
     consented = any(_covers(mandate, event.completed_at) for mandate in member.mandates)
     active = [
         one
         for one in enrolments
-        if consented and one.product in codes and (one.ended_on is None or on < one.ended_on)
+        if consented and one.product in programme.codes and (one.ended_on is None or on < one.ended_on)
     ]
     allocation = allocate(
         programme,
@@ -232,13 +231,11 @@ def _asked(programme: Programme, one: Enrolled, member: MemberRecord, on: date, 
     """An enrolment as the split needs it."""
     product = programme.product(one.product)
     period = rules.period_of(product.contribution, on, one.enrolled_on)
-    return Asked(
-        one.product,
-        one.choice,
-        one.entry_age,
-        0 if period is None else paid.within(one.id, period),
-        None if member.birth_date is None else rules.complete_years(member.birth_date, on),
-    )
+    already = 0 if period is None else paid.within(one.id, period)
+    age = None
+    if product.contribution.by == "age" and member.birth_date is not None:
+        age = rules.complete_years(member.birth_date, on)
+    return Asked(one.product, one.choice, one.entry_age, already, age)
 
 
 def _leg(
@@ -263,7 +260,17 @@ def _leg(
             product.code,
             enrolled.id,
         )
-    base = Leg(
+    match = window = tier = None
+    rule_version = 0
+    if product.match is not None:
+        window = rules.window_of(product.match, on, enrolled.enrolled_on)
+        having = [version.programme for version in versions if product.code in version.programme.codes]
+        deciding = rules.rule_version_for(having, window) if len(having) > 1 else having[0]
+        match, rule_version = deciding.product(product.code).match, deciding.validity.version
+    if match is not None:
+        # Who paid before the enrolment reached us was a member that day at the latest.
+        tier = rules.tier_of(match, held, on, min(enrolled.enrolled_on, on), enrolled.entry_age)
+    return Leg(
         "savers",
         joined.savers,
         joined.source(joined.savers),
@@ -272,14 +279,8 @@ def _leg(
         product.code,
         enrolled.id,
         enrolled.accounts,
+        match,
+        window if match is not None else None,
+        tier,
+        rule_version,
     )
-    if product.match is None:
-        return base
-    window = rules.window_of(product.match, on, enrolled.enrolled_on)
-    deciding = rules.rule_version_for([version.programme for version in versions], window)
-    match = deciding.product(product.code).match
-    if match is None:
-        return base
-    # Who paid before the enrolment reached us was a member that day at the latest.
-    tier = rules.tier_of(match, held, on, min(enrolled.enrolled_on, on), enrolled.entry_age)
-    return replace(base, match=match, window=window, tier=tier, rule_version=deciding.validity.version)

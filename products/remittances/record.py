@@ -63,7 +63,7 @@ def claim(tx: Tx, keys: Sequence[tuple[UUID, str]]) -> list[Claim]:
     cur = cursor(tx)
     cur.execute(
         """INSERT INTO products.remittance_claim AS c (partner_id, remittance_id, id)
-           SELECT p, r, i FROM unnest(%s::uuid[], %s::text[], %s::uuid[]) WITH ORDINALITY AS t (p, r, i, n) ORDER BY n
+           SELECT p, r, i FROM unnest(%b::uuid[], %b::text[], %b::uuid[]) WITH ORDINALITY AS t (p, r, i, n) ORDER BY n
            ON CONFLICT (partner_id, remittance_id) DO UPDATE SET id = c.id
            RETURNING partner_id, remittance_id, id, xmax = 0""",
         ([key[0] for key in ordered], [key[1] for key in ordered], [new_id() for _ in ordered]),
@@ -81,7 +81,7 @@ def load_existing(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, Existing]:
     cur.execute(
         """SELECT id, partner_id, status, reason, digest, programme_id, member_id, link_id, transaction_id, reversed_at,
                   reversal_reason
-           FROM products.remittance WHERE id = ANY (%s)""",
+           FROM products.remittance WHERE id = ANY (%b)""",
         (list(ids),),
     )
     return {row[0]: Existing(*row) for row in cur.fetchall()}
@@ -118,7 +118,7 @@ def write(tx: Tx, rows: Sequence[Recorded], now: datetime) -> None:
     if allocated_at_last:
         cur.execute(
             "UPDATE products.contribution SET state = 'reversed', owed = false"
-            " WHERE remittance = ANY (%s) AND destination = 'unallocated'",
+            " WHERE remittance = ANY (%b) AND destination = 'unallocated'",
             (allocated_at_last,),
         )
     contributions = [values for row in rows for values in _contributions(row)]

@@ -56,7 +56,7 @@ def load(tx: Tx, books: Books, reversed_: Sequence[Existing]) -> dict[UUID, Reve
     cur.execute(
         """SELECT remittance, position, destination, enrolment_id, fund_id, debited_account, credited_account, amount,
                   currency, contributed_at, window_start, tier, state, owed, settlement_id
-           FROM products.contribution WHERE remittance = ANY (%s) AND state <> 'reversed'
+           FROM products.contribution WHERE remittance = ANY (%b) AND state <> 'reversed'
            ORDER BY remittance, position""",
         ([one.id for one in reversed_],),
     )
@@ -66,7 +66,7 @@ def load(tx: Tx, books: Books, reversed_: Sequence[Existing]) -> dict[UUID, Reve
     keys = {one.key for parts in contributions.values() for one in parts if one.key is not None}
     holdings = load_holdings(tx, books.programmes, sorted(keys)) if keys else {}
     cur.execute(
-        "SELECT id, receivable_account FROM products.member WHERE id = ANY (%s)",
+        "SELECT id, receivable_account FROM products.member WHERE id = ANY (%b)",
         ([one.member_id for one in reversed_ if one.member_id is not None],),
     )
     receivable: dict[UUID, UUID] = dict(cur.fetchall())
@@ -130,11 +130,11 @@ def write(tx: Tx, rows: Sequence[tuple[UUID, UUID | None, datetime, str]]) -> No
     cur.execute(
         """UPDATE products.remittance r
            SET status = 'reversed', reason = NULL, reversal_transaction_id = t.x, reversed_at = t.at, reversal_reason = t.why
-           FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::text[]) AS t (id, x, at, why) WHERE r.id = t.id""",
+           FROM unnest(%b::uuid[], %b::uuid[], %b::timestamptz[], %b::text[]) AS t (id, x, at, why) WHERE r.id = t.id""",
         columns,
     )
     cur.execute(
-        "UPDATE products.contribution SET state = 'reversed', owed = false WHERE remittance = ANY (%s)",
+        "UPDATE products.contribution SET state = 'reversed', owed = false WHERE remittance = ANY (%b)",
         (columns[0],),
     )
 
@@ -147,7 +147,7 @@ def write_ahead(tx: Tx, rows: Sequence[tuple[UUID, UUID, str, datetime, str, UUI
         """INSERT INTO products.remittance (id, partner_id, remittance_id, status, reversed_at, reversal_reason, delivery_id,
                                             recorded_at)
            SELECT id, p, r, 'awaiting_original', at, why, d, %s
-           FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::timestamptz[], %s::text[], %s::uuid[])
+           FROM unnest(%b::uuid[], %b::uuid[], %b::text[], %b::timestamptz[], %b::text[], %b::uuid[])
                 AS t (id, p, r, at, why, d)""",
         (now, *([list(column) for column in zip(*rows, strict=True)])),
     )

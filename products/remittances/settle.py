@@ -256,7 +256,7 @@ class _Settling:
         cur = cursor(self.tx)
         cur.execute(
             """SELECT id, pending_account, savings_account FROM products.enrolment
-               WHERE id = ANY (%s) AND pending_account IS NOT NULL""",
+               WHERE id = ANY (%b) AND pending_account IS NOT NULL""",
             (sorted({one.enrolment_id for one in pending if one.enrolment_id is not None}),),
         )
         return {row[0]: (row[1], row[2]) for row in cur.fetchall()}
@@ -268,7 +268,7 @@ class _Settling:
                    credited_account = CASE WHEN c.state = 'pending' THEN coalesce(
                        (SELECT e.savings_account FROM products.enrolment e WHERE e.id = c.enrolment_id),
                        c.credited_account) ELSE c.credited_account END
-               FROM unnest(%s::uuid[], %s::smallint[]) AS t (r, p) WHERE c.remittance = t.r AND c.position = t.p""",
+               FROM unnest(%b::uuid[], %b::smallint[]) AS t (r, p) WHERE c.remittance = t.r AND c.position = t.p""",
             (self.id, [one.remittance for one in owed], [one.position for one in owed]),
         )
 

@@ -43,7 +43,7 @@ def load_holdings(tx: Tx, programmes: Programmes, keys: Sequence[StateKey]) -> d
         """SELECT e.id, s.window_start, e.member_id, e.partner_id, e.programme_id, e.product, s.rule_version,
                   s.window_end, e.pending_account, e.savings_account, e.unvested_account, e.vested_account,
                   f.fund_id, g.currency, g.time_zone
-           FROM (SELECT DISTINCT * FROM unnest(%s::uuid[], %s::date[])) AS t (e, w)
+           FROM (SELECT DISTINCT * FROM unnest(%b::uuid[], %b::date[])) AS t (e, w)
            JOIN products.match_state s ON s.enrolment_id = t.e AND s.window_start = t.w
            JOIN products.enrolment e ON e.id = s.enrolment_id
            JOIN products.programme g ON g.id = e.programme_id

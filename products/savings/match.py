@@ -98,7 +98,7 @@ class MatchBook:
             cur.execute(
                 """INSERT INTO products.match_state
                    SELECT e, w, x, b::bigint[], b::bigint[], 0, v, 0
-                   FROM unnest(%s::uuid[], %s::date[], %s::date[], %s::text[], %s::int[]) AS t (e, w, x, b, v)
+                   FROM unnest(%b::uuid[], %b::date[], %b::date[], %b::text[], %b::int[]) AS t (e, w, x, b, v)
                    ORDER BY e, w ON CONFLICT DO NOTHING""",
                 (
                     [key[0] for key in missing],
@@ -116,7 +116,7 @@ class MatchBook:
             """SELECT s.enrolment_id, s.window_start, s.window_end, s.by_tier, s.settled_by_tier, s.entitled,
                       s.rule_version, s.revision
                FROM products.match_state s
-               JOIN unnest(%s::uuid[], %s::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w
+               JOIN unnest(%b::uuid[], %b::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w
                ORDER BY s.enrolment_id, s.window_start FOR NO KEY UPDATE OF s""",
             arrays,
         )
@@ -128,7 +128,7 @@ class MatchBook:
         cur.execute(
             """SELECT s.enrolment_id, s.window_start, s.sponsor_id, s.committed, s.unvested, s.vested, s.awaiting
                FROM products.match_share s
-               JOIN unnest(%s::uuid[], %s::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w""",
+               JOIN unnest(%b::uuid[], %b::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w""",
             arrays,
         )
         for enrolment, start, sponsor, committed, unvested, vested, awaiting in cur.fetchall():
@@ -227,7 +227,7 @@ class MatchBook:
             """UPDATE products.match_state s
                SET by_tier = t.b::bigint[], settled_by_tier = t.s::bigint[], entitled = t.n, rule_version = t.v,
                    revision = s.revision + 1
-               FROM unnest(%s::uuid[], %s::date[], %s::text[], %s::text[], %s::bigint[], %s::int[])
+               FROM unnest(%b::uuid[], %b::date[], %b::text[], %b::text[], %b::bigint[], %b::int[])
                     AS t (e, w, b, s, n, v)
                WHERE s.enrolment_id = t.e AND s.window_start = t.w""",
             (
@@ -244,8 +244,8 @@ class MatchBook:
             cur.execute(
                 """INSERT INTO products.match_share
                        (enrolment_id, window_start, sponsor_id, committed, unvested, vested, awaiting)
-                   SELECT * FROM unnest(%s::uuid[], %s::date[], %s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[],
-                                        %s::bigint[])
+                   SELECT * FROM unnest(%b::uuid[], %b::date[], %b::uuid[], %b::bigint[], %b::bigint[], %b::bigint[],
+                                        %b::bigint[])
                    ON CONFLICT (enrolment_id, window_start, sponsor_id) DO UPDATE
                    SET committed = excluded.committed, unvested = excluded.unvested, vested = excluded.vested,
                        awaiting = excluded.awaiting""",
@@ -264,15 +264,15 @@ class MatchBook:
         ran_out = sorted(sponsor.id for sponsor in self._sponsors.values() if sponsor.ran_out)
         if ran_out:
             cur.execute(
-                "UPDATE products.sponsor SET queueing = true WHERE id = ANY (%s) AND NOT queueing", (ran_out,)
+                "UPDATE products.sponsor SET queueing = true WHERE id = ANY (%b) AND NOT queueing", (ran_out,)
             )
 
     def _save_queue(self, cur: Cursor) -> None:
         if self._queued:
             cur.execute(
                 """INSERT INTO products.match_queue (id, sponsor_id, enrolment_id, window_start, contributed_at, amount)
-                   SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::date[], %s::timestamptz[],
-                                        %s::bigint[])""",
+                   SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::uuid[], %b::date[], %b::timestamptz[],
+                                        %b::bigint[])""",
                 (
                     [new_id() for _ in self._queued],
                     [entry.sponsor_id for entry in self._queued],
