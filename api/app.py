@@ -56,6 +56,7 @@ def create_app(
         app.include_router(router)
     add_problems(app)
     describe(app, settings.public_url)
+    app.add_middleware(hooks.in_front_of)  # inside the edge: the last one added is the outermost
     app.add_middleware(
         Edge, environment=services.environment.value, body_bytes_max=settings.request_body_bytes_max
     )
