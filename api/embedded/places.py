@@ -10,9 +10,11 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import platform
 import pwd
+import secrets
 import shutil
 import stat
 import subprocess
@@ -22,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.embedded.errors import ServersUnavailable
+
+log = logging.getLogger(__name__)
 
 SOCKET_PATH_BYTES_MAX = 100
 STATE_ROOTS = (Path("/var/lib/mizan"), Path("/var/tmp/mizan"))  # noqa: S108  made by root, owned by root, 0711
@@ -217,12 +221,11 @@ def _home(data_dir: Path, account: Account) -> Path:
         account.give(home)
         return home
     name = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
-    home = _state_root(account) / name
-    if home.exists():
-        # The data directory was deleted and made again at the same place: what it left behind is another life's.
-        raise ServersUnavailable(
-            f"{home} holds the servers' data of an earlier {data_dir}, whose pointer {POINTER} is gone: remove it, or restore the pointer"
-        )
+    root = _state_root(account)
+    for earlier in root.glob(f"{name}-*"):
+        # The data directory was deleted and made again: what it left is another life's, and not ours to delete.
+        log.warning("%s holds the data of an earlier %s; remove it if nobody wants them", earlier, data_dir)
+    home = root / f"{name}-{secrets.token_hex(4)}"
     write_json(pointer, {"home": str(home)})
     home.mkdir(mode=0o700)
     (home / BELONGS_TO).write_text(str(data_dir.resolve()), encoding="utf-8")

