@@ -7,7 +7,7 @@ the same short tail, and are read by turns as mizan_api, each read in a transact
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
@@ -16,7 +16,6 @@ from uuid import UUID
 import psycopg
 
 from api.bench.measure import Report, command, libpq, machine, medians, temporary_servers
-from api.embedded import EmbeddedServers
 from api.migrations.run import upgrade
 from ledger.accounts import AccountSpec, open_accounts, open_fund
 from ledger.balances import balances, balances_as_of
@@ -53,16 +52,25 @@ class World:
 
 def run(rounds: int, size: Size | None = None) -> Report:
     """Read small and large books by turns."""
-    size = size or Size()
     with temporary_servers() as servers:
-        worlds = {
-            "small": _world(servers, "bench_small", size, size.small),
-            "large": _world(servers, "bench_large", size, size.large),
-        }
-        measured = [_round(worlds, size) for _ in range(rounds)]
-        for world in worlds.values():
-            world.database.close()
-        return Report("reads", medians(measured), machine(libpq(servers.url("mizan_api"))))
+        urls = {}
+        for name in ("small", "large"):
+            database = f"bench_{name}"
+            servers.create_database(database)
+            upgrade(servers.url("mizan_owner", database))
+            urls[name] = {
+                role: servers.url(f"mizan_{role}", database) for role in ("api", "worker", "superuser")
+            }
+        return compare(urls["small"], urls["large"], rounds, size or Size())
+
+
+def compare(small: Mapping[str, str], large: Mapping[str, str], rounds: int, size: Size) -> Report:
+    """The same in two migrated, empty databases, each given by its roles' URLs."""
+    worlds = {"small": _world(small, size, size.small), "large": _world(large, size, size.large)}
+    measured = [_round(worlds, size) for _ in range(rounds)]
+    for world in worlds.values():
+        world.database.close()
+    return Report("reads", medians(measured), machine(libpq(small["api"])))
 
 
 def _round(worlds: dict[str, World], size: Size) -> dict[str, float]:
@@ -119,10 +127,8 @@ READS = {
 }
 
 
-def _world(servers: EmbeddedServers, name: str, size: Size, postings: int) -> World:
-    servers.create_database(name)
-    upgrade(servers.url("mizan_owner", name))
-    worker = Database(servers.url("mizan_worker", name), application_name="bench")
+def _world(urls: Mapping[str, str], size: Size, postings: int) -> World:
+    worker = Database(urls["worker"], application_name="bench")
     with worker.begin() as tx:
         fund = open_fund(tx, "savers", "Savers", "Asia/Manila")
         specs = [
@@ -139,7 +145,7 @@ def _world(servers: EmbeddedServers, name: str, size: Size, postings: int) -> Wo
             )
     worker.close()
     transactions = max(postings // POSTINGS_EACH, size.history)
-    with psycopg.connect(libpq(servers.url("mizan_superuser", name)), autocommit=True) as connection:
+    with psycopg.connect(libpq(urls["superuser"]), autocommit=True) as connection:
         # Rows that were never posted: loaded as a superuser for whom no trigger fires.
         connection.execute("set session_replication_role = replica")
         load = files("api.bench").joinpath("reads.sql").read_text("utf-8")
@@ -171,7 +177,7 @@ def _world(servers: EmbeddedServers, name: str, size: Size, postings: int) -> Wo
         connection.execute("vacuum analyze")
         connection.execute("checkpoint")
     return World(
-        Database(servers.url("mizan_api", name), application_name="bench"),
+        Database(urls["api"], application_name="bench"),
         accounts["savings"][0],
         accounts["match"][0],
         receivable,
