@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from api.embedded import keys
 from api.embedded.errors import ServersUnavailable
-from api.embedded.places import POINTER, Places, locate, write_json
+from api.embedded.places import POINTER, STATE_ROOTS, Places, locate, write_json
 from api.embedded.postgres import DATABASE, SUPERUSER, Postgres
 from api.embedded.valkey import Valkey
 from api.settings import Environment, Settings, UnsafeSettings
@@ -167,6 +167,9 @@ class EmbeddedServers:
         if self.owner:
             raise ServersUnavailable("stop the servers before destroying their data")
         shutil.rmtree(self.places.home, ignore_errors=True)
+        if self.places.home.parent in STATE_ROOTS:
+            with contextlib.suppress(OSError):
+                self.places.home.parent.rmdir()  # when it was the last
         (self.places.data_dir / POINTER).unlink(missing_ok=True)
         shutil.rmtree(self.places.data_dir / "secrets", ignore_errors=True)
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 import tests
+from api.cli.app import app
 from api.embedded.postgres import JOURNAL_ROLE, LOGIN_ROLES
 from api.settings import Settings, load
 
@@ -29,6 +31,12 @@ def test_every_process_and_server_has_a_service() -> None:
     assert set(COMPOSE["services"]) == {"postgres", "valkey", *OURS}
     assert COMPOSE["services"]["postgres"]["image"].startswith("postgres:18")
     assert COMPOSE["services"]["valkey"]["image"].startswith("valkey/valkey:9")
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_service_runs_a_command_of_mizan(service: str) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    assert COMPOSE["services"][service]["command"][0] in commands
 
 
 @pytest.mark.parametrize("service", OURS)
