@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from ledger.database import Tx
 
-SETTLED = "(era, xid) < (ledger.current_era(), ledger.settled_xid())"
-"""SQL: true of a row (of `transaction` or `outbox`) that is behind the horizon."""
+SETTLED = "(era, xid) < ((select ledger.current_era()), (select ledger.settled_xid()))"
+"""SQL: true of a row (of `transaction` or `outbox`) that is behind the horizon; both are asked once, not for each row."""
 
 AFTER = "(era, xid, id) > (%(era)s, %(xid)s::text::xid8, %(id)s)"
 """SQL: true of a row after a cursor, with the parameters of `Position.parameters`."""

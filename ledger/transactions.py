@@ -11,8 +11,9 @@ from ledger.money import AMOUNT_MAX
 
 BATCH_MAX = 10_000
 """Transactions in one batch."""
-POSTINGS_MAX = 1_000
-"""Postings in one transaction."""
+POSTINGS_MAX = 500
+"""Postings asked for in one transaction."""
+DIGEST_BYTES = 32
 TEXT_CHARACTERS_MAX = 255
 """Characters of a reference or a kind."""
 
@@ -85,18 +86,26 @@ class Outcome:
 def check(transaction: Transaction) -> None:
     """Raise `InvalidPosting` for what could never be posted, whatever the state of the books."""
     for text in (transaction.reference, transaction.kind):
-        if not 0 < len(text) <= TEXT_CHARACTERS_MAX or "\x00" in text:
-            raise InvalidPosting(
-                f"a reference and a kind have 1 to {TEXT_CHARACTERS_MAX} characters, none of them NUL"
-            )
-    if not 0 < len(transaction.postings) * 2 <= POSTINGS_MAX:
-        raise InvalidPosting(f"a transaction has 1 to {POSTINGS_MAX // 2} postings", pointer="/postings")
+        if not 0 < len(text) <= TEXT_CHARACTERS_MAX or not _storable(text):
+            raise InvalidPosting(f"a reference and a kind have 1 to {TEXT_CHARACTERS_MAX} Unicode characters")
+    if len(transaction.digest) != DIGEST_BYTES:
+        raise InvalidPosting("a digest is a SHA-256: 32 bytes")
+    if not 0 < len(transaction.postings) <= POSTINGS_MAX:
+        raise InvalidPosting(f"a transaction has 1 to {POSTINGS_MAX} postings", pointer="/postings")
     for seq, posting in enumerate(transaction.postings):
         if type(posting.amount) is not int or not 0 < posting.amount <= AMOUNT_MAX:
-            raise InvalidPosting(
-                "an amount is a positive integer of minor units, up to 2^53−1", pointer=f"/postings/{seq}"
-            )
+            raise _invalid(seq, "an amount is a positive integer of minor units, up to 2^53−1")
         if posting.debit == posting.credit or posting.rest_from in (posting.debit, posting.credit):
-            raise InvalidPosting(
-                "a posting moves money between different accounts", pointer=f"/postings/{seq}"
-            )
+            raise _invalid(seq, "a posting moves money between different accounts")
+        if len(posting.currency) != 3 or not posting.currency.isascii():
+            raise _invalid(seq, "a currency is an ISO 4217 code")
+
+
+def _invalid(seq: int, detail: str) -> InvalidPosting:
+    return InvalidPosting(detail, pointer=f"/postings/{seq}")
+
+
+def _storable(text: str) -> bool:
+    if text.isascii():
+        return "\x00" not in text
+    return not any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text)

@@ -163,10 +163,11 @@ def _events(world: World, size: Size, writer: int, round_number: int, kind: str)
 
 def _timed(url: str, world: World, size: Size, round_number: int, write: Write) -> float:
     """Seconds from the moment when every writer is ready to that when the last has committed."""
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(size.writers + 1)
+    fresh = multiprocessing.get_context("forkserver")
+    fresh.set_forkserver_preload(["api.bench.posting"])
+    barrier = fresh.Barrier(size.writers + 1)
     writers = [
-        spawn.Process(target=_writer, args=(url, world, size, number, round_number, write, barrier))
+        fresh.Process(target=_writer, args=(url, world, size, number, round_number, write, barrier))
         for number in range(size.writers)
     ]
     for writer in writers:

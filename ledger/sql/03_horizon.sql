@@ -23,12 +23,12 @@ $$;
 revoke all on function ledger.ensure_era() from public;
 
 create function ledger.current_era() returns smallint
-language sql stable set search_path = pg_catalog, pg_temp
+language sql stable
 return (select max(e.era) from ledger.era as e);
 
 -- Behind (current_era, settled_xid) nothing can still commit.
 create function ledger.settled_xid() returns xid8
-language sql stable set search_path = pg_catalog, pg_temp
+language sql stable
 return pg_snapshot_xmin(pg_current_snapshot());
 
 select ledger.ensure_era();

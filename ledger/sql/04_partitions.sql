@@ -10,7 +10,7 @@ end
 $$;
 
 create function ledger.uuid7_floor(at timestamptz) returns uuid
-language sql immutable set search_path = pg_catalog, pg_temp
+language sql immutable
 return (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
 
 create function ledger.add_partition(parent text, suffix text, bounds text) returns void
@@ -72,7 +72,7 @@ do $$
 declare
     name text;
 begin
-    foreach name in array array['transaction', 'posting', 'reference', 'period_event', 'seal', 'seal_key'] loop
+    foreach name in array array['transaction', 'posting', 'period_event', 'seal', 'seal_key'] loop
         execute format('create trigger only_grows before update or delete or truncate on ledger.%I '
                        'for each statement execute function ledger.refuse()', name);
     end loop;
@@ -83,6 +83,5 @@ begin
 end
 $$;
 -- A reference whose transaction was refused within the same database transaction is given back: see release_references.
-drop trigger only_grows on ledger.reference;
 create trigger only_grows before update or truncate on ledger.reference
     for each statement execute function ledger.refuse();

@@ -38,7 +38,7 @@ $$;
 create trigger fund_changed before update on ledger.fund for each row execute function ledger.fund_changed();
 
 -- The books of a fund are shared by all who post and taken alone by who closes a period, closes an account or changes a
--- limit. Read what it protects in a statement that starts after it is held.
+-- limit: advisory locks (1298818382, fund.number). Read what they protect in a statement that starts after they are held.
 create function ledger.share_books(funds uuid[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -8,7 +8,7 @@ from tests.conftest import Databases
 
 
 def test_both_sides_write_all_events_and_agree_on_every_balance(databases: Databases) -> None:
-    report = compare(databases.urls, 2, Size(members=30, batch=20, batches=2))
+    report = compare(databases.urls, 1, Size(members=30, batch=20, batches=2))
     assert report.name == "posting"
     for figure in ("events_per_second", "floor_events_per_second", "ratio"):
         assert (

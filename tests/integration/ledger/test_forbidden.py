@@ -1,21 +1,29 @@
 """What the database itself refuses, whatever the code would do: tried as each role, on parents and partitions."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from datetime import date
 from uuid import UUID
 
 import psycopg
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import MetaData
 
+from ledger import holds
 from ledger.accounts import AccountSpec, close_account, open_accounts
-from ledger.database import Database, cursor
+from ledger.database import Database, Tx, cursor
+from ledger.errors import NotFound
 from ledger.ids import new_id
+from ledger.models import Base
 from ledger.periods import close_period
 from tests.conftest import Databases
 from tests.integration.ledger.books import DAY, NOON, Books, transfer
 
 APPLICATION_ROLES = ("api", "worker", "sealer", "auditor")
 REFUSED = {"42501", "MZ002"}
+PARTITION = re.compile(r"(transaction|posting)_")
 
 
 @pytest.fixture
@@ -316,15 +324,57 @@ def test_partitions_are_made_ahead_and_belong_to_nobody_who_logs_in(
     assert "default" not in lying[0]
 
 
-def test_functions_that_run_with_their_owners_rights_name_their_search_path(databases: Databases) -> None:
+def test_functions_name_their_search_path_and_belong_to_the_owner(databases: Databases) -> None:
+    """Those whose body is parsed when they are made look nothing up later."""
     with databases.owner.begin() as tx:
         loose = (
             cursor(tx)
             .execute(
-                "select proname from pg_proc where pronamespace = 'ledger'::regnamespace and (proconfig is null"
-                " or not 'search_path=pg_catalog, pg_temp' = any (proconfig)) or prosecdef"
-                " and pronamespace = 'ledger'::regnamespace and proowner::regrole::text <> 'mizan_owner'"
+                "select proname from pg_proc where pronamespace = 'ledger'::regnamespace and prosqlbody is null"
+                " and (not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']"
+                " or proowner::regrole::text <> 'mizan_owner')"
             )
             .fetchall()
         )
     assert loose == []
+
+
+def test_the_models_say_what_the_migration_made(databases: Databases) -> None:
+    with databases.owner.begin() as tx:
+        context = MigrationContext.configure(
+            tx,
+            opts={
+                "include_schemas": True,
+                "include_name": lambda name, kind, _: kind != "schema" or name == "ledger",
+                "include_object": lambda _o, name, kind, _r, _c: kind != "table" or not PARTITION.match(name),
+                "compare_type": True,
+                "compare_server_default": True,
+            },
+        )
+        ledger = MetaData()
+        for table in Base.metadata.tables.values():
+            if table.schema == "ledger":
+                table.to_metadata(ledger)
+        assert compare_metadata(context, ledger) == []
+
+
+def test_holds_follow_their_accounts_to_the_partner(books: Books, databases: Databases) -> None:
+    mine, theirs = new_id(), new_id()
+    account = books.account("savings", owner="m1", partner_id=mine)
+
+    def as_partner(partner_id: UUID, work: Callable[[Tx], object]) -> object:
+        with databases.api.begin() as tx:
+            cursor(tx).execute("select set_config('mizan.partner', %s, true)", [str(partner_id)])
+            return work(tx)
+
+    def place(tx: Tx) -> UUID:
+        return holds.place(tx, account, 5, reference="h", clock=books.clock).id
+
+    with pytest.raises(NotFound):
+        as_partner(theirs, place)
+    hold_id = as_partner(mine, place)
+    assert isinstance(hold_id, UUID)
+    with pytest.raises(NotFound):
+        as_partner(theirs, lambda tx: holds.release(tx, hold_id, clock=books.clock))
+    as_partner(mine, lambda tx: holds.release(tx, hold_id, clock=books.clock))
+    assert books.row(account) == (0, 0, 0)
