@@ -1,7 +1,7 @@
 """What a batch of remittances needs to know, loaded with a few set-based queries."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from typing import Any
@@ -106,6 +106,14 @@ class Context:
         self.versions = versions
         self.sponsors = sponsors
         self.available = available
+
+    def collecting_by_rule(self) -> "Context":
+        """The same, with every partner collecting what the rules compute: how a quote sees it."""
+        joined = {
+            partner: [replace(one, collection="by_rule") for one in several]
+            for partner, several in self.joined.items()
+        }
+        return Context(joined, self.versions, self.sponsors, self.available)
 
     def programme_of(self, partner_id: UUID, currency: str) -> Joined | None:
         """The programme that a partner's money in this currency is for; None where there is none."""

@@ -27,6 +27,21 @@ class Paid:
 
 def load(tx: Tx, context: Context, enrolments: Mapping[UUID, Sequence[Enrolled]]) -> Paid:
     """Lock the enrolments whose instalments are counted, in order, and load what they have paid."""
+    ids = _counted(context, enrolments)
+    if ids:
+        cursor(tx).execute(
+            "SELECT id FROM products.enrolment WHERE id = ANY (%s) ORDER BY id FOR NO KEY UPDATE", (ids,)
+        )
+    # A new statement: it sees what the last holder of the locks has committed.
+    return _load(tx, ids)
+
+
+def read(tx: Tx, context: Context, enrolments: Mapping[UUID, Sequence[Enrolled]]) -> Paid:
+    """Load what enrolments have paid without locking them: good enough to show, not to decide."""
+    return _load(tx, _counted(context, enrolments))
+
+
+def _counted(context: Context, enrolments: Mapping[UUID, Sequence[Enrolled]]) -> list[UUID]:
     periodic = {
         product.code
         for versions in context.versions.values()
@@ -34,19 +49,17 @@ def load(tx: Tx, context: Context, enrolments: Mapping[UUID, Sequence[Enrolled]]
         for product in version.programme.products
         if product.contribution.period is not None
     }
-    ids = sorted(one.id for several in enrolments.values() for one in several if one.product in periodic)
+    return sorted(one.id for several in enrolments.values() for one in several if one.product in periodic)
+
+
+def _load(tx: Tx, ids: Sequence[UUID]) -> Paid:
     paid = Paid()
     if ids:
-        cur = cursor(tx)
-        cur.execute(
-            "SELECT id FROM products.enrolment WHERE id = ANY (%b) ORDER BY id FOR NO KEY UPDATE", (ids,)
-        )
-        # A new statement: it sees what the last holder of the lock has committed.
-        cur.execute(
+        rows = cursor(tx).execute(
             """SELECT enrolment_id, contributed_on, sum(amount)::bigint FROM products.contribution
-               WHERE enrolment_id = ANY (%b) AND state <> 'reversed' GROUP BY enrolment_id, contributed_on""",
-            (ids,),
+               WHERE enrolment_id = ANY (%s) AND state <> 'reversed' GROUP BY enrolment_id, contributed_on""",
+            (list(ids),),
         )
-        for enrolment, on, amount in cur.fetchall():
+        for enrolment, on, amount in rows:
             paid.add(enrolment, on, amount)
     return paid
