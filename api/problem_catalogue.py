@@ -232,6 +232,20 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Nothing is left to do.",
         ),
         Kind(
+            "approval_required",
+            409,
+            "A fund manager has to approve it",
+            "What was asked takes back money that is settled, or goes beyond a cap.",
+            "Ask the fund's managers; they reverse it.",
+        ),
+        Kind(
+            "books_moved",
+            409,
+            "The books moved meanwhile",
+            "Accounts that many share changed again and again while the request was worked out.",
+            "Retry with the same Idempotency-Key.",
+        ),
+        Kind(
             "quote_refused",
             422,
             "The quote cannot be given",

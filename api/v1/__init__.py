@@ -4,12 +4,13 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from api.v1 import deliveries, enrolments, health, ledger, members, oauth, programmes
+from api.v1 import deliveries, enrolments, health, ledger, members, oauth, programmes, remittances
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     oauth.router,
     members.router,
     enrolments.router,
+    remittances.router,
     deliveries.router,
     programmes.router,
     ledger.router,
