@@ -64,6 +64,8 @@ def upgrade(owner_url: str, revision: str = "head") -> None:
             config = configuration()
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
+            # Every role asks whether it meets the schema that it was made for.
+            connection.exec_driver_sql("grant select on alembic_version to public")
     finally:
         engine.dispose()
 

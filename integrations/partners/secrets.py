@@ -7,6 +7,7 @@ from uuid import UUID
 from integrations.partners.standard_webhooks import new_secret
 from ledger.clock import Clock
 from ledger.database import Tx, cursor
+from ledger.errors import NotFound
 from ledger.ids import new_id
 from products.keyring import Keyring
 
@@ -44,3 +45,17 @@ def rotate_secret(
             {"partner": partner_id, "now": now, "overlap": overlap},
         )
     return create_secret(tx, keyring, clock, partner_id)
+
+
+def newest_secret(tx: Tx, keyring: Keyring, clock: Clock, partner_id: UUID) -> str:
+    """The partner's newest valid secret, opened, to sign test events with. Raises `NotFound`."""
+    with cursor(tx) as sql:
+        row = sql.execute(
+            "SELECT id, sealed FROM integrations.webhook_secret"
+            " WHERE partner_id = %s AND (expires_at IS NULL OR expires_at > %s) ORDER BY id DESC LIMIT 1",
+            (partner_id, clock.now()),
+        ).fetchone()
+    if row is None:
+        raise NotFound("the partner has no valid webhook secret: `mizan partner rotate-secret` makes one")
+    secret_id, sealed = row
+    return keyring.open(PURPOSE, sealed, secret_id.bytes).decode()

@@ -1,0 +1,134 @@
+"""What the background does, wired: each of the worker's jobs as a call to the services, with connections of its own."""
+
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import text
+
+from api.bootstrap import bootstrap
+from api.settings import Settings, reveal
+from api.worker import Every, Jobs
+from integrations.inbox.drain import drain
+from integrations.inbox.keys import destroy_keys
+from ledger import fold, holds
+from ledger.clock import Clock
+from ledger.database import Database, Tx
+from ledger.seals import Seal, SealingKey, seal
+from products.remittances.context import Books
+from products.remittances.process import process
+from products.savings import sponsors
+
+DRAIN_SECONDS_MAX: Final = 5
+"""How long one task takes from the inbox before it asks for another: a stop waits no longer than that."""
+FOLD_TRANSACTIONS: Final = 10_000
+ROUNDS_MAX: Final = 1_000
+"""How many transactions one job may take; the next tick goes on where it stopped."""
+PARTITIONS_AHEAD: Final = timedelta(days=100)
+
+
+def jobs_of(settings: Settings) -> Jobs:
+    """The jobs of one worker process, on connections of its own; call it after forking."""
+    services = bootstrap(settings, name="mizan worker")
+    worker, clock, books = services.worker, services.clock, services.books
+    sealer = Database(
+        reveal(settings.database_url_sealer, "MIZAN_DATABASE_URL_SEALER"),
+        application_name="mizan sealer",
+        pool_size=1,
+    )
+    key = sealing_key(settings)
+
+    def drain_inbox() -> bool:
+        return drain(
+            worker,
+            partial(process, books=books),
+            clock,
+            books.keyring,
+            batch=settings.worker_batch_max,
+            seconds_max=DRAIN_SECONDS_MAX,
+        ).more
+
+    def expire_holds() -> object:
+        return worker.run(lambda tx: holds.expire(tx, clock=clock))
+
+    def ensure_partitions() -> object:
+        through = (clock.now() + PARTITIONS_AHEAD).date()
+        return worker.run(
+            lambda tx: tx.execute(
+                text("select ledger.ensure_partitions(:through)"), {"through": through}
+            ).scalar()
+        )
+
+    def close() -> None:
+        sealer.close()
+        services.close()
+
+    retention = timedelta(days=settings.delivery_retention_days)
+    return Jobs(
+        drain_inbox=drain_inbox,
+        drain_funds=lambda: drain_funds(worker, books),
+        expire_holds=expire_holds,
+        fold_balances=lambda: fold_all(worker),
+        seal=lambda: seal_all(sealer, key, clock),
+        ensure_partitions=ensure_partitions,
+        destroy_inbox_keys=lambda: worker.run(lambda tx: destroy_keys(tx, clock, retention=retention)),
+        close=close,
+    )
+
+
+def every(settings: Settings) -> Every:
+    """How often beat asks for each job under these settings."""
+    return Every(
+        sweep=settings.sweep_seconds,
+        drain_funds=settings.sweep_seconds,
+        fold=settings.fold_seconds,
+        seal=settings.seal_seconds,
+    )
+
+
+def sealing_key(settings: Settings) -> SealingKey:
+    """The key that signs seals. Raises `UnsafeSettings` when it is absent or malformed."""
+    return SealingKey(Ed25519PrivateKey.from_private_bytes(settings.seal_key_bytes))
+
+
+def drain_funds(worker: Database, books: Books) -> int:
+    """Serve the sponsors' queues as far as their money reaches; how many entries were touched."""
+    served = 0
+    for _ in range(ROUNDS_MAX):
+        with worker.begin() as tx:
+            waiting = sponsors.waiting(tx)
+        moved = sum(
+            worker.run(lambda tx, one=one: sponsors.drain(tx, books, one))  # type: ignore[misc]  # a default is the way to bind a loop's name
+            for one in waiting
+        )
+        served += moved
+        if not moved:
+            break
+    return served
+
+
+def fold_all(worker: Database) -> int:
+    """Fold everything that has settled; how many postings."""
+
+    def once(tx: Tx) -> int:
+        return fold.fold(tx, limit=FOLD_TRANSACTIONS)
+
+    folded = 0
+    for _ in range(ROUNDS_MAX):
+        postings = worker.run(once)
+        folded += postings
+        if not postings:
+            break
+    return folded
+
+
+def seal_all(sealer: Database, key: SealingKey, clock: Clock) -> list[Seal]:
+    """Seal everything that has settled; the new seals."""
+    made: list[Seal] = []
+    for _ in range(ROUNDS_MAX):
+        one = sealer.run(lambda tx: seal(tx, key, clock))
+        if one is None:
+            break
+        made.append(one)
+    return made
