@@ -156,6 +156,13 @@ def add_facts(tx: Tx, keyring: Keyring, member: Member, facts: Sequence[Fact]) -
     insert_facts(
         tx, member.partner_id, [(member.member_id, _cipher(tx, keyring, member), fact) for fact in facts]
     )
+    # What the member's match comes to may depend on them, also in the past: a job derives it anew.
+    tx.execute(
+        text(
+            "INSERT INTO products.reevaluation (member_id, requested_at) VALUES (:member, now()) ON CONFLICT DO NOTHING"
+        ),
+        {"member": member.member_id},
+    )
 
 
 def change_residence(tx: Tx, keyring: Keyring, member: Member, country: str) -> None:

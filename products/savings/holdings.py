@@ -24,6 +24,7 @@ class Holding:
     product: str
     match: Match
     rule_version: int
+    window_start: date
     window_end: date
     accounts: EnrolmentAccounts
     fund_id: UUID
@@ -63,7 +64,7 @@ def load_holdings(tx: Tx, programmes: Programmes, keys: Sequence[StateKey]) -> d
         if match is None:
             raise LookupError(f"version {version} gives {product} no match, yet it has a match state")
         holdings[enrolment, start] = Holding(
-            enrolment, member, partner, programme_id, product, match, version, end,
+            enrolment, member, partner, programme_id, product, match, version, start, end,
             EnrolmentAccounts(*row[8:12]), *row[12:15],
         )  # fmt: skip
     return holdings

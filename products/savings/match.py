@@ -161,6 +161,13 @@ class MatchBook:
         state.settled[tier + 1] += settled
         return self._derive(key, state, match, accounts, currency, at)
 
+    def replace_totals(
+        self, key: StateKey, by_tier: list[int], settled: list[int], rule_version: int
+    ) -> None:
+        """Put totals counted anew, under these rules, in the place of those kept so far."""
+        state = self._states[key]
+        state.by_tier, state.settled, state.rule_version = by_tier, settled, rule_version
+
     def rederive(
         self, key: StateKey, match: Match, accounts: EnrolmentAccounts, currency: str, *, at: datetime
     ) -> tuple[list[Posting], int]:

@@ -401,6 +401,13 @@ def _match() -> None:
         );
         CREATE UNIQUE INDEX match_adjustment_proposed
             ON products.match_adjustment (enrolment_id, window_start, sponsor_id) WHERE state = 'proposed';
+        -- Members whose facts changed: what their windows earn is derived anew by a job.
+        CREATE TABLE products.reevaluation (
+            member_id uuid PRIMARY KEY,
+            requested_at timestamptz NOT NULL
+        );
+        GRANT INSERT ON products.reevaluation TO mizan_api;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON products.reevaluation TO mizan_worker;
         GRANT SELECT, INSERT, UPDATE, DELETE ON products.match_queue TO mizan_worker;
         GRANT SELECT, INSERT, UPDATE ON products.match_state, products.match_share, products.match_adjustment
             TO mizan_worker;
