@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
@@ -10,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from ledger import holds
-from ledger.accounts import set_limits
+from ledger.accounts import close_account, set_limits
 from ledger.database import Tx
 from ledger.errors import HoldError
 from ledger.periods import close_period, open_day, reopen_period
@@ -290,3 +291,75 @@ def test_a_new_limit_waits_for_postings_under_way(books: Books) -> None:
         assert (
             books.post(transfer(f"{round_number} later", bank, receivable, 5))[0].reason == "ceiling_exceeded"
         )
+
+
+def start(work: Callable[[], None], books: Books) -> threading.Thread:
+    """Start the work and return once it waits for a fund's books."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not books.count(
+        "fund", "exists (select from pg_locks where locktype = 'advisory' and not granted)"
+    ):
+        assert thread.is_alive(), "it did not wait"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return thread
+
+
+@pytest.mark.parametrize("judged", ["in sets", "one by one"])
+def test_a_close_waits_for_what_is_being_posted(books: Books, judged: str) -> None:
+    bank, savings = books.account("bank", "asset"), books.account("savings", floor=0)
+    refused = [transfer("too much", savings, bank, 9)] if judged == "one by one" else []
+
+    def close() -> None:
+        with books.database.begin() as tx:
+            close_period(tx, books.fund_id, DAY, actor="m", clock=books.clock)
+
+    with books.database.begin() as tx:
+        outcomes = post(tx, [*refused, transfer("a", bank, savings, 1)], clock=books.clock)
+        closing = start(close, books)
+    closing.join(10)
+    assert outcomes[-1].status == "posted"
+    assert books.count("posting") == books.count("period_event") == 1
+
+
+@pytest.mark.parametrize("judged", ["in sets", "one by one"])
+def test_a_posting_waits_for_a_close_and_is_then_refused(books: Books, judged: str) -> None:
+    bank, savings = books.account("bank", "asset"), books.account("savings", floor=0)
+    refused = [transfer("too much", savings, bank, 9)] if judged == "one by one" else []
+    answers: list[Outcome] = []
+    with books.database.begin() as tx:
+        close_period(tx, books.fund_id, DAY, actor="m", clock=books.clock)
+        posting = start(poster(books, [*refused, transfer("a", bank, savings, 1)], answers), books)
+    posting.join(10)
+    assert {answer.reason for answer in answers} == {"period_closed"}
+    assert books.count("posting") == 0
+
+
+def test_a_posting_waits_for_a_new_limit_and_obeys_it(books: Books) -> None:
+    bank, savings = books.account("bank", "asset"), books.account("savings")
+    answers: list[Outcome] = []
+    with books.database.begin() as tx:
+        set_limits(tx, savings, floor=None, ceiling=0)
+        posting = start(poster(books, [transfer("a", bank, savings, 1)], answers), books)
+    posting.join(10)
+    assert answers[0].reason == "ceiling_exceeded"
+
+
+def test_a_hold_waits_for_the_closing_of_its_account(books: Books) -> None:
+    savings = books.account("savings")
+    refused: list[str] = []
+
+    def place() -> None:
+        try:
+            with books.database.begin() as tx:
+                holds.place(tx, savings, 1, reference="h", clock=books.clock)
+        except HoldError as error:
+            refused.append(error.code)
+
+    with books.database.begin() as tx:
+        close_account(tx, savings, at=books.clock.now())
+        placing = start(place, books)
+    placing.join(10)
+    assert refused == ["account_closed"]
