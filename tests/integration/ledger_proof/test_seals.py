@@ -234,3 +234,12 @@ def test_a_limit_outside_its_bounds_is_refused(books: Books) -> None:
     for limit in (0, 65_537):
         with books.databases.sealer.begin() as tx, pytest.raises(ValueError, match="limit"):
             seal(tx, books.key, books.clock, limit=limit)
+
+
+def test_only_the_sealers_role_can_seal(books: Books) -> None:
+    books.post(books.contribution(0, 100))
+    for database in (books.databases.worker, books.databases.api, books.databases.auditor):
+        with pytest.raises(DBAPIError) as refusal, database.begin() as tx:
+            seal(tx, books.key, books.clock)
+        assert sqlstate(refusal.value) == "42501"
+    assert stored_heads(books) == []
