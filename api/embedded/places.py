@@ -155,12 +155,13 @@ def locate(data_dir: Path, account_name: str, *, sockets: Path | None = None) ->
                 f"{home} belongs to the system account {owner.st_uid}, not to {account.name}: run Mizan as its owner, or remove it"
             )
         account = Account(pwd.getpwuid(owner.st_uid).pw_name, owner.st_uid, owner.st_gid)
+    binaries = _binaries(account, home)
     tag = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:12]
     if sockets is None:
         sockets = _sockets(tag, account)
     elif not _is_closed_folder_of(account, sockets):
         raise ServersUnavailable(f"{sockets} isn't a folder that only {account.name} enters")
-    return Places(data_dir, account, home, tag, sockets, _binaries(account, home))
+    return Places(data_dir, account, home, tag, sockets, binaries)
 
 
 def _own_account() -> Account:

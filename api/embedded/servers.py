@@ -199,6 +199,9 @@ class EmbeddedServers:
             for server in (self._valkey, self._postgres):
                 if server is not None:
                     server.stop()
+            if self._postgres is not None:
+                with contextlib.suppress(OSError):
+                    self._postgres.places.sockets.rmdir()  # unless somebody else's server has its socket there
             self.owner = False
             self._lock.release()
             raise
