@@ -7,6 +7,7 @@ range and the counts; Ed25519 signs the head. So nothing sealed can be changed, 
 breaking a root, and no seal without breaking the chain or disagreeing with a head that was published.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -388,6 +389,7 @@ def write_heads(tx: Tx, path: Path) -> int:
     disagrees with the chain, which is the moment to run `verify` against it.
     """
     with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two who publish at once would each append the same lines
         after = 0
         published = _last_published(file)
         if published is not None:
