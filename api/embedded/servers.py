@@ -186,6 +186,7 @@ class EmbeddedServers:
         return self._server(name).serves()
 
     def _start_as_owner(self) -> None:
+        places: Places | None = None
         try:
             places = locate(self._given.data_dir, self._given.embedded_account)
             places.state_file.unlink(missing_ok=True)
@@ -199,9 +200,9 @@ class EmbeddedServers:
             for server in (self._valkey, self._postgres):
                 if server is not None:
                     server.stop()
-            if self._postgres is not None:
+            if places is not None:
                 with contextlib.suppress(OSError):
-                    self._postgres.places.sockets.rmdir()  # unless somebody else's server has its socket there
+                    places.sockets.rmdir()  # unless somebody else's server has its socket there
             self.owner = False
             self._lock.release()
             raise
