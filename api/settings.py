@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     )
 
     request_body_bytes_max: int = Field(
-        default=1024 * 1024,
+        default=256 * 1024,
         ge=1024,
         le=64 * 1024 * 1024,
         description="The largest body of a REST request; more is 413.",

@@ -4,12 +4,25 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from api.v1 import deliveries, enrolments, health, ledger, members, oauth, programmes, remittances
+from api.v1 import (
+    balances,
+    deliveries,
+    enrolments,
+    health,
+    ledger,
+    members,
+    oauth,
+    programmes,
+    quotes,
+    remittances,
+)
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     oauth.router,
     members.router,
     enrolments.router,
+    balances.router,
+    quotes.router,
     remittances.router,
     deliveries.router,
     programmes.router,

@@ -115,6 +115,41 @@ def enrolments_of(tx: Tx, member_id: UUID) -> list[Enrolment]:
     return [Enrolment(*row) for row in rows]
 
 
+def accounts_of_enrolment(tx: Tx, enrolment_id: UUID) -> chart.EnrolmentAccounts | None:
+    """The ledger accounts of an enrolment; None where its money is an agency's or a pool's."""
+    row = tx.execute(
+        text(
+            "SELECT pending_account, savings_account, unvested_account, vested_account FROM products.enrolment"
+            " WHERE id = :id AND pending_account IS NOT NULL"
+        ),
+        {"id": enrolment_id},
+    ).one_or_none()
+    return None if row is None else chart.EnrolmentAccounts(*row)
+
+
+def unapplied_account(tx: Tx, member_id: UUID) -> UUID:
+    """The ledger account of what was collected for a member and fitted no product. Raises NotFound."""
+    found: UUID | None = tx.execute(
+        text("SELECT unapplied_account FROM products.member WHERE id = :id"), {"id": member_id}
+    ).scalar_one_or_none()
+    if found is None:
+        raise NotFound("There is no such member.")
+    return found
+
+
+def accounts_of(tx: Tx, member_id: UUID) -> list[UUID]:
+    """Every ledger account of a member: outside any product, and of each enrolment."""
+    rows = tx.execute(
+        text(
+            "SELECT unnest(ARRAY[unapplied_account, receivable_account]) FROM products.member WHERE id = :id"
+            " UNION ALL SELECT unnest(ARRAY[pending_account, savings_account, unvested_account, vested_account])"
+            " FROM products.enrolment WHERE member_id = :id AND pending_account IS NOT NULL"
+        ),
+        {"id": member_id},
+    ).scalars()
+    return list(rows)
+
+
 def end(tx: Tx, enrolment_id: UUID, at: datetime) -> Enrolment:
     """End an enrolment: what is paid from now on is not for this product. What is saved stays. Raises NotFound."""
     row = tx.execute(

@@ -78,7 +78,7 @@ def test_a_key_is_required_and_stands_for_one_request(api: Served) -> None:
     other = send(api.acme, a_remittance(member, remittance_id="ACME-2"))
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     # another client's key of the same text is another key
-    assert send(api.bolt, a_remittance("mem_nobody", member={"phone": "+250780000001"})).status_code == 201
+    assert send(api.bolt, a_remittance(a_member(api.bolt))).status_code == 201
 
 
 def test_a_refused_request_leaves_its_key_free(api: Served) -> None:
@@ -167,3 +167,84 @@ def test_staff_read_every_partners_remittances_and_send_none(api: Served) -> Non
     assert [one["posted"]["currency"] for one in accounts] == ["RWF"]
     listed = api.auditor.get("/v1/ledger/transactions", params={"limit": 1}).json()
     assert listed["data"][0]["id"] == remittance["transaction"]
+
+
+def test_a_quote_says_what_to_collect_and_binds_the_remittance_that_names_it(api: Served) -> None:
+    member = a_member(api.acme)
+    asked = {
+        "member": {"phone": "+250780000001"},
+        "sent": {"amount": 80000, "currency": "AED"},
+        "received": {"amount": 300000, "currency": "RWF"},
+        "origin_country": "AE",
+        "destination_country": "RW",
+    }
+    quote = api.acme.post("/v1/quotes", asked, headers={"Idempotency-Key": "q"})
+    assert quote.status_code == 201, quote.text
+    offer = quote.json()
+    assert offer["member"] == member
+    assert offer["collect"] == {"amount": 15000, "currency": "RWF"}
+    assert offer["collect_sent"] == {"amount": 4000, "currency": "AED"}
+    assert offer["allocations"][0]["entitled"]["amount"] == 15000
+    replayed = api.acme.post("/v1/quotes", asked, headers={"Idempotency-Key": "q"})
+    assert replayed.json() == offer
+    named = a_remittance(
+        member, collected=None, quote_id=offer["id"], completed_at=api.clock.now().isoformat()
+    )
+    sent = send(api.acme, named, key="r")
+    assert (sent.status_code, sent.json()["collected"]) == (201, {"amount": 15000, "currency": "RWF"})
+    refused = api.acme.post(
+        "/v1/quotes", asked | {"destination_country": "PH"}, headers={"Idempotency-Key": "q2"}
+    )
+    assert (refused.status_code, refused.json()["code"]) == (422, "quote_refused")
+    assert refused.json()["reason"] == "corridor_not_served"
+    nobody = asked | {"member": {"phone": "+250780000009"}}
+    assert api.acme.post("/v1/quotes", nobody, headers={"Idempotency-Key": "q3"}).status_code == 404
+
+
+def test_a_member_sees_balances_statement_receipt_and_why(api: Served) -> None:
+    member = a_member(api.acme)
+    remittance = send(api.acme, a_remittance(member)).json()
+    balances = api.acme.get(f"/v1/members/{member}/balances").json()
+    (savings,) = balances["products"]
+    assert savings["contributed"] == {"amount": 15000, "currency": "RWF"}
+    assert savings["pending"]["amount"] + savings["settled"]["amount"] == 15000
+    match = savings["match"]
+    parts = ("committed", "unvested", "vested", "awaiting_funds")
+    assert match["entitled"]["amount"] == 15000 == sum(match[part]["amount"] for part in parts)
+    past = api.acme.get(f"/v1/members/{member}/balances", params={"as_of": "2026-03-01"}).json()
+    assert past["products"][0]["contributed"]["amount"] == 0
+    part = "pending" if savings["pending"]["amount"] else "settled"
+    statement = api.acme.get(f"/v1/members/{member}/statement", params={"part": part}).json()
+    assert [line["transaction"] for line in statement["data"]] == [remittance["transaction"]]
+    assert statement["data"][0]["balance"]["amount"] == 15000
+    receipt = api.acme.get(f"/v1/members/{member}/receipts/{remittance['transaction']}").json()
+    assert (receipt["status"], receipt["proof"]) == ("pending", None)
+    why = api.acme.get(f"/v1/members/{member}/explanations/{remittance['id']}").json()
+    assert why["matches"][0]["matched"] is True
+    standing = api.acme.get(f"/v1/members/{member}/explanations/match:savings").json()
+    assert standing["matches"][0]["entitled"] == 15000
+    for path in (
+        "balances",
+        "statement",
+        f"receipts/{remittance['transaction']}",
+        "explanations/match:savings",
+    ):
+        assert api.bolt.get(f"/v1/members/{member}/{path}").status_code == 404
+    stranger = a_member(api.acme, 2)
+    other = api.acme.get(f"/v1/members/{stranger}/receipts/{remittance['transaction']}")
+    assert other.status_code == 404
+
+
+def test_a_reversal_takes_a_remittance_back_once(api: Served) -> None:
+    member = a_member(api.acme)
+    remittance = send(api.acme, a_remittance(member)).json()
+    taken_back = {"reversed_at": "2026-03-02T09:25:00Z", "reason": "the sender cancelled"}
+    path = f"/v1/remittances/{remittance['id']}/reversal"
+    answers = [api.acme.post(path, taken_back, headers={"Idempotency-Key": key}) for key in ("a", "a", "b")]
+    for answer in answers:
+        assert answer.status_code in (200, 409), answer.text
+        if answer.status_code == 200:
+            assert answer.json()["status"] == "reversed"
+        else:
+            assert answer.json()["code"] == "approval_required"
+    assert api.bolt.post(path, taken_back, headers={"Idempotency-Key": "a"}).status_code == 404
