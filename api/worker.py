@@ -7,6 +7,7 @@ early, expire, carry no arguments and leave no result, and losing or doubling on
 import logging
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -80,7 +81,7 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         if here.cache_info().currsize:
             here().close()
 
-    app.task(name=DRAIN_INBOX)(drain_inbox)
+    app.task(name=DRAIN_INBOX, shared=False)(drain_inbox)
     intervals = every or Every()
     schedule: dict[str, tuple[str, float]] = {"sweep": (DRAIN_INBOX, intervals.sweep)}
     for job, seconds in (
@@ -91,7 +92,7 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("ensure_partitions", intervals.ensure_partitions),
         ("destroy_inbox_keys", intervals.destroy_inbox_keys),
     ):
-        app.task(name=f"mizan.{job}")(task_of(job))
+        app.task(name=f"mizan.{job}", shared=False)(task_of(job))
         schedule[job] = (f"mizan.{job}", seconds)
     app.conf.beat_schedule = {
         name: {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 1.0)}}
@@ -156,7 +157,7 @@ def _run(name: str, job: Callable[[], T]) -> T | None:
 
 def _application(broker_url: str) -> Celery:
     app = Celery("mizan", broker=broker_url, set_as_current=False)
-    app.conf.update(_CONFIGURATION)
+    app.conf.update(deepcopy(dict(_CONFIGURATION)))
     return app
 
 

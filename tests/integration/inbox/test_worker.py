@@ -1,0 +1,118 @@
+"""Real Celery workers on Valkey: woken in milliseconds, killed at any moment, stopped with grace."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from api.settings import Settings
+from api.worker import create_worker, wake_up_publisher
+from ledger.clock import FixedClock, SystemClock
+from products.keyring import Keyring
+from tests.conftest import Databases
+from tests.integration.inbox.builders import Inbox, Journal
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def inbox(databases: Databases) -> Inbox:
+    return Inbox(databases, FixedClock(SystemClock().now()), Keyring.of(KEY))
+
+
+@contextmanager
+def worker(settings: Settings, databases: Databases) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.integration.inbox.worker_process",
+            settings.broker_url,
+            databases.urls["worker"],
+            KEY.hex(),
+        ],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(20)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 40) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came about"
+        time.sleep(0.02)
+
+
+def test_killed_workers_lose_and_double_nothing_and_a_woken_one_is_prompt_and_ends_with_grace(
+    settings: Settings, databases: Databases, inbox: Inbox
+) -> None:
+    journal = Journal(databases)
+    publish = wake_up_publisher(settings.broker_url)
+    inbox.fill(600)
+    for target in (50, 200):
+        with worker(settings, databases) as doomed:
+            publish()
+            eventually(lambda target=target: len(journal.done()) >= target)  # type: ignore[misc]
+            os.killpg(doomed.pid, signal.SIGKILL)
+    assert len(journal.done()) < 600
+    with worker(settings, databases) as last:
+        publish()
+        eventually(lambda: inbox.queued() == 0)
+        done = journal.done()
+        assert len(set(done)) == len(done) == 600
+        assert inbox.outcomes() == {"posted": 600}
+
+        inbox.store([inbox.received("after")])
+        began = time.monotonic()
+        publish()
+        eventually(lambda: inbox.queued() == 0)
+        assert time.monotonic() - began < 5
+
+        last.terminate()
+        assert last.wait(20) == 0
+
+
+def test_wake_ups_do_not_pile_up_while_nobody_works(settings: Settings) -> None:
+    publish = wake_up_publisher(settings.broker_url)
+    for _ in range(5):
+        publish()
+    app = create_worker(settings.broker_url, lambda: pytest.fail("nothing runs here"))
+    assert app.conf.worker_prefetch_multiplier == 1
+    with app.connection_for_read() as connection:
+        assert connection.default_channel.queue_declare("mizan").message_count == 5
+
+
+def test_beat_asks_for_every_job_at_its_interval_and_lets_the_request_expire(settings: Settings) -> None:
+    app = create_worker(settings.broker_url, lambda: pytest.fail("nothing runs here"))
+    schedule = app.conf.beat_schedule
+    assert set(schedule) == {
+        "sweep",
+        "drain_funds",
+        "expire_holds",
+        "fold_balances",
+        "seal",
+        "ensure_partitions",
+        "destroy_inbox_keys",
+    }
+    assert all(entry["task"] in app.tasks for entry in schedule.values())
+    assert all(entry["options"]["expires"] for entry in schedule.values())
+
+
+def test_a_broker_that_is_away_is_given_up_in_bounded_time(tmp_path: object) -> None:
+    publish = wake_up_publisher(f"redis+socket://{tmp_path}/nobody?virtual_host=0")
+    began = time.monotonic()
+    with pytest.raises(Exception, match=r"nobody|No such file"):
+        publish()
+    assert time.monotonic() - began < 30  # Kombu and its client retry for some seconds
