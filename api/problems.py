@@ -8,6 +8,7 @@ here look their code up and render it.
 import html
 import json
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -231,3 +232,7 @@ def reference() -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
