@@ -1,0 +1,139 @@
+"""What must hold between the products' records and the books, as queries that select the lies.
+
+`ledger.verify` takes them as extra checks: remittances and their transactions, contributions and the accounts they lie
+in, match and the sponsors' accounts, the queue and what awaits funds.
+"""
+
+from ledger.checks import SetCheck
+
+_NORMAL = "CASE WHEN a.kind IN ('asset', 'expense') THEN b.debits - b.credits ELSE b.credits - b.debits END"
+
+REMITTANCES = SetCheck(
+    "remittances have the transactions that their status means, and these their remittances",
+    "SELECT count(*) FROM products.remittance",
+    """
+    SELECT format('remittance %s', r.id), format('is %s, but its transaction is not in the books', r.status)
+    FROM products.remittance r LEFT JOIN ledger.transaction t ON t.id = r.transaction_id
+    WHERE r.transaction_id IS NOT NULL AND t.id IS NULL
+       OR r.status IN ('posted', 'unallocated') AND r.collected_amount > 0 AND r.transaction_id IS NULL
+    UNION ALL
+    SELECT format('remittance %s', r.id), 'was posted and reversed, but no transaction in the books reverses it'
+    FROM products.remittance r LEFT JOIN ledger.transaction t ON t.id = r.reversal_transaction_id
+    WHERE r.status = 'reversed' AND r.transaction_id IS NOT NULL
+      AND (t.id IS NULL OR t.reverses IS DISTINCT FROM r.transaction_id)
+    UNION ALL
+    SELECT format('transaction %s', t.id), 'is of a remittance that is not on record'
+    FROM ledger.transaction t
+    WHERE t.kind IN ('remittance_allocated', 'remittance_unallocated', 'remittance_reversed')
+      AND NOT EXISTS (SELECT 1 FROM products.remittance r
+                      WHERE r.id = CAST(split_part(t.reference, CHR(58), 2) AS uuid))
+    """,
+)
+
+CONTRIBUTIONS = SetCheck(
+    "what members' contributions come to is what their accounts hold",
+    "SELECT count(*) FROM products.contribution",
+    f"""
+    WITH recorded AS (
+        SELECT credited_account AS account_id, sum(amount) AS amount FROM products.contribution
+        WHERE state <> 'reversed' GROUP BY credited_account
+    ), held AS (
+        SELECT a.id AS account_id, {_NORMAL} AS amount
+        FROM ledger.account a JOIN ledger.account_balance b ON b.account_id = a.id
+        WHERE a.code = 'member_contributions_pending'
+    )
+    SELECT format('account %s', coalesce(h.account_id, r.account_id)),
+           format('holds %s pending, its contributions come to %s', h.amount, coalesce(r.amount, 0))
+    FROM held h LEFT JOIN recorded r USING (account_id) WHERE h.amount <> coalesce(r.amount, 0)
+    """,
+)
+
+MATCH_STATES = SetCheck(
+    "match is derived from the contributions on record",
+    "SELECT count(*) FROM products.match_state",
+    """
+    WITH counted AS (
+        SELECT enrolment_id, window_start, sum(amount) AS contributed,
+               coalesce(sum(amount) FILTER (WHERE state = 'settled'), 0) AS settled
+        FROM products.contribution WHERE state <> 'reversed' AND window_start IS NOT NULL GROUP BY 1, 2
+    )
+    SELECT format('enrolment %s, window of %s', s.enrolment_id, s.window_start),
+           format('counts %s contributed and %s settled; the record says %s and %s', t.contributed, t.settled,
+                  coalesce(c.contributed, 0), coalesce(c.settled, 0))
+    FROM products.match_state s
+    CROSS JOIN LATERAL (
+        SELECT (SELECT coalesce(sum(x), 0) FROM unnest(s.by_tier) x) AS contributed,
+               (SELECT coalesce(sum(x), 0) FROM unnest(s.settled_by_tier) x) AS settled
+    ) t
+    LEFT JOIN counted c USING (enrolment_id, window_start)
+    WHERE (t.contributed, t.settled) IS DISTINCT FROM (coalesce(c.contributed, 0), coalesce(c.settled, 0))
+    UNION ALL
+    SELECT format('enrolment %s, window of %s', s.enrolment_id, s.window_start),
+           format('is entitled to %s; its sponsors'' shares come to %s', s.entitled, coalesce(h.shares, 0))
+    FROM products.match_state s
+    LEFT JOIN (SELECT enrolment_id, window_start, sum(committed + unvested + vested + awaiting) AS shares,
+                      sum(vested) AS vested
+               FROM products.match_share GROUP BY 1, 2) h USING (enrolment_id, window_start)
+    WHERE coalesce(h.shares, 0) <> greatest(s.entitled, coalesce(h.vested, 0))
+    """,
+)
+
+SPONSORS = SetCheck(
+    "what sponsors have committed, and what is unvested and vested, is what the accounts hold",
+    "SELECT count(*) FROM products.match_share",
+    f"""
+    SELECT format('sponsor %s', s.slug),
+           format('its account holds %s committed, its shares come to %s', {_NORMAL}, coalesce(h.committed, 0))
+    FROM products.sponsor s
+    JOIN ledger.account a ON a.id = s.committed_account JOIN ledger.account_balance b ON b.account_id = a.id
+    LEFT JOIN (SELECT sponsor_id, sum(committed) AS committed FROM products.match_share GROUP BY 1) h
+      ON h.sponsor_id = s.id
+    WHERE {_NORMAL} <> coalesce(h.committed, 0)
+    UNION ALL
+    SELECT format('enrolment %s', e.id),
+           format('%s holds %s, its shares come to %s', a.code, {_NORMAL},
+                  CASE a.code WHEN 'match_unvested' THEN coalesce(h.unvested, 0) ELSE coalesce(h.vested, 0) END)
+    FROM products.enrolment e
+    JOIN ledger.account a ON a.id IN (e.unvested_account, e.vested_account)
+    JOIN ledger.account_balance b ON b.account_id = a.id
+    LEFT JOIN (SELECT enrolment_id, sum(unvested) AS unvested, sum(vested) AS vested
+               FROM products.match_share GROUP BY 1) h ON h.enrolment_id = e.id
+    WHERE {_NORMAL}
+       <> CASE a.code WHEN 'match_unvested' THEN coalesce(h.unvested, 0) ELSE coalesce(h.vested, 0) END
+    """,
+)
+
+QUEUE = SetCheck(
+    "what awaits a sponsor's funds is what stands in its queue",
+    "SELECT count(*) FROM products.match_queue",
+    """
+    SELECT format('enrolment %s, window of %s', coalesce(h.enrolment_id, q.enrolment_id),
+                  coalesce(h.window_start, q.window_start)),
+           format('awaits %s, its queue entries come to %s', coalesce(h.awaiting, 0), coalesce(q.amount, 0))
+    FROM (SELECT enrolment_id, window_start, sponsor_id, awaiting FROM products.match_share WHERE awaiting > 0) h
+    FULL JOIN (SELECT enrolment_id, window_start, sponsor_id, sum(amount) AS amount
+               FROM products.match_queue GROUP BY 1, 2, 3) q USING (enrolment_id, window_start, sponsor_id)
+    WHERE coalesce(h.awaiting, 0) <> coalesce(q.amount, 0)
+    """,
+)
+
+OWED = SetCheck(
+    "what partners owe is what they collected and have not paid in",
+    "SELECT count(*) FROM products.contribution WHERE owed",
+    f"""
+    WITH owed AS (
+        SELECT debited_account AS account_id, sum(amount) AS amount
+        FROM products.contribution WHERE owed GROUP BY 1
+    )
+    SELECT format('account %s of %s', a.id, a.owner),
+           format('holds %s, the contributions still owed come to %s', {_NORMAL}, coalesce(o.amount, 0))
+    FROM ledger.account a JOIN ledger.account_balance b ON b.account_id = a.id
+    LEFT JOIN owed o ON o.account_id = a.id
+    LEFT JOIN (SELECT c.debited_account AS account_id, sum(c.amount) AS amount FROM products.contribution c
+               WHERE c.settlement_id IS NOT NULL AND c.state = 'reversed' GROUP BY 1) back ON back.account_id = a.id
+    WHERE a.code = 'partner_receivable' AND {_NORMAL} <> coalesce(o.amount, 0) - coalesce(back.amount, 0)
+    """,
+)
+
+PRODUCT_CHECKS = (REMITTANCES, CONTRIBUTIONS, MATCH_STATES, SPONSORS, QUEUE, OWED)
+"""All of them, in the order in which a report shows them."""
