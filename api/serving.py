@@ -22,7 +22,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, NoReturn, TextIO, get_args
+from typing import Final, Literal, NoReturn, get_args
 
 from pydantic import SecretStr
 
@@ -151,6 +151,7 @@ class Serving:
         child = subprocess.Popen(  # noqa: S603  our own module, no shell
             [sys.executable, "-m", "api.serving", role, str(descriptor)],
             stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,  # Celery's banner; what there is to say goes to stderr
             pass_fds=[descriptor] if role == "api" else [],
             start_new_session=True,
         )
@@ -243,14 +244,14 @@ def run_beat(settings: Settings) -> None:
     worker.run_beat(app)
 
 
-def _child(role: Role, descriptor: int, told: TextIO) -> None:
+def _child(role: Role, descriptor: int) -> None:
     logging.basicConfig(level=logging.WARNING, format=f"{role}: %(levelname)s %(name)s: %(message)s")
     # Celery warns of running as root; embedded mode as root is meant, and a container's root is its own affair.
     warnings.simplefilter("ignore")
-    line = told.readline()
-    if not line:
-        raise UnsafeSettings("this process is started by `mizan serve`")
-    settings = load(**json.loads(line))
+    # Descriptors and not `sys.stdin`: a thread that waits in it holds its lock, also in the children that Celery forks.
+    told = os.dup(sys.stdin.fileno())
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+    settings = load(**json.loads(_line(told)))
     settings.require_safe()
     threading.Thread(target=_end_with_parent, args=(told,), name="parent", daemon=True).start()
     runs: dict[Role, Callable[[], None]] = {
@@ -261,9 +262,19 @@ def _child(role: Role, descriptor: int, told: TextIO) -> None:
     runs[role]()
 
 
-def _end_with_parent(told: TextIO) -> NoReturn:
+def _line(told: int) -> bytes:
+    read = b""
+    while not read.endswith(b"\n"):
+        part = os.read(told, 65_536)
+        if not part:
+            raise UnsafeSettings("this process is started by `mizan serve`")
+        read += part
+    return read
+
+
+def _end_with_parent(told: int) -> NoReturn:
     """End this process when the parent does, however it ended: its end of the pipe is closed by the kernel."""
-    while told.read(1):
+    while os.read(told, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHAN_SECONDS)
@@ -273,4 +284,4 @@ def _end_with_parent(told: TextIO) -> NoReturn:
 
 if __name__ == "__main__":
     _role = next(role for role in get_args(Role) if role == sys.argv[1])
-    _child(_role, int(sys.argv[2]), sys.stdin)
+    _child(_role, int(sys.argv[2]))

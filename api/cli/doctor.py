@@ -168,10 +168,10 @@ def _inbox(complete: Settings) -> str:
 
 def _partitions(complete: Settings) -> str:
     with _opened(complete, "worker") as tx:
-        stray = tx.exec_driver_sql("select count(*) from ledger.transaction_default").scalar_one()
-        count = tx.exec_driver_sql(
-            "select count(*) from pg_inherits where inhparent = 'ledger.transaction'::regclass"
-        ).scalar_one()
-    if stray:
-        raise session.Refused(f"{stray} transactions lie in the default partition: is a worker running?")
-    return f"{count} of the journal"
+        newest, needed = tx.exec_driver_sql(
+            "select max(right(inhrelid::regclass::text, 7)), to_char(now() + interval '1 month', 'YYYY_MM') from pg_inherits"
+            " where inhparent = 'ledger.transaction'::regclass and inhrelid::regclass::text ~ '_[0-9]{4}_[0-9]{2}$'"
+        ).one()
+    if newest is None or newest < needed:
+        raise session.Refused(f"the journal's partitions end with {newest or 'none'}: is a worker running?")
+    return f"the journal's months are there through {newest.replace('_', '-')}"
