@@ -7,7 +7,7 @@ transaction as the movements, so every snapshot sees both or neither.
 
 from sqlalchemy import text
 
-from ledger.database import Tx
+from ledger.database import Tx, cursor
 from ledger.horizon import Horizon
 from ledger.horizon import horizon as settled
 
@@ -58,15 +58,18 @@ def fold(tx: Tx, *, limit: int) -> int:
 
 def _end_of_range(tx: Tx, era: int, from_xid: int, horizon: int | None, limit: int) -> int | None:
     """The xid behind the last transaction to fold; None when there is none. An era that has ended has no horizon."""
-    bound = "" if horizon is None else "AND xid < CAST(:horizon AS xid8)"
-    row = tx.execute(
-        text(
-            "SELECT max(CAST(CAST(xid AS text) AS bigint)) FROM (SELECT xid FROM ledger.transaction WHERE era = :era"
-            f" AND xid >= CAST(:from_xid AS xid8) {bound} ORDER BY era, xid, id LIMIT :limit) AS batch"
-        ),
-        {"era": era, "from_xid": str(from_xid), "horizon": str(horizon), "limit": limit},
-    ).scalar_one()
-    return row + 1 if row is not None else None
+    bound = "" if horizon is None else "AND xid < CAST(%(horizon)s AS xid8)"
+    row = (
+        cursor(tx)
+        .execute(
+            "SELECT max(CAST(CAST(xid AS text) AS bigint)) FROM (SELECT xid FROM ledger.transaction WHERE era = %(era)s"
+            f" AND xid >= CAST(%(from_xid)s AS xid8) {bound} ORDER BY era, xid, id LIMIT %(limit)s) AS batch",
+            {"era": era, "from_xid": str(from_xid), "horizon": str(horizon), "limit": limit},
+            prepare=False,
+        )
+        .fetchone()
+    )
+    return row[0] + 1 if row is not None and row[0] is not None else None
 
 
 def _fold_range(tx: Tx, start: Horizon, era: int, from_xid: int, to_xid: int) -> int:
@@ -76,30 +79,35 @@ def _fold_range(tx: Tx, start: Horizon, era: int, from_xid: int, to_xid: int) ->
         ),
         {"name": WATERMARK, "era": start.era, "xid": str(start.xid)},
     )
-    folded, advanced = tx.execute(
-        _FOLD_RANGE,
-        {
-            "name": WATERMARK,
-            "old_era": start.era,
-            "old_xid": str(start.xid),
-            "era": era,
-            "from_xid": str(from_xid),
-            "to_xid": str(to_xid),
-        },
-    ).one()
-    if advanced != 1:
+    row = (
+        cursor(tx)
+        .execute(
+            _FOLD_RANGE,
+            {
+                "name": WATERMARK,
+                "old_era": start.era,
+                "old_xid": str(start.xid),
+                "era": era,
+                "from_xid": str(from_xid),
+                "to_xid": str(to_xid),
+            },
+            # Planned each time: a plan kept from when the journal was short would go on reading all of it.
+            prepare=False,
+        )
+        .fetchone()
+    )
+    if row is None or row[1] != 1:
         raise RuntimeError("the folding watermark moved under the folder's lock")
-    return int(folded)
+    return int(row[0])
 
 
 # LATERAL with OFFSET 0 keeps the postings behind their primary key, one look-up per transaction of the bounded
 # range, however stale the planner's statistics are: a scan of the journal can not be chosen instead.
-_FOLD_RANGE = text(
-    """
+_FOLD_RANGE = """
     WITH moved AS MATERIALIZED (
         SELECT side.account_id, posting.effective_on AS day, side.debits, side.credits
         FROM (SELECT id FROM ledger.transaction
-              WHERE era = :era AND xid >= CAST(:from_xid AS xid8) AND xid < CAST(:to_xid AS xid8)) AS settled
+              WHERE era = %(era)s AND xid >= CAST(%(from_xid)s AS xid8) AND xid < CAST(%(to_xid)s AS xid8)) AS settled
         CROSS JOIN LATERAL (
             SELECT debit_account, credit_account, amount, effective_on
             FROM ledger.posting WHERE transaction_id = settled.id OFFSET 0
@@ -121,9 +129,8 @@ _FOLD_RANGE = text(
         ON CONFLICT (account_id, month) DO UPDATE
         SET debits = known.debits + excluded.debits, credits = known.credits + excluded.credits
     ), advanced AS (
-        UPDATE ledger.fold SET era = :era, xid = CAST(:to_xid AS xid8)
-        WHERE name = :name AND era = :old_era AND xid = CAST(:old_xid AS xid8) RETURNING 1
+        UPDATE ledger.fold SET era = %(era)s, xid = CAST(%(to_xid)s AS xid8)
+        WHERE name = %(name)s AND era = %(old_era)s AND xid = CAST(%(old_xid)s AS xid8) RETURNING 1
     )
     SELECT (SELECT count(*) / 2 FROM moved), (SELECT count(*) FROM advanced)
-    """
-)
+"""

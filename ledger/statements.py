@@ -103,6 +103,8 @@ def statement(tx: Tx, account_id: UUID, *, limit: int = 50, after: Position | No
                     "horizon": str(start.horizon),
                     "rows": limit + 1,
                 },
+                # Planned each time: a kept plan, made while the journal was short, reads all of it by another index.
+                prepare=False,
             )
             .fetchall()
         )
@@ -157,7 +159,7 @@ def _start(tx: Tx, account_id: UUID, after: Position | None) -> tuple[str, str, 
         if row is None:
             raise NotFound("no such account")
         return row[0], row[1], after
-    row = database.cursor(tx).execute(_BALANCE_AT_HORIZON, parameters).fetchone()
+    row = database.cursor(tx).execute(_BALANCE_AT_HORIZON, parameters, prepare=False).fetchone()
     if row is None:
         raise NotFound("no such account")
     kind, currency, era, horizon, *moved = row
