@@ -4,7 +4,7 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from api.deps import Call, calling, path_id, writing
 from api.idempotency import KeyHeader
@@ -50,6 +50,7 @@ REASONS: Final = {
 class MemberKeyIn(In):
     """Who the member is, in exactly one way."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
     id: Annotated[str | None, Field(max_length=64, examples=[f"mem_{'0' * 26}"])] = None
     phone: Annotated[str | None, Field(min_length=4, max_length=32, examples=["+971501234567"])] = None
     partner_reference: Text | None = None

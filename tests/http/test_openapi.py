@@ -101,8 +101,9 @@ def test_no_answer_is_undocumented_or_a_5xx(world: Served, who: str) -> None:
     caller: Caller = getattr(world, who)
     signer = Signer(world.acme.partner or new_id(), "acme", world.webhook_secret, world.clock, world.http)
     tried = set()
-    for found in schema.get_all_operations():
-        operation = found.ok()
+    operations = [found.ok() for found in schema.get_all_operations()]
+    # what ends the member's link comes last, or it would leave nothing to find for the others
+    for operation in sorted(operations, key=lambda one: one.method.upper() == "DELETE"):
         tried.add(operation.definition.raw["operationId"])
         cases = st.one_of(
             operation.as_strategy(generation_mode=GenerationMode.POSITIVE),
