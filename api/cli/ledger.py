@@ -20,7 +20,7 @@ from ledger.seals import read_heads, write_heads
 from ledger.statements import statement
 from ledger.trial_balance import FundBalance, trial_balance
 from ledger.verify import verify as verify_ledger
-from products.remittances.checks import CHECKS
+from products.checks import PRODUCT_CHECKS
 
 app = typer.Typer(name="ledger", help="The books.", no_args_is_help=True)
 
@@ -60,7 +60,7 @@ def verify(
     ):
         report = verify_ledger(
             tx,
-            extra_checks=CHECKS,
+            extra_checks=[check.run for check in PRODUCT_CHECKS],
             against=read_heads(against) if against is not None else None,
             progress=lambda name, done, total: steps.show(done, total or None, name),
         )
