@@ -7,7 +7,6 @@ early, expire, carry no arguments and leave no result, and losing or doubling on
 import logging
 import time
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -38,6 +37,8 @@ class Jobs:
 
     drain_inbox: Callable[[], bool]
     drain_funds: Callable[[], object]
+    retry_waiting: Callable[[], object]
+    reevaluate: Callable[[], object]
     expire_holds: Callable[[], object]
     fold_balances: Callable[[], object]
     seal: Callable[[], object]
@@ -52,6 +53,8 @@ class Every:
 
     sweep: float = 5
     drain_funds: float = 5
+    retry_waiting: float = 5
+    reevaluate: float = 30
     expire_holds: float = 60
     fold: float = 5
     seal: float = 10
@@ -86,6 +89,8 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
     schedule: dict[str, tuple[str, float]] = {"sweep": (DRAIN_INBOX, intervals.sweep)}
     for job, seconds in (
         ("drain_funds", intervals.drain_funds),
+        ("retry_waiting", intervals.retry_waiting),
+        ("reevaluate", intervals.reevaluate),
         ("expire_holds", intervals.expire_holds),
         ("fold_balances", intervals.fold),
         ("seal", intervals.seal),
@@ -157,7 +162,7 @@ def _run(name: str, job: Callable[[], T]) -> T | None:
 
 def _application(broker_url: str) -> Celery:
     app = Celery("mizan", broker=broker_url, set_as_current=False)
-    app.conf.update(deepcopy(dict(_CONFIGURATION)))
+    app.conf.update(_CONFIGURATION)
     return app
 
 
