@@ -1,5 +1,6 @@
 """The registry: who is registered as whom, and who can see or read it."""
 
+import contextlib
 from datetime import date, timedelta
 
 import psycopg
@@ -73,9 +74,10 @@ def test_without_a_partner_row_level_security_shows_nobody(databases: Databases)
 
 def test_a_partner_cannot_write_rows_in_anothers_name(databases: Databases) -> None:
     world = a_registry(databases.worker)
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), databases.api.begin() as tx:
+    with databases.api.begin() as tx:
         speak_for(tx, world.bolt)
-        registry.register(tx, world.keyring, world.programme, world.acme, a_person(), NOW)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            registry.register(tx, world.keyring, world.programme, world.acme, a_person(), NOW)
 
 
 def test_facts_are_added_and_cannot_be_overwritten(databases: Databases) -> None:
@@ -89,7 +91,10 @@ def test_facts_are_added_and_cannot_be_overwritten(databases: Databases) -> None
         facts = registry.find(tx, world.keyring, registered.link_id).facts
         assert [(fact.value, fact.evidence) for fact in facts] == [(1, "self_declared"), (3, "document")]
     for role in (databases.api, databases.worker):
-        for statement in ("UPDATE products.member_fact SET since = since", "DELETE FROM products.member_fact"):
+        for statement in (
+            "UPDATE products.member_fact SET since = since",
+            "DELETE FROM products.member_fact",
+        ):
             with pytest.raises(ProgrammingError), role.begin() as tx:
                 tx.execute(text(statement))
 
@@ -101,7 +106,9 @@ def test_personal_fields_rest_encrypted_and_open_nowhere_else(databases: Databas
             tx, world.keyring, world.programme, world.acme, [a_person(1), a_person(2)], NOW
         )
         dump = tx.execute(
-            text("SELECT m::text || l::text FROM products.member m JOIN products.member_link l ON l.member_id = m.id")
+            text(
+                "SELECT m::text || l::text FROM products.member m JOIN products.member_link l ON l.member_id = m.id"
+            )
         ).scalars()
         for row in dump:
             assert "1990-05-01" not in row
@@ -117,9 +124,12 @@ def test_personal_fields_rest_encrypted_and_open_nowhere_else(databases: Databas
         )
     with databases.worker.begin() as tx:
         links = tx.execute(text("SELECT id FROM products.member_link")).scalars().all()
-        with pytest.raises(KeyringError):
-            for link in links:
+        opened = 0
+        for link in links:
+            with contextlib.suppress(KeyringError):
                 registry.find(tx, world.keyring, link)
+                opened += 1
+        assert opened == 1
 
 
 def test_erasing_a_member_destroys_the_key_and_leaves_the_pseudonym(databases: Databases) -> None:
@@ -135,9 +145,10 @@ def test_erasing_a_member_destroys_the_key_and_leaves_the_pseudonym(databases: D
         assert (remains.phone, remains.birth_date, remains.facts) == (None, None, ())
         by_phone = (world.acme, MemberKey("phone", "+250780000001"))
         assert load_members(tx, world.keyring, [by_phone]) == {}
-    with pytest.raises(ProgrammingError), databases.api.begin() as tx:
+    with databases.api.begin() as tx:
         speak_for(tx, world.acme)
-        registry.erase(tx, registered.member_id, NOW)
+        with pytest.raises(ProgrammingError):
+            registry.erase(tx, registered.member_id, NOW)
 
 
 def test_ending_a_link_hides_the_member_from_the_partner_and_frees_the_number(databases: Databases) -> None:
@@ -213,10 +224,10 @@ def test_a_new_mandate_replaces_the_one_in_force(databases: Databases) -> None:
         registered = registry.register(tx, world.keyring, world.programme, world.acme, a_person(), NOW)
         member = registry.find(tx, world.keyring, registered.link_id)
         later = NOW + timedelta(days=1)
-        mandates.give(
-            tx, world.keyring, member, NewMandate("2026-2", "rw", evidence="recording 17"), later
-        )
-        versions = [one.text_version for one in mandates.mandates_of(tx, member.member_id) if one.in_force(later)]
+        mandates.give(tx, world.keyring, member, NewMandate("2026-2", "rw", evidence="recording 17"), later)
+        versions = [
+            one.text_version for one in mandates.mandates_of(tx, member.member_id) if one.in_force(later)
+        ]
     assert versions == ["2026-2"]
 
 
@@ -240,9 +251,10 @@ def test_enrolling_opens_accounts_once(databases: Databases) -> None:
             "member_contributions_pending",
             "member_savings",
         ]
-    with pytest.raises(AlreadyEnrolled), databases.api.begin() as tx:
+    with databases.api.begin() as tx:
         speak_for(tx, world.acme)
-        enrolments.enrol(tx, world.programmes, member, "savings", {"percent": "5"}, NOW)
+        with pytest.raises(AlreadyEnrolled):
+            enrolments.enrol(tx, world.programmes, member, "savings", {"percent": "5"}, NOW)
 
 
 def test_master_keys_rotate_without_touching_the_fields(databases: Databases) -> None:
