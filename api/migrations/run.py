@@ -16,6 +16,7 @@ from sqlalchemy.types import NullType
 
 from api.settings import Settings, UnsafeSettings, reveal
 from api.stamp import stamp
+from ledger.horizon import ensure_era
 from ledger.models import Base
 
 # Two processes that migrate at once: the second waits here, then finds nothing to do.
@@ -66,6 +67,8 @@ def upgrade(owner_url: str, revision: str = "head") -> None:
             command.upgrade(config, revision)
             # Every role asks whether it meets the schema that it was made for.
             connection.exec_driver_sql("grant select on alembic_version to public")
+            if revision == "head":
+                ensure_era(connection)  # books restored into another cluster begin a new era
     finally:
         engine.dispose()
 
