@@ -12,13 +12,16 @@ from api.settings import Settings, reveal
 from api.worker import Every, Jobs
 from integrations.inbox.drain import drain
 from integrations.inbox.keys import destroy_keys
+from integrations.inbox.queries import requeue
 from ledger import fold, holds
 from ledger.clock import Clock
 from ledger.database import Database, Tx
 from ledger.seals import Seal, SealingKey, seal
+from products.remittances import waiting
 from products.remittances.context import Books
 from products.remittances.process import process
 from products.savings import sponsors
+from products.savings.reevaluate import reevaluate
 
 DRAIN_SECONDS_MAX: Final = 5
 """How long one task takes from the inbox before it asks for another: a stop waits no longer than that."""
@@ -68,6 +71,8 @@ def jobs_of(settings: Settings) -> Jobs:
     return Jobs(
         drain_inbox=drain_inbox,
         drain_funds=lambda: drain_funds(worker, books),
+        retry_waiting=lambda: worker.run(lambda tx: retry_waiting(tx, clock)),
+        reevaluate=lambda: reevaluate_all(worker, books),
         expire_holds=expire_holds,
         fold_balances=lambda: fold_all(worker),
         seal=lambda: seal_all(sealer, key, clock),
@@ -82,6 +87,7 @@ def every(settings: Settings) -> Every:
     return Every(
         sweep=settings.sweep_seconds,
         drain_funds=settings.sweep_seconds,
+        retry_waiting=settings.sweep_seconds,
         fold=settings.fold_seconds,
         seal=settings.seal_seconds,
     )
@@ -97,15 +103,32 @@ def drain_funds(worker: Database, books: Books) -> int:
     served = 0
     for _ in range(ROUNDS_MAX):
         with worker.begin() as tx:
-            waiting = sponsors.waiting(tx)
+            served_next = sponsors.waiting(tx)
         moved = sum(
             worker.run(lambda tx, one=one: sponsors.drain(tx, books, one))  # type: ignore[misc]  # a default is the way to bind a loop's name
-            for one in waiting
+            for one in served_next
         )
         served += moved
         if not moved:
             break
     return served
+
+
+def retry_waiting(tx: Tx, clock: Clock) -> int:
+    """Queue again what waited for its member or its partner's money, now that it is there; how many deliveries."""
+    ready = waiting.ready(tx)
+    return requeue(tx, ready, actor="system", clock=clock) if ready else 0
+
+
+def reevaluate_all(worker: Database, books: Books) -> int:
+    """Derive anew what changed rules or facts left behind; how many windows."""
+    windows = 0
+    for _ in range(ROUNDS_MAX):
+        done = worker.run(lambda tx: reevaluate(tx, books))
+        windows += done
+        if not done:
+            break
+    return windows
 
 
 def fold_all(worker: Database) -> int:

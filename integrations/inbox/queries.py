@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -157,12 +157,23 @@ def backlog(tx: Tx) -> Backlog:
     return Backlog(count, oldest)
 
 
+REPLAYABLE: Final = ("quarantined", "parked", "unallocated")
+
+
 def replay(tx: Tx, delivery_ids: Sequence[UUID], *, actor: str, clock: Clock, approved: bool = False) -> int:
-    """Queue quarantined or parked deliveries again; how many. The replay joins each one's history, under `actor`.
+    """Queue quarantined, parked or unallocated deliveries again; how many. Each one's history says so, and who did it.
 
     `approved`: a manager lets them do what is otherwise only a request (reverse what is settled).
     Raises `Conflict` when one of them is neither, or was never accepted (its sender has to correct and resend it).
     """
+    replayed = requeue(tx, delivery_ids, actor=actor, clock=clock, approved=approved)
+    if replayed != len(set(delivery_ids)):
+        raise Conflict("only accepted deliveries that are quarantined, parked or unallocated can be replayed")
+    return replayed
+
+
+def requeue(tx: Tx, delivery_ids: Sequence[UUID], *, actor: str, clock: Clock, approved: bool = False) -> int:
+    """As `replay`, passing over deliveries that can't be replayed; how many were queued."""
     with cursor(tx) as sql:
         sql.execute(
             """
@@ -175,7 +186,8 @@ def replay(tx: Tx, delivery_ids: Sequence[UUID], *, actor: str, clock: Clock, ap
                     (delivery_id, attempt, partner_id, state, reason, detail, processed_at)
                 SELECT d.id, s.attempt + 1, d.partner_id, 'replayed', NULL, %(detail)s, %(now)s
                 FROM standing s JOIN integrations.delivery d ON d.id = s.delivery_id
-                WHERE s.state IN ('quarantined', 'parked') AND d.kind = 'new'
+                WHERE s.state = ANY(%(replayable)s) AND d.kind = 'new'
+                  AND NOT EXISTS (SELECT 1 FROM integrations.delivery_queue q WHERE q.lane = d.lane AND q.id = d.id)
                 ORDER BY d.id
                 ON CONFLICT DO NOTHING
                 RETURNING delivery_id, attempt
@@ -188,9 +200,7 @@ def replay(tx: Tx, delivery_ids: Sequence[UUID], *, actor: str, clock: Clock, ap
                 "detail": Jsonb({"actor": actor, "approved": approved}),
                 "now": clock.now(),
                 "approved": approved,
+                "replayable": list(REPLAYABLE),
             },
         )
-        replayed = sql.rowcount
-    if replayed != len(set(delivery_ids)):
-        raise Conflict("only accepted deliveries that are quarantined or parked can be replayed")
-    return replayed
+        return sql.rowcount

@@ -449,7 +449,9 @@ def _write(tx: Tx, works: Sequence[_Work], match_books: Mapping[UUID, MatchBook]
             delivery_id=work.delivery.id,
             plan=work.plan,
             digest=work.digest,
-            member_key=record.member_index(books.keyring, work.delivery.partner_id, work.plan.event.member),
+            member_key=record.member_index(books.keyring, work.delivery.partner_id, work.plan.event.member)
+            if work.plan.status == "unallocated"
+            else None,
             transaction_id=work.transaction_id,
             entitled=work.entitled,
             waiting=work.reversible.contributions if work.reversible is not None else (),

@@ -12,6 +12,9 @@ import psycopg
 from ledger.database import Tx, cursor
 from ledger.ids import new_id
 from products.keyring import Keyring
+from products.members.models import InvalidPhone
+from products.members.phones import e164
+from products.members.registry import phone_index, reference_index
 from products.remittances.events import MemberKey
 from products.remittances.models import Contributed, Existing
 from products.remittances.plan import Leg, Plan
@@ -50,7 +53,7 @@ class Recorded:
     delivery_id: UUID
     plan: Plan
     digest: bytes
-    member_key: bytes
+    member_key: bytes | None
     transaction_id: UUID | None
     entitled: tuple[int, ...]
     waiting: tuple[Contributed, ...]
@@ -188,6 +191,18 @@ def _rewrite(cur: psycopg.Cursor[tuple[Any, ...]], row: Recorded, now: datetime)
     )
 
 
-def member_index(keyring: Keyring, partner_id: UUID, key: MemberKey) -> bytes:
-    """The blind index under which money without a member is found once the partner registers this key."""
-    return keyring.blind_index("remittance_member", f"{partner_id.hex}{key.kind}\0{key.value}")
+def member_index(keyring: Keyring, partner_id: UUID, key: MemberKey) -> bytes | None:
+    """How money without a member is found once its partner registers this key: by the registry's own blind index.
+
+    None for what can never be registered: an id of ours that we did not give, a phone number that can't be one.
+    """
+    match key.kind:
+        case "phone":
+            try:
+                return phone_index(keyring, partner_id, e164(key.value))
+            except InvalidPhone:
+                return None
+        case "partner_reference":
+            return reference_index(keyring, partner_id, key.value)
+        case "id":
+            return None

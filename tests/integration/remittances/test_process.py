@@ -45,7 +45,9 @@ def test_a_prefunded_partner_spends_its_prefund_and_waits_when_it_is_empty(world
     world.settle(partner, 30_000)
     person = world.member(partner)
 
-    first, second = world.send(partner, world.completed(person), world.completed(person, remittance_id="LATE"))
+    first, second = world.send(
+        partner, world.completed(person), world.completed(person, remittance_id="LATE")
+    )
 
     assert (first.state, second.state, second.reason) == ("posted", "parked", "partner_prefund_exhausted")
     assert world.balance("partner_prefund", "acme") == 10_000
@@ -140,7 +142,9 @@ def test_a_reversal_after_its_original_leaves_nothing(world: World, terms: str) 
 def test_a_reversal_before_its_original_waits_for_it_and_nothing_is_posted(world: World) -> None:
     partner = world.partner()
     person = world.member(partner)
-    verdicts = world.send(partner, world.reversed("GONE"), world.completed(person, remittance_id="GONE"), world.reversed("GONE"))
+    verdicts = world.send(
+        partner, world.reversed("GONE"), world.completed(person, remittance_id="GONE"), world.reversed("GONE")
+    )
     assert [(verdict.state, verdict.reason) for verdict in verdicts] == [
         ("parked", "awaiting_original"),
         ("reversed", None),
@@ -186,7 +190,9 @@ def test_a_part_settlement_pays_the_oldest_whole_contributions(world: World) -> 
     world.fund(1_000_000)
     person = world.member(partner)
     first = world.clock.now() - timedelta(days=3)
-    world.send(partner, world.completed(person, collected=10_000), world.completed(person, collected=9_000, at=first))
+    world.send(
+        partner, world.completed(person, collected=10_000), world.completed(person, collected=9_000, at=first)
+    )
 
     settlement = world.settle(partner, 12_000)
 
@@ -225,7 +231,9 @@ def test_a_sponsor_that_runs_out_queues_and_is_drained_in_order_when_it_pays(wor
         ({"at": datetime(2010, 4, 1, tzinfo=UTC)}, "time_too_long_ago"),
     ],
 )
-def test_what_is_impossible_is_quarantined_with_its_reason(world: World, changes: dict[str, object], reason: str) -> None:
+def test_what_is_impossible_is_quarantined_with_its_reason(
+    world: World, changes: dict[str, object], reason: str
+) -> None:
     partner = world.partner()
     person = world.member(partner)
     [verdict] = world.send(partner, world.completed(person, **changes))  # type: ignore[arg-type]
@@ -249,6 +257,10 @@ def test_a_new_year_in_kigali_is_the_year_of_the_match(world: World) -> None:
     person = world.member(partner)
     late = datetime(2026, 12, 31, 21, 59, tzinfo=UTC)  # 23:59 in Kigali
     early = datetime(2026, 12, 31, 22, 1, tzinfo=UTC)  # 00:01 of 2027
-    world.send(partner, world.completed(person, collected=9_000, at=late), world.completed(person, collected=9_000, at=early))
+    world.send(
+        partner,
+        world.completed(person, collected=9_000, at=late),
+        world.completed(person, collected=9_000, at=early),
+    )
     assert world.balance("sponsor_committed", "gov-rw") == 0
     assert date(2027, 1, 1) > date(2026, 12, 31)

@@ -61,6 +61,8 @@ def test_a_new_version_for_open_windows_is_applied_to_them_step_by_step(world: W
     world.programme("ejoheza", second)
     assert run_to_the_end(world) == 5
 
-    assert [world.balance("match_unvested", person.enrolments["savings"]) for person in people] == [19_000] * 5
+    assert [world.balance("match_unvested", person.enrolments["savings"]) for person in people] == [
+        19_000
+    ] * 5
     world.send(partner, world.completed(people[0]))
     assert world.balance("match_unvested", people[0].enrolments["savings"]) == 19_000
