@@ -156,13 +156,11 @@ def _lay_out(tx: Tx, works: Sequence[_Work], books: Books, exhausted: set[UUID])
         match_books[programme_id].lock(tx, wanted)
 
     days = _OpenDays(tx)
-    batch: list[tuple[_Work, Transaction]] = []
-    for work in works:
-        transaction = _transaction(work, context, match_books, days)
-        if transaction is not None:
-            batch.append((work, transaction))
-    _check_posted(post(tx, [transaction for _, transaction in batch], clock=books.clock))
+    transactions = [_transaction(work, context, match_books, days) for work in works]
+    batch = [transaction for transaction in transactions if transaction is not None]
     _write(tx, works, match_books, books)
+    # Last, as it locks the accounts that every batch needs: from here to the commit nobody else posts to them.
+    _check_posted(post(tx, batch, clock=books.clock))
 
 
 def _judge_known(work: _Work) -> None:
