@@ -19,7 +19,6 @@ import hashlib
 import hmac
 import os
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from threading import Lock
 from typing import Final
@@ -105,7 +104,7 @@ class Keyring:
                 raise ValueError(f"the keyring has no master key {key_id!r}")
         self._derived: dict[tuple[str, str], bytes] = {}
         self._aeads: dict[tuple[str, str], AESGCM] = {}
-        self._ciphers: OrderedDict[bytes, FieldCipher] = OrderedDict()
+        self._ciphers: dict[bytes, FieldCipher] = {}
         self._lock = Lock()
 
     @classmethod
@@ -143,18 +142,16 @@ class Keyring:
     def cipher(self, wrapped: bytes, owner: UUID) -> FieldCipher:
         """The field cipher under a wrapped data key, from a bounded cache keyed by the wrapped bytes themselves.
 
-        An erased member has no wrapped key in the database, so nothing can ask the cache for one.
+        An erased member has no wrapped key in the database, so nothing can ask the cache for one. The oldest entries
+        make room; looking one up takes no lock and keeps no order, as this runs for every member of every batch.
         """
-        with self._lock:
-            cipher = self._ciphers.get(wrapped)
-            if cipher is not None:
-                self._ciphers.move_to_end(wrapped)
-                return cipher
-        cipher = FieldCipher(self.unwrap(wrapped, owner))
-        with self._lock:
-            self._ciphers[wrapped] = cipher
-            if len(self._ciphers) > CIPHERS_CACHED_MAX:
-                self._ciphers.popitem(last=False)
+        cipher = self._ciphers.get(wrapped)
+        if cipher is None:
+            cipher = FieldCipher(self.unwrap(wrapped, owner))
+            with self._lock:
+                if len(self._ciphers) >= CIPHERS_CACHED_MAX:
+                    del self._ciphers[next(iter(self._ciphers))]
+                self._ciphers[wrapped] = cipher
         return cipher
 
     # -- other secrets -----------------------------------------------------------------------------------------
