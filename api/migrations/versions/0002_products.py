@@ -433,11 +433,12 @@ def _settlements() -> None:
             currency char(3) NOT NULL,
             amount bigint NOT NULL CHECK (amount > 0),
             through date NOT NULL,
-            reference text NOT NULL UNIQUE,
+            reference text NOT NULL,
             paired bigint NOT NULL,
             unidentified bigint NOT NULL,
             contributions integer NOT NULL,
-            recorded_at timestamptz NOT NULL
+            recorded_at timestamptz NOT NULL,
+            UNIQUE (partner_id, reference)
         );
         GRANT SELECT, INSERT ON products.settlement TO mizan_worker;
         GRANT SELECT ON products.settlement TO mizan_api
