@@ -12,6 +12,7 @@ from ledger.horizon import AFTER, SETTLED, Position
 from ledger.ids import new_id
 
 READ_MAX = 1_000
+_encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,13 @@ def publish(tx: Tx, messages: Sequence[Message]) -> list[UUID]:
     ids = [new_id() for _ in messages]
     cursor(tx).execute(
         "insert into ledger.outbox (id, topic, key, payload)"
-        " select * from unnest(%b::uuid[], %b::text[], %b::text[], %s::jsonb[])",
+        " select id, topic, key, payload::jsonb"
+        " from unnest(%b::uuid[], %b::text[], %b::text[], %b::text[]) as m (id, topic, key, payload)",
         [
             ids,
             [m.topic for m in messages],
             [m.key for m in messages],
-            [json.dumps(m.payload, separators=(",", ":"), sort_keys=True) for m in messages],
+            [_encode(m.payload) for m in messages],
         ],
     )
     return ids

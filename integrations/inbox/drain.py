@@ -50,16 +50,16 @@ _NAMED = """
 SELECT q.lane, q.id, q.attempt, q.approved, d.partner_id, p.format, d.inbox_key_id, d.body_sealed
 FROM integrations.delivery_queue q
 JOIN integrations.delivery d ON d.id = q.id JOIN products.partner p ON p.id = d.partner_id
-WHERE (q.lane, q.id) IN (SELECT * FROM unnest(%s::int2[], %s::uuid[]))
+WHERE (q.lane, q.id) IN (SELECT * FROM unnest(%b::int2[], %b::uuid[]))
 """
 _OUTCOMES = """
 INSERT INTO integrations.delivery_outcome
     (delivery_id, attempt, partner_id, state, reason, detail, remittance_id, processed_at)
 SELECT u.*, %s::timestamptz
-FROM unnest(%s::uuid[], %s::int2[], %s::uuid[], %s::text[], %s::text[], %s::jsonb[], %s::uuid[]) AS u
+FROM unnest(%b::uuid[], %b::int2[], %b::uuid[], %b::text[], %b::text[], %b::jsonb[], %b::uuid[]) AS u
 """
 _DONE = """
-DELETE FROM integrations.delivery_queue q USING unnest(%s::int2[], %s::uuid[]) AS u (lane, id)
+DELETE FROM integrations.delivery_queue q USING unnest(%b::int2[], %b::uuid[]) AS u (lane, id)
 WHERE q.lane = u.lane AND q.id = u.id
 """
 

@@ -52,36 +52,39 @@ class RemittanceReversed:
 Event = RemittanceCompleted | RemittanceReversed
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
 def canonical(event: Event) -> bytes:
-    """The event as stable JSON: equal events give equal bytes, whatever the partner's spelling (digests use this)."""
-    return json.dumps(_plain(event), sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-
-
-def _plain(event: Event) -> dict[str, Any]:
+    """The event as a JSON array of its fields in a fixed order: equal events give equal bytes, whatever the partner's
+    spelling (digests use this)."""
     if isinstance(event, RemittanceReversed):
-        return {
-            "type": "remittance.reversed",
-            "remittance_id": event.remittance_id,
-            "reversed_at": _instant(event.reversed_at),
-            "reason": event.reason,
-        }
-    return {
-        "type": "remittance.completed",
-        "remittance_id": event.remittance_id,
-        "member": [event.member.kind, event.member.value],
-        "sent": _money(event.sent),
-        "received": _money(event.received),
-        "fee": _money(event.fee),
-        "collected": _money(event.collected),
-        "origin_country": event.origin_country,
-        "destination_country": event.destination_country,
-        "completed_at": _instant(event.completed_at),
-        "quote_id": str(event.quote_id) if event.quote_id else None,
-    }
+        fields: list[Any] = [
+            "remittance.reversed",
+            event.remittance_id,
+            _instant(event.reversed_at),
+            event.reason,
+        ]
+        return _encode(fields).encode()
+    fields = [
+        "remittance.completed",
+        event.remittance_id,
+        event.member.kind,
+        event.member.value,
+        *_money(event.sent),
+        *_money(event.received),
+        *_money(event.fee),
+        *_money(event.collected),
+        event.origin_country,
+        event.destination_country,
+        _instant(event.completed_at),
+        str(event.quote_id) if event.quote_id else None,
+    ]
+    return _encode(fields).encode()
 
 
-def _money(money: Money | None) -> list[Any] | None:
-    return None if money is None else [money.amount, money.currency]
+def _money(money: Money | None) -> tuple[int | None, str | None]:
+    return (None, None) if money is None else (money.amount, money.currency)
 
 
 def _instant(at: datetime) -> str:

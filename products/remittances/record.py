@@ -32,6 +32,9 @@ _CONTRIBUTION_COLUMNS = (
 )  # fmt: skip
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The row that makes a remittance ours for this transaction; ``new``: nobody had claimed it before."""
@@ -62,7 +65,7 @@ class Recorded:
 
 def claim(tx: Tx, keys: Sequence[tuple[UUID, str]]) -> list[Claim]:
     """Claim remittances by (partner, the partner's id), each key once; waits for whoever holds one of them."""
-    ordered = sorted(keys)
+    ordered = sorted(keys, key=lambda key: (key[0].bytes, key[1]))
     cur = cursor(tx)
     cur.execute(
         """INSERT INTO products.remittance_claim AS c (partner_id, remittance_id, id)
@@ -141,7 +144,7 @@ def _remittance(row: Recorded, now: datetime) -> tuple[Any, ...]:
         event.fee.amount if event.fee else None, event.fee.currency if event.fee else None,
         plan.collected, plan.joined.currency if plan.joined else None,
         event.origin_country, event.destination_country, event.completed_at, plan.unapplied, row.transaction_id,
-        event.quote_id, row.delivery_id, json.dumps(plan.trace, separators=(",", ":")), now,
+        event.quote_id, row.delivery_id, _encode(plan.trace), now,
     )  # fmt: skip
 
 
