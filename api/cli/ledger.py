@@ -10,6 +10,7 @@ import typer
 
 from api.cli import output, session
 from api.jobs import fold_all, seal_all, sealing_key
+from api.settings import Settings
 from ledger.balances import balances, balances_as_of
 from ledger.database import Tx
 from ledger.errors import InvalidId, NotFound
@@ -52,18 +53,8 @@ def verify(
 
     What is not sealed yet is said, and what that can't prove.
     """
-    with (
-        session.running() as complete,
-        session.database(complete, "auditor") as auditor,
-        auditor.read() as tx,
-        output.progress("verifying") as steps,
-    ):
-        report = verify_ledger(
-            tx,
-            extra_checks=[check.run for check in PRODUCT_CHECKS],
-            against=read_heads(against) if against is not None else None,
-            progress=lambda name, done, total: steps.show(done, total or None, name),
-        )
+    with session.running() as complete, output.progress("verifying") as steps:
+        report = verified(complete, steps, against)
     if as_json:
         shown = report.to_json()
         contract = ("ok", "transactions", "postings", "unsealed", "checks")
@@ -276,6 +267,17 @@ def fold(as_json: session.AsJson = False) -> None:
         output.as_json({"postings": postings})
     else:
         print(f"{postings} postings folded")
+
+
+def verified(complete: Settings, steps: output.Watcher, against: Path | None = None) -> Report:
+    """Replay everything as the auditor, in one snapshot."""
+    with session.database(complete, "auditor") as auditor, auditor.read() as tx:
+        return verify_ledger(
+            tx,
+            extra_checks=[check.run for check in PRODUCT_CHECKS],
+            against=read_heads(against) if against is not None else None,
+            progress=lambda name, done, total: steps.show(done, total or None, name),
+        )
 
 
 def show_report(report: Report) -> None:

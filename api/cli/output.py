@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -97,6 +97,14 @@ def progress(title: str, total: int | None = None) -> Iterator["Steps"]:
         transient=False,
     ) as bars:
         yield Steps(bars, title, total)
+
+
+class Watcher(Protocol):
+    """Who is told how far long work has come."""
+
+    def show(self, done: int, total: int | None = None, title: str | None = None) -> None:
+        """So much of so much is done, of this."""
+        ...
 
 
 class Steps:
