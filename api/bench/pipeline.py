@@ -44,6 +44,7 @@ from products.savings.sponsors import fund_sponsor
 
 SECONDS_MAX = 180
 KEYRING = Keyring({"bench": bytes(range(32))}, "bench")
+FLOOR = posting.Size(members=20_000, batches=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Size:
     members: int = 20_000
     events: int = 40_000
     workers: int = 2
-    floor: posting.Size = posting.Size(members=20_000, batches=10)
+    floor: posting.Size = FLOOR
 
 
 def run(rounds: int, size: Size | None = None) -> Report:

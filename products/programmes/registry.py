@@ -163,9 +163,9 @@ def apply(tx: Tx, source: str, *, clock: Clock) -> Applied:
 
 def find(tx: Tx, slug: str) -> UUID:
     """The programme's id; raises NotFound."""
-    found = tx.execute(
+    found: UUID | None = tx.execute(
         text("SELECT id FROM products.programme WHERE slug = :slug"), {"slug": slug}
     ).scalar_one_or_none()
     if found is None:
         raise NotFound(f"there is no programme “{slug}”; `mizan programme apply` adds one")
-    return found  # type: ignore[no-any-return]
+    return found

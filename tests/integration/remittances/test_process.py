@@ -244,9 +244,14 @@ def test_a_failing_batch_leaves_nothing(world: World) -> None:
     partner = world.partner()
     person = world.member(partner)
     delivery = Delivery(new_id(), partner.id, world.completed(person))
-    with pytest.raises(RuntimeError), world.databases.worker.begin() as tx:
-        process(tx, [delivery], books=world.books)
-        raise RuntimeError
+
+    def fail_after_processing() -> None:
+        with world.databases.worker.begin() as tx:
+            process(tx, [delivery], books=world.books)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_after_processing()
     assert world.balance("partner_receivable", "acme") == 0
 
 
