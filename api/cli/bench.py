@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 import api.bench
-from api.bench.measure import show
 from api.cli import session
 
 ROUNDS = 3
@@ -34,4 +33,7 @@ def bench(
     """Measure something: medians over rounds with their extremes, the machine, and what it is compared with."""
     if name not in names():
         raise session.Refused(f"there is no benchmark {name}: choose one of {', '.join(names())}")
+    # Here, so that the other commands start without what only measuring needs.
+    from api.bench.measure import show
+
     show(importlib.import_module(f"api.bench.{name}").run(rounds), as_json=as_json)

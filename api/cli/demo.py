@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,11 +14,13 @@ from api import serving
 from api.bootstrap import bootstrap
 from api.cli import output, session
 from api.cli.ledger import show_trial_balance, verified
-from api.demo.run import SETTLING, Result, run
 from api.embedded import EmbeddedServers
 from api.embedded import servers as embedded_servers
 from api.settings import Environment, Settings, load
 from ledger.money import exponent
+
+if TYPE_CHECKING:
+    from api.demo.run import Result
 
 SERVERS: Final = (
     "database_url",
@@ -94,7 +96,10 @@ def _servers(settings: Settings, *, keep: bool) -> Iterator[EmbeddedServers]:
             pair.destroy()
 
 
-def _run(complete: Settings, running: serving.Serving, seed: int, events: int, *, as_json: bool) -> Result:
+def _run(complete: Settings, running: serving.Serving, seed: int, events: int, *, as_json: bool) -> "Result":
+    # Here, so that the other commands start without what only the demo needs.
+    from api.demo.run import run
+
     services = bootstrap(complete, name="mizan demo")
     try:
         with services.worker.begin() as tx:
@@ -136,7 +141,7 @@ def _directory(keep: bool) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _show(result: Result) -> None:
+def _show(result: "Result") -> None:
     console = output.console()
     console.rule("What was sent")
     odd = {what: count for what, count in result.kinds.items() if what != "ordinary"}
@@ -164,7 +169,7 @@ def _show(result: Result) -> None:
         f" {result.accepted / result.rest_seconds:,.0f} events a second; from acknowledged to posted: p50"
         f" {result.lag.p50 * 1000:,.0f} ms, p99 {result.lag.p99 * 1000:,.0f} ms"
     )
-    slug, programme, currency = SETTLING
+    slug, programme, currency = result.settling
     console.rule(
         f"{slug} pays in {output.amount_in(result.settlement.amount, currency)} {currency} for {programme}"
     )
@@ -185,7 +190,7 @@ def _show(result: Result) -> None:
     result.story.tell(console)
 
 
-def _end(result: Result, seconds: float, kept: Path | None) -> None:
+def _end(result: "Result", seconds: float, kept: Path | None) -> None:
     console = output.console()
     console.rule("The verdict")
     report = result.report

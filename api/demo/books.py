@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import text
 
 from api.demo.events import Booked, Planned
 from api.demo.sender import Answered
-from api.demo.world import GROUPS, PARTNERS, PREFUND, PROGRAMMES, World
+from api.demo.world import GROUPS, PARTNERS, PREFUND, PROGRAMMES
 from ledger.database import Tx
 from ledger.ids import public_id
 
@@ -198,27 +198,3 @@ def owed(planned: Sequence[Planned], partner: str, programme: str) -> int:
         if one.booked is not None
         and (one.booked.group.partner, one.booked.group.programme) == (partner, programme)
     )
-
-
-def chosen_story(planned: Sequence[Planned], world: World) -> tuple[Planned, Any]:
-    """The delivery that the story follows: of a partner on net terms, in a three-decimal currency, and matched by itself.
-
-    Its member has no other, so that what it raised the match by is not a matter of which came first.
-    """
-    per_person: dict[int, list[Booked]] = {}
-    for one in planned:
-        if one.booked is not None and one.booked.person is not None:
-            per_person.setdefault(one.booked.person.number, []).append(one.booked)
-    for one in planned:
-        booked, data = one.booked, one.data
-        if booked is None or booked.person is None or data is None or one.what != "ordinary" or one.late:
-            continue
-        if (
-            booked.group is GROUPS[0]
-            and data["sent"]["currency"] == "KWD"
-            and booked.person.category in (1, 2)
-            and len(per_person[booked.person.number]) == 1
-            and entitled([booked], "ejoheza")
-        ):
-            return one, next(person for person in world.people if person.number == booked.person.number)
-    raise LookupError("no remittance of this seed makes a story: send more events")

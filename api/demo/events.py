@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
-from api.demo.world import GROUPS, PARTNERS, Corridor, Group, Person
+from api.demo.world import GROUPS, PARTNERS, STORY_SENT, Corridor, Group, Person
 
 PER_MILLE: Final[Mapping[str, int]] = {
     "duplicate": 20,
@@ -88,16 +88,17 @@ class Plan:
         self._draw = draw
         self._number = 0
         self._turns = dict.fromkeys(GROUPS, 0)
-        self._members = {group: [one for one in people if one.group is group] for group in GROUPS}
+        self._members = {group: [one for one in people[:-1] if one.group is group] for group in GROUPS}
         self._shares = [group.share for group in GROUPS]
+        self.story = self._of_story(people[-1])
 
     def lay_out(self) -> list[Planned]:
         """Every delivery, in the order in which each wave sends them."""
         wanted = {what: max(1, self._count * share // 1_000) for what, share in PER_MILLE.items()}
         # A reversal that comes first takes two deliveries: itself and, in the second wave, its original.
         ordinary = self._count - sum(wanted.values()) - wanted["reversal before its original"]
-        listed = [self._ordinary() for _ in range(ordinary)]
-        cut = ordinary * FIRST_WAVE_PER_CENT // 100
+        listed = [self._ordinary() for _ in range(ordinary - 1)]
+        cut = len(listed) * FIRST_WAVE_PER_CENT // 100
         listed = [replace(one, wave=0 if at < cut else 1) for at, one in enumerate(listed)]
         targets = iter(self._draw.sample(range(cut), k=cut))
         for _ in range(wanted["reversal after its original"]):
@@ -134,6 +135,7 @@ class Plan:
         }
         for what, make in singles.items():
             listed += [replace(make(), what=what, wave=int(turn % 5 == 4)) for turn in range(wanted[what])]
+        listed.append(self.story)
         self._draw.shuffle(listed)
         return sorted(listed, key=lambda one: one.wave)
 
@@ -161,6 +163,16 @@ class Plan:
             booked=booked,
             late=late or bool(person.due and on < self._today - timedelta(days=62)),
         )
+
+    def _of_story(self, person: Person) -> Planned:
+        """The one remittance of the member whom the story follows: what it earns is not a matter of what came first."""
+        corridor, sent = STORY_SENT
+        received = sent * corridor.rate[0] // corridor.rate[1]
+        saved = (received * person.percent * 2 + 100) // 200
+        on = self._today - timedelta(days=3)
+        at = datetime.combine(on, time(9, 30), UTC)
+        data = self._data(person.group, corridor, sent, received, saved, person.key, at)
+        return self._completed(person.group.partner, data, booked=Booked(person.group, person, on, saved))
 
     def _taken(self, group: Group, person: Person, on: date, received: int) -> tuple[int | None, Booked]:
         """What the partner says that it collected, and what the books must make of it."""

@@ -89,6 +89,9 @@ GROUPS: Final = (
     Group("desert-mobile", "ejoheza", "savings", "RWF", "RW", 20, (_KW_RW, _SA_RW)),
     Group("desert-mobile", "pm-sym", "pension", "INR", "IN", 10, (_BH_IN, _AE_IN)),
 )
+STORY: Final = GROUPS[0]
+STORY_SENT: Final = (_KW_RW, 85_250)
+"""The story's remittance: its corridor, and what is sent in minor units (KWD has three decimals)."""
 PROGRAMMES: Final = ("ejoheza", "pm-sym", "ssf-nepal")
 
 # Published figures, in minor units: PM-SYM's instalment a month by age at entry; 21.33 % of pay, at most NPR 6,006.
@@ -138,13 +141,14 @@ class World:
 
 
 def people(count: int, today: date, draw: random.Random) -> list[Person]:
-    """The members, by group; decided by the random numbers alone."""
+    """The members, by group, decided by the random numbers alone; the last one is whom the story follows."""
     listed: list[Person] = []
     joined = today - MEMBER_FOR
     for group in GROUPS:
         for _ in range(max(12, count * group.share // 100)):
             listed.append(_person(len(listed), group, joined, draw))
-    return listed
+    protagonist = _person(len(listed), STORY, joined, draw)
+    return [*listed, replace(protagonist, percent=5, category=2)]
 
 
 def _person(number: int, group: Group, joined: date, draw: random.Random) -> Person:
@@ -194,7 +198,7 @@ def build(services: Services, listed: Sequence[Person], today: date, clock: Cloc
         registered += worker.run(
             lambda tx, g=group, m=members: _register(tx, services, access[g.partner].id, g, m, today)  # type: ignore[misc]  # binds the loop's names
         )
-    return World(today, access, registered)
+    return World(today, access, sorted(registered, key=lambda person: person.number))
 
 
 def _establish(tx: Tx, services: Services, plan: PartnerPlan) -> Access:
