@@ -20,6 +20,7 @@ import psycopg
 
 from api.bench import posting
 from api.bench.measure import Report, command, libpq, machine, medians, temporary_servers
+from api.jobs import collect_garbage_less_often
 from integrations.inbox.drain import drain
 from integrations.inbox.keys import InboxKeys
 from integrations.inbox.received import understood
@@ -181,6 +182,7 @@ def _timed(worker_url: str, sealer_url: str, size: Size) -> dict[str, float]:
 
 
 def _drain(url: str, barrier: Any) -> None:  # the barrier's type is multiprocessing's own
+    collect_garbage_less_often()
     database = Database(url, application_name="bench worker")
     clock = SystemClock()
     books = Books(clock, KEYRING, Programmes())

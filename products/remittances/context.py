@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import cache
-from typing import Any
+from functools import cache, cached_property
 from uuid import UUID
 
 from ledger.clock import Clock
@@ -27,7 +26,7 @@ class Books:
     programmes: Programmes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Joined:
     """A partner's part in a programme: its terms, and its accounts and those of the funds it pays into."""
 
@@ -44,13 +43,20 @@ class Joined:
         """The account of this code in a fund; the owner is the partner unless said otherwise."""
         return self.accounts[fund, code.name, self.slug if owner is None else owner]
 
-    @property
+    @cached_property
     def savers(self) -> UUID:
         """The savers' fund of the programme."""
         return self.funds[chart.SAVERS]
 
     def source(self, fund: UUID) -> UUID:
         """What is debited in a fund for money that this partner collected."""
+        return self._sources[fund]
+
+    @cached_property
+    def _sources(self) -> dict[UUID, UUID]:
+        return {fund: self._source(fund) for fund in self.funds.values()}
+
+    def _source(self, fund: UUID) -> UUID:
         if self.terms != "prefunded":
             return self.account(fund, chart.PARTNER_RECEIVABLE)
         if fund == self.savers:
@@ -211,27 +217,35 @@ def load_enrolments(tx: Tx, member_ids: Sequence[UUID]) -> dict[UUID, list[Enrol
     """The enrolments of members, ended ones too: a late event is judged by when the migrant paid."""
     cur = cursor(tx)
     cur.execute(
-        """SELECT member_id, id, product, choice, terms, enrolled_on, ended_at::date, pending_account,
-                  savings_account, unvested_account, vested_account
+        """SELECT member_id, id, product, choice ->> 'percent', (choice -> 'amount' ->> 'amount')::bigint,
+                  (terms ->> 'entry_age')::int, enrolled_on, ended_at::date, pending_account, savings_account,
+                  unvested_account, vested_account
            FROM products.enrolment WHERE member_id = ANY (%b) ORDER BY member_id, enrolled_at, id""",
         (list(member_ids),),
     )
     enrolments: dict[UUID, list[Enrolled]] = {}
-    for member, id_, product, choice, terms, on, ended, pending, savings, unvested, vested in cur.fetchall():
+    for (
+        member,
+        id_,
+        product,
+        percent,
+        amount,
+        age,
+        on,
+        ended,
+        pending,
+        savings,
+        unvested,
+        vested,
+    ) in cur.fetchall():
         accounts = None if pending is None else EnrolmentAccounts(pending, savings, unvested, vested)
         enrolments.setdefault(member, []).append(
-            Enrolled(id_, product, _choice(choice), terms.get("entry_age"), on, ended, accounts)
+            Enrolled(id_, product, _choice(percent, amount), age, on, ended, accounts)
         )
     return enrolments
 
 
-def _choice(stored: Mapping[str, Any]) -> Choice:
-    """A choice as it was validated and stored at enrolment."""
-    if "percent" in stored:
-        return Choice(percent=_percent(stored["percent"]))
-    if "amount" in stored:
-        return Choice(amount=stored["amount"]["amount"])
-    return Choice()
-
-
-_percent = cache(parse_percent)
+@cache
+def _choice(percent: str | None, amount: int | None) -> Choice:
+    """A choice as it was validated and stored at enrolment; few differ."""
+    return Choice(None if percent is None else parse_percent(percent), amount)

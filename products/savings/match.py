@@ -4,7 +4,7 @@ Entitlement is a function of the totals per tier in a window, so this keeps thos
 change moves between a sponsor's accounts and the member's comes back as postings for the same ledger transaction.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -90,7 +90,7 @@ class MatchBook:
         """Lock the wanted states in key order. Values: end of the window, number of tiers, version of the rules."""
         if not wanted:
             return
-        keys = sorted(wanted)
+        keys = sorted(wanted, key=_lock_order)
         cur = cursor(tx)
         self._load(cur, keys)
         missing = [key for key in keys if key not in self._states]
@@ -185,9 +185,10 @@ class MatchBook:
     ) -> tuple[list[Posting], int]:
         before = state.entitled
         state.entitled = rules.entitlement(match, _per_tier(state.by_tier))
-        grantable = _grantable(match, state)
+        targets = rules.sponsor_shares(match, state.entitled)
+        grantable = _grantable(match, state, targets)
         postings: list[Posting] = []
-        for slug, target in rules.sponsor_shares(match, state.entitled):
+        for slug, target in targets:
             sponsor = self._sponsors[slug]
             share = state.shares.get(sponsor.id) or Share()
             funded = sponsor.take(target - share.entitled)
@@ -216,9 +217,9 @@ class MatchBook:
     ) -> list[Posting]:
         """Commit ``amount`` of what awaits this sponsor's money: the drainer's step. The queue is the caller's."""
         state = self._states[key]
-        moved, moves = shares.fund(
-            state.shares[sponsor.id], amount, grantable=_grantable(match, state).get(sponsor.slug, 0)
-        )
+        targets = rules.sponsor_shares(match, state.entitled)
+        grantable = _grantable(match, state, targets).get(sponsor.slug, 0)
+        moved, moves = shares.fund(state.shares[sponsor.id], amount, grantable=grantable)
         state.shares[sponsor.id] = moved
         self._changed.add(key)
         return postings_of(moves, sponsor, accounts, currency)
@@ -228,7 +229,7 @@ class MatchBook:
         if not self._changed:
             return
         cur = cursor(tx)
-        keys = sorted(self._changed)
+        keys = sorted(self._changed, key=_lock_order)
         states = [self._states[key] for key in keys]
         cur.execute(
             """UPDATE products.match_state s
@@ -339,10 +340,17 @@ def postings_of(moves: Moves, sponsor: Sponsor, accounts: EnrolmentAccounts, cur
     return [Posting(debit, credit, amount, currency) for amount, debit, credit in steps if amount]
 
 
-def _grantable(match: Match, state: MatchState) -> dict[str, int]:
+def _lock_order(key: StateKey) -> tuple[int, date]:
+    """Enrolments in PostgreSQL's order of uuids, then windows; integers compare faster than UUIDs."""
+    return key[0].int, key[1]
+
+
+def _grantable(match: Match, state: MatchState, targets: Sequence[tuple[str, int]]) -> dict[str, int]:
     """What settled contributions earn from each sponsor; nothing before the end of the window where the rule says so."""
     if match.granted == "end_of_window":
         return {}
+    if state.settled == state.by_tier:
+        return dict(targets)
     return dict(rules.sponsor_shares(match, rules.entitlement(match, _per_tier(state.settled))))
 
 
