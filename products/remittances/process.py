@@ -19,6 +19,7 @@ from ledger.periods import open_day
 from ledger.posting import Outcome, Posting, Transaction, post
 from products import chart
 from products.members.batch import load_members
+from products.posting import MOVED, BooksRefused
 from products.remittances import instalments, quotes, record, reverse
 from products.remittances.context import Books, Context, Joined, load_context, load_enrolments
 from products.remittances.events import Event, RemittanceCompleted, RemittanceReversed, canonical
@@ -52,17 +53,6 @@ class Verdict:
     state: State
     reason: str | None
     remittance: UUID | None
-
-
-class BooksRefused(MizanError):
-    """The ledger refused what the rules laid out: a fault of ours, never of the event."""
-
-    code = "books_refused"
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(
-            f"the ledger answered {outcome.status} ({outcome.reason}) for account {outcome.account_id}"
-        )
 
 
 class _LayOutAgain(MizanError):
@@ -432,8 +422,7 @@ def _check_posted(outcomes: Sequence[Outcome]) -> None:
     refused = [outcome for outcome in outcomes if outcome.status != "posted"]
     if not refused:
         return
-    moved = {"insufficient_funds", "ceiling_exceeded", "period_closed"}
-    if all(outcome.reason in moved for outcome in refused):
+    if all(outcome.reason in MOVED for outcome in refused):
         raise _LayOutAgain({outcome.account_id for outcome in refused if outcome.account_id is not None})
     raise BooksRefused(refused[0])
 

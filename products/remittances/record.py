@@ -93,6 +93,16 @@ def load_existing(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, Existing]:
     return {row[0]: Existing(*row) for row in cur.fetchall()}
 
 
+def lock_contributions(tx: Tx, keys: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+    """Lock contributions, given as (remittance, position), in order; read them in a statement of its own after this."""
+    cursor(tx).execute(
+        """SELECT 1 FROM products.contribution c JOIN unnest(%b::uuid[], %b::smallint[]) AS t (r, p)
+           ON c.remittance = t.r AND c.position = t.p ORDER BY c.remittance, c.position FOR NO KEY UPDATE OF c""",
+        ([key[0] for key in keys], [key[1] for key in keys]),
+    )
+    return set(keys)
+
+
 def judge(
     known: Existing | None, digest: bytes
 ) -> tuple[Literal["quarantined", "duplicate"], str | None] | None:

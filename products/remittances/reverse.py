@@ -49,7 +49,7 @@ def judge(known: Existing | None) -> tuple[Literal["duplicate"], None] | None:
 
 
 def load(tx: Tx, books: Books, reversed_: Sequence[Existing]) -> dict[UUID, Reversible]:
-    """What stands of recorded remittances, by id."""
+    """What stands of recorded remittances, by id; locked, so that no settlement pays for it meanwhile."""
     if not reversed_:
         return {}
     cur = cursor(tx)
@@ -57,7 +57,7 @@ def load(tx: Tx, books: Books, reversed_: Sequence[Existing]) -> dict[UUID, Reve
         """SELECT remittance, position, destination, enrolment_id, fund_id, debited_account, credited_account, amount,
                   currency, contributed_at, window_start, tier, state, owed, settlement_id
            FROM products.contribution WHERE remittance = ANY (%b) AND state <> 'reversed'
-           ORDER BY remittance, position""",
+           ORDER BY remittance, position FOR NO KEY UPDATE""",
         ([one.id for one in reversed_],),
     )
     contributions: dict[UUID, list[Contributed]] = {}

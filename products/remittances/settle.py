@@ -19,15 +19,14 @@ from ledger.errors import Conflict, InvalidInput
 from ledger.ids import new_id, public_id
 from ledger.money import AMOUNT_MAX
 from ledger.outbox import Message, publish
-from ledger.posting import Posting, Transaction, post
+from ledger.posting import Posting, Transaction
 from products import chart
+from products.posting import post_whole
 from products.remittances.context import Books, Context, Joined, load_context
 from products.remittances.partners import Partner
+from products.remittances.record import lock_contributions
 from products.savings.holdings import Holding, load_holdings
 from products.savings.match import MatchBook, StateKey
-
-POSTED_TOGETHER_MAX = 1_000
-"""Enrolments settled by one call of `post`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +145,30 @@ class _Settling:
     def run(self) -> Settlement:
         if self.joined.terms == "prefunded":
             prefund = self.joined.account(self.joined.savers, chart.PARTNER_PREFUND)
-            self._post_cash({self.joined.savers: [(self._bank(self.joined.savers), prefund, self.amount)]})
+            self._post([self._cash([(self._bank(self.joined.savers), prefund, self.amount)])])
             return self._record(paired=0, unidentified=0, contributions=0)
         owed = self._owed()
         paid: defaultdict[UUID, int] = defaultdict(int)
         for one in owed:
             paid[one.fund_id] += one.amount
         paired = sum(paid.values())
-        self._receive(paid, self.amount - paired)
-        self._settle_members([one for one in owed if one.state == "pending"])
+        received = self._received(paid, self.amount - paired)
+        self._settle_members([one for one in owed if one.state == "pending"], received)
         self._mark(owed)
         return self._record(paired=paired, unidentified=self.amount - paired, contributions=len(owed))
 
     def _owed(self) -> list[_Owed]:
-        """The oldest contributions that the amount covers, each whole."""
+        """The oldest contributions that the amount covers, each whole, locked: no reversal takes them back meanwhile."""
+        locked: set[tuple[UUID, int]] = set()
+        while True:
+            owed = self._covered()
+            wanted = [(one.remittance, one.position) for one in owed]
+            if locked.issuperset(wanted):
+                return owed
+            # Whoever held them may have taken some back: what the amount covers is asked again, until it stands still.
+            locked |= lock_contributions(self.tx, wanted)
+
+    def _covered(self) -> list[_Owed]:
         cur = cursor(self.tx)
         cur.execute(
             """SELECT remittance, position, fund_id, enrolment_id, window_start, tier, amount, state, credited_account,
@@ -175,30 +184,28 @@ class _Settling:
     def _bank(self, fund: UUID) -> UUID:
         return self.joined.account(fund, chart.BANK, "")
 
-    def _receive(self, paid: Mapping[UUID, int], rest: int) -> None:
+    def _received(self, paid: Mapping[UUID, int], rest: int) -> Transaction:
         """Cash in each fund for what it is owed; what covers nothing whole stays unidentified with the savers."""
-        moves: dict[UUID, list[tuple[UUID, UUID, int]]] = {}
+        moves: list[tuple[UUID, UUID, int]] = []
         for fund in sorted({*paid, self.joined.savers}):
             unidentified = self.joined.account(fund, chart.UNIDENTIFIED_RECEIPTS, "")
             received = paid.get(fund, 0) + (rest if fund == self.joined.savers else 0)
             receivable = self.joined.account(fund, chart.PARTNER_RECEIVABLE)
-            moves[fund] = [
-                (self._bank(fund), unidentified, received),
-                (unidentified, receivable, paid.get(fund, 0)),
-            ]
-        self._post_cash(moves)
+            moves.append((self._bank(fund), unidentified, received))
+            moves.append((unidentified, receivable, paid.get(fund, 0)))
+        return self._cash(moves)
 
-    def _post_cash(self, moves: Mapping[UUID, Sequence[tuple[UUID, UUID, int]]]) -> None:
+    def _cash(self, moves: Sequence[tuple[UUID, UUID, int]]) -> Transaction:
         postings = tuple(
-            Posting(debit, credit, amount, self.joined.currency)
-            for fund_moves in moves.values()
-            for debit, credit, amount in fund_moves
-            if amount
+            Posting(debit, credit, amount, self.joined.currency) for debit, credit, amount in moves if amount
         )
-        self._post([self._transaction("settlement_received", "cash", postings)])
+        return self._transaction("settlement_received", "cash", postings)
 
-    def _settle_members(self, pending: Sequence[_Owed]) -> None:
-        """Pending becomes savings, enrolment by enrolment, and what the sponsor committed to it is granted."""
+    def _settle_members(self, pending: Sequence[_Owed], received: Transaction) -> None:
+        """Pending becomes savings, enrolment by enrolment, and what the sponsor committed to it is granted.
+
+        The cash received is posted with it: accounts are locked in one order, the shared ones last.
+        """
         saved = [one for one in pending if one.enrolment_id is not None and one.window_start is not None]
         keys = sorted(
             {(one.enrolment_id, one.window_start) for one in saved if one.enrolment_id and one.window_start}
@@ -217,15 +224,17 @@ class _Settling:
                 key: StateKey = (one.enrolment_id, one.window_start)
                 postings[one.enrolment_id] += self._grant(match_book, key, holdings[key], one)
         enrolments = sorted(postings)
-        for first in range(0, len(enrolments), POSTED_TOGETHER_MAX):
-            self._post(
-                [
+        self._post(
+            [
+                received,
+                *(
                     self._transaction(
                         "contributions_settled", str(enrolment), tuple(_merged(postings[enrolment]))
                     )
-                    for enrolment in enrolments[first : first + POSTED_TOGETHER_MAX]
-                ]
-            )
+                    for enrolment in enrolments
+                ),
+            ]
+        )
         match_book.save(self.tx, self.now)
         publish(
             self.tx,
@@ -284,7 +293,7 @@ class _Settling:
         )
 
     def _post(self, batch: Sequence[Transaction]) -> None:
-        post(self.tx, batch, clock=self.books.clock, all_or_nothing=True)
+        post_whole(self.tx, batch, clock=self.books.clock)
 
     def _record(self, *, paired: int, unidentified: int, contributions: int) -> Settlement:
         self.tx.execute(

@@ -14,12 +14,16 @@ from ledger.errors import InvalidInput, NotFound
 from ledger.money import AMOUNT_MAX
 from ledger.posting import Posting, Transaction, post
 from products import chart
+from products.posting import BooksRefused, post_whole
 from products.remittances.context import Books, load_sponsors
 from products.savings.holdings import load_holdings
 from products.savings.match import MatchBook, StateKey
 
 DRAINED_MAX = 1_000
 """Queue entries served in one database transaction."""
+
+ATTEMPTS_MAX = 4
+"""How often a queue is served anew when others took the sponsor's money between reading and posting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,26 @@ def drain(tx: Tx, books: Books, sponsor: Waiting, *, limit: int = DRAINED_MAX) -
             (sponsor.sponsor_id, sponsor.sponsor_id),
         )
         return 0
+    for _ in range(ATTEMPTS_MAX):
+        attempt = tx.begin_nested()
+        try:
+            served = _serve(tx, books, sponsor, keys, limit)
+        except BooksRefused as refused:
+            attempt.rollback()
+            if not refused.moved:
+                raise
+        except BaseException:
+            attempt.rollback()
+            raise
+        else:
+            attempt.commit()
+            return served
+    return 0  # those who take the money keep the fund open; the queue's turn comes
+
+
+def _serve(tx: Tx, books: Books, sponsor: Waiting, keys: list[StateKey], limit: int) -> int:
+    """Commit what the money reaches, entry by entry."""
+    cur = cursor(tx)
     sponsors = load_sponsors(tx, [sponsor.programme_id])[sponsor.programme_id]
     mine = next(one for one in sponsors.values() if one.id == sponsor.sponsor_id)
     holdings = load_holdings(tx, books.programmes, keys)
@@ -182,7 +206,7 @@ def drain(tx: Tx, books: Books, sponsor: Waiting, *, limit: int = DRAINED_MAX) -
                 digest=hashlib.sha256(f"{entry}|{amount}|{part}".encode()).digest(),
             )
         )
-    post(tx, batch, clock=books.clock, all_or_nothing=True)
+    post_whole(tx, batch, clock=books.clock)
     if served:
         cur.execute("DELETE FROM products.match_queue WHERE id = ANY (%s)", (served,))
     match_book.save(tx, now)
