@@ -111,22 +111,12 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port that `mizan serve` listens on; 0 takes a free one."
     )
-    metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics listener.")
-    metrics_port: int = Field(
-        default=9464, ge=0, le=65535, description="Port of the metrics listener; 0 turns it off."
-    )
 
     hook_body_bytes_max: int = Field(
         default=256 * 1024,
         ge=1024,
         le=16 * 1024 * 1024,
         description="The largest webhook body accepted; more is 413.",
-    )
-    hook_tolerance_seconds: int = Field(
-        default=300,
-        ge=1,
-        le=3600,
-        description="How far a webhook's signed time may lie from ours, either way.",
     )
     hook_queue_max: int = Field(
         default=4096,
@@ -142,9 +132,6 @@ class Settings(BaseSettings):
         ge=0,
         le=100,
         description="How long the first delivery of a commit waits for others to join it.",
-    )
-    hook_nesting_max: int = Field(
-        default=32, ge=4, le=200, description="The deepest JSON accepted in a webhook."
     )
 
     worker_batch_max: int = Field(
@@ -181,15 +168,8 @@ class Settings(BaseSettings):
         le=64 * 1024 * 1024,
         description="The largest body of a REST request; more is 413.",
     )
-    page_items: int = Field(
-        default=50, ge=1, le=200, description="Items on a page of a list when the client doesn't say."
-    )
-    page_items_max: int = Field(default=200, ge=1, le=200, description="Items on a page of a list at most.")
     cursor_seconds: int = Field(
         default=7 * 86_400, ge=60, le=90 * 86_400, description="How long a list's cursor can be used."
-    )
-    idempotency_days: int = Field(
-        default=30, ge=1, le=365, description="How long the first answer to an idempotency key is kept."
     )
     token_seconds: int = Field(default=900, ge=60, le=900, description="Lifetime of an access token.")
     quote_seconds: int = Field(

@@ -44,6 +44,7 @@ class Jobs:
     seal: Callable[[], object]
     ensure_partitions: Callable[[], object]
     destroy_inbox_keys: Callable[[], object]
+    forget_answers: Callable[[], object]
     close: Callable[[], None]
 
 
@@ -60,6 +61,7 @@ class Every:
     seal: float = 10
     ensure_partitions: float = HOUR_SECONDS
     destroy_inbox_keys: float = HOUR_SECONDS
+    forget_answers: float = HOUR_SECONDS
 
 
 def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None = None) -> Celery:
@@ -96,6 +98,7 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("seal", intervals.seal),
         ("ensure_partitions", intervals.ensure_partitions),
         ("destroy_inbox_keys", intervals.destroy_inbox_keys),
+        ("forget_answers", intervals.forget_answers),
     ):
         app.task(name=f"mizan.{job}", shared=False)(task_of(job))
         schedule[job] = (f"mizan.{job}", seconds)

@@ -25,7 +25,6 @@ State = Literal[
     "quarantined",
     "parked",
     "ignored",
-    "rejected",
     "conflict",
 ]
 

@@ -9,10 +9,11 @@ from pydantic import Field
 from api.deps import Call, writing
 from api.idempotency import KeyHeader
 from api.problems import ProblemError
-from api.v1.remittances import REASONS, MemberKeyIn
+from api.v1.remittances import MemberKeyIn
 from api.v1.schemas import REPLAYED, ROUTE_CLASS, Country, In, Instant, MoneyIn, MoneyOut, Out, errors
 from ledger.ids import public_id
 from products.remittances import quoting
+from products.remittances.outcomes import told
 from products.remittances.quoting import NotQuotable, Offer
 
 router = APIRouter(prefix="/v1/quotes", tags=["remittances"], route_class=ROUTE_CLASS)
@@ -78,9 +79,7 @@ def create_quote(
                 valid_for=timedelta(seconds=call.services.settings.quote_seconds),
             )
         except NotQuotable as refused:
-            raise ProblemError(
-                "quote_refused", REASONS.get(refused.code, refused.detail), reason=refused.code
-            ) from refused
+            raise ProblemError("quote_refused", told(refused.code), reason=refused.code) from refused
         return 201, _shown(offer)
 
     return call.once(idempotency_key, "create_quote", effect)

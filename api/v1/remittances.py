@@ -1,6 +1,6 @@
 """Remittances: the synchronous twin of the hook, and what became of each."""
 
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
@@ -29,22 +29,12 @@ from ledger.money import Money
 from products.members.phones import e164
 from products.remittances import reading
 from products.remittances.events import Event, MemberKey, RemittanceCompleted, RemittanceReversed
+from products.remittances.outcomes import told
 from products.remittances.process import Delivery, Verdict, process
 
 router = APIRouter(prefix="/v1/remittances", tags=["remittances"], route_class=ROUTE_CLASS)
 
 RemittanceId = Annotated[str, Path(max_length=64, description="our id of the remittance, `rmt_…`")]
-
-REASONS: Final = {
-    "currency_not_served": "No programme that you have joined is in this currency.",
-    "time_in_the_future": "The migrant cannot have paid in the future.",
-    "time_too_long_ago": "The migrant paid too long ago.",
-    "corridor_not_served": "The programme does not serve this corridor.",
-    "collected_exceeds_received": "More was collected than is received.",
-    "collected_missing": "Your terms say that `collected` is told.",
-    "quote_missing": "Your terms say that a valid quote is named.",
-    "member_unknown": "Nobody is registered under this key, and what was collected is not told.",
-}
 
 
 class MemberKeyIn(In):
@@ -238,9 +228,7 @@ def _refused(verdict: Verdict) -> ProblemError:
     reason = verdict.reason or verdict.state
     if reason == "remittance_conflict":
         return ProblemError("remittance_conflict", "The remittance_id is known with other content.")
-    return ProblemError(
-        "remittance_refused", REASONS.get(reason, f"It was refused: {reason}."), reason=reason
-    )
+    return ProblemError("remittance_refused", told(reason), reason=reason)
 
 
 def _positive(given: MoneyIn, pointer: str) -> Money:

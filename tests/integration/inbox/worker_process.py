@@ -42,6 +42,7 @@ def main(broker: str, url: str, key: str) -> None:
             seal=nothing,
             ensure_partitions=nothing,
             destroy_inbox_keys=nothing,
+            forget_answers=nothing,
             close=database.close,
         )
 
