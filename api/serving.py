@@ -228,10 +228,14 @@ def run_api(settings: Settings, listener: socket.socket) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Run the background's tasks until SIGTERM or SIGINT; what runs then is finished first."""
+    from celery.exceptions import SecurityWarning
+
     from api import worker
     from api.jobs import every, jobs_of
 
     app = worker.create_worker(settings.broker_url, lambda: jobs_of(settings), every(settings))
+    # Embedded mode as root is meant, and a container's root is its own affair.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     worker.run_worker(app, processes=settings.worker_processes)
 
 
@@ -246,8 +250,6 @@ def run_beat(settings: Settings) -> None:
 
 def _child(role: Role, descriptor: int) -> None:
     logging.basicConfig(level=logging.WARNING, format=f"{role}: %(levelname)s %(name)s: %(message)s")
-    # Celery warns of running as root; embedded mode as root is meant, and a container's root is its own affair.
-    warnings.simplefilter("ignore")
     # Descriptors and not `sys.stdin`: a thread that waits in it holds its lock, also in the children that Celery forks.
     told = os.dup(sys.stdin.fileno())
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())

@@ -10,7 +10,6 @@ import inspect
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -196,8 +195,6 @@ def _log(debug: bool) -> None:
     logging.basicConfig(
         level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    if not debug:
-        warnings.simplefilter("ignore")
     _quiet_alembic()
 
 
