@@ -1,20 +1,22 @@
 # Everything that Mizan needs is installed into .venv from lock files with hashes; nothing else is touched.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test check bench lock format lint types contracts migrations clean
+.PHONY: help demo serve test test-postgres-15 check bench lock format lint types contracts migrations clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
 # The folder is in the stamp's name: an environment that was moved is installed again.
 STAMP := $(VENV)/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 WORKERS ?= 2
+# Where Debian's package postgresql-15 puts its programs.
+POSTGRES_15 ?= /usr/lib/postgresql/15/bin
 BENCH ?= posting
 UV := build/lock/bin/uv
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock"
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 $(STAMP): requirements/dev.txt pyproject.toml requirements/install
 	@sh requirements/install $(VENV)
@@ -28,6 +30,13 @@ serve: $(STAMP) ## run the service, a worker and the console until Ctrl-C
 
 test: $(STAMP) ## run the whole test suite
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile
+
+test-postgres-15: $(STAMP) ## run the tests that need a database on PostgreSQL 15, where it is installed
+	@if [ -x $(POSTGRES_15)/postgres ]; then \
+		MIZAN_TESTS_POSTGRES=$(POSTGRES_15) $(PY) -m pytest -n $(WORKERS) --dist loadfile --ignore-glob='*/test_embedded*' tests/integration tests/http tests/simulation; \
+	else \
+		echo "skipped: there is no PostgreSQL 15 in $(POSTGRES_15) (Debian: apt install postgresql-15; elsewhere: make $@ POSTGRES_15=/path/to/bin)"; \
+	fi
 
 check: lint types contracts migrations test ## what continuous integration runs
 

