@@ -124,6 +124,7 @@ class AccountRow(Base):
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
         CheckConstraint("floor <= ceiling", name="limits"),
         Index(None, "owner", postgresql_where=text("owner <> ''")),
+        Index("account_hot", "fund_id", postgresql_where=text("hot")),
         {"schema": "ledger"},
     )
 

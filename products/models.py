@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    JSON,
     CheckConstraint,
     ForeignKey,
     Index,
@@ -281,7 +282,7 @@ class RemittanceClaimRow(Base):
     __tablename__ = "remittance_claim"
     __table_args__ = ({"schema": "products"},)
 
-    partner_id: Mapped[UUID] = mapped_column(ForeignKey(_PARTNER), primary_key=True)
+    partner_id: Mapped[UUID] = mapped_column(primary_key=True)
     remittance_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     id: Mapped[UUID]
 
@@ -306,12 +307,12 @@ class RemittanceRow(Base):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    partner_id: Mapped[UUID] = mapped_column(ForeignKey(_PARTNER))
+    partner_id: Mapped[UUID]
     remittance_id: Mapped[str] = mapped_column(Text(collation="C"))
     status: Mapped[str]
     reason: Mapped[str | None]
     digest: Mapped[bytes | None]
-    programme_id: Mapped[UUID | None] = mapped_column(ForeignKey(_PROGRAMME))
+    programme_id: Mapped[UUID | None]
     rule_version: Mapped[int | None] = mapped_column(Integer)
     member_id: Mapped[UUID | None]
     link_id: Mapped[UUID | None]
@@ -334,7 +335,7 @@ class RemittanceRow(Base):
     reversal_transaction_id: Mapped[UUID | None]
     quote_id: Mapped[UUID | None]
     delivery_id: Mapped[UUID | None]
-    trace: Mapped[dict[str, Any] | None]
+    trace: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     recorded_at: Mapped[datetime]
     era: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))

@@ -45,6 +45,8 @@ create table ledger.account (
 create index account_owner_idx on ledger.account (owner) where owner <> '';
 
 -- Rewritten by every posting: room on the page lets the new version stay beside the old without touching the index.
+create index account_hot on ledger.account (fund_id) where hot;
+
 create table ledger.account_balance (
     account_id uuid constraint account_balance_pkey primary key
         constraint account_balance_account_id_fkey references ledger.account,

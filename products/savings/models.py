@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, Index, Integer, text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Index, Integer, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ledger.models import Base
@@ -39,7 +39,7 @@ class MatchShareRow(Base):
 
     enrolment_id: Mapped[UUID] = mapped_column(primary_key=True)
     window_start: Mapped[date] = mapped_column(primary_key=True)
-    sponsor_id: Mapped[UUID] = mapped_column(ForeignKey("products.sponsor.id"), primary_key=True)
+    sponsor_id: Mapped[UUID] = mapped_column(primary_key=True)
     committed: Mapped[int]
     unvested: Mapped[int]
     vested: Mapped[int]
