@@ -129,8 +129,12 @@ OWED = SetCheck(
            format('holds %s, the contributions still owed come to %s', {_NORMAL}, coalesce(o.amount, 0))
     FROM ledger.account a JOIN ledger.account_balance b ON b.account_id = a.id
     LEFT JOIN owed o ON o.account_id = a.id
-    LEFT JOIN (SELECT c.debited_account AS account_id, sum(c.amount) AS amount FROM products.contribution c
-               WHERE c.settlement_id IS NOT NULL AND c.state = 'reversed' GROUP BY 1) back ON back.account_id = a.id
+    LEFT JOIN (SELECT c.debited_account AS account_id, sum(c.amount) AS amount
+               FROM products.contribution c JOIN products.remittance r ON r.id = c.remittance
+               WHERE c.settlement_id IS NOT NULL AND c.state = 'reversed'
+                 -- what a member was found for was not taken back then: it went on to the member's products
+                 AND NOT (c.destination = 'unallocated' AND r.member_id IS NOT NULL)
+               GROUP BY 1) back ON back.account_id = a.id
     WHERE a.code = 'partner_receivable' AND {_NORMAL} <> coalesce(o.amount, 0) - coalesce(back.amount, 0)
     """,
 )

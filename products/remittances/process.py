@@ -368,7 +368,7 @@ def _out_of_unallocated(joined: Joined, leg: Leg, credited: UUID, waiting: Contr
     currency = joined.currency
     if leg.fund == joined.savers:
         return [Posting(waiting.credited, credited, leg.amount, currency)]
-    if waiting.state == "pending":
+    if waiting.owed:
         return [
             Posting(waiting.credited, waiting.debited, leg.amount, currency),
             Posting(leg.debited, credited, leg.amount, currency),
