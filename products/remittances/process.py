@@ -77,6 +77,7 @@ class _Work:
     verdict: Verdict | None = None
     plan: Plan | None = None
     reversible: Reversible | None = None
+    quote_id: UUID | None = None
     transaction_id: UUID | None = None
     entitled: tuple[int, ...] = ()
 
@@ -191,13 +192,14 @@ def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> Non
         partner_id = work.delivery.partner_id
         named = members.get((partner_id, event.member), [])
         quote = quoted.get(event.quote_id) if event.quote_id else None
+        collect = quotes.collect(quote, event, partner_id, named, work.id)
         decided = plan(
             event,
             partner_id=partner_id,
             context=context,
             members=named,
             enrolments=enrolments,
-            collect_by_quote=quotes.collect(quote, event, partner_id, named, work.id),
+            collect_by_quote=collect,
             paid=paid,
             now=now,
         )
@@ -205,8 +207,9 @@ def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> Non
         awaited = before == "awaiting_original"
         if decided.status in ("posted", "unallocated") and before not in ("awaiting_original", "unallocated"):
             decided = _within_partners_means(decided, context)
-        if quote is not None and decided.status != "quarantined":
-            quoted[quote.id] = replace(quote, used_by=quote.used_by or work.id)
+        if quote is not None and collect is not None and decided.status != "quarantined":
+            quoted[quote.id] = replace(quote, used_by=work.id)
+            work.quote_id = quote.id
         work.plan = decided
         if decided.status == "quarantined":
             work.verdict = Verdict("quarantined", decided.reason, None)
@@ -465,7 +468,7 @@ def _write(tx: Tx, works: Sequence[_Work], match_books: Mapping[UUID, MatchBook]
     reverse.write_ahead(tx, ahead, now)
     for programme_id in sorted(match_books):
         match_books[programme_id].save(tx, now)
-    quotes.use(tx, _used_quotes(works))
+    quotes.use(tx, {work.quote_id: work.id for work in works if work.quote_id is not None})
     publish(tx, [message for work in works if (message := _message(work)) is not None])
 
 
@@ -477,19 +480,6 @@ def _unchanged(work: _Work) -> bool:
         and work.existing.status == work.plan.status
         and work.plan.status in ("unallocated", "parked")
     )
-
-
-def _used_quotes(works: Sequence[_Work]) -> dict[UUID, UUID]:
-    """Quotes by which something was decided, with the remittance that used each up."""
-    used: dict[UUID, UUID] = {}
-    for work in works:
-        if (
-            work.plan is not None
-            and work.plan.status != "quarantined"
-            and work.plan.event.quote_id is not None
-        ):
-            used.setdefault(work.plan.event.quote_id, work.id)
-    return used
 
 
 def _message(work: _Work) -> Message | None:
