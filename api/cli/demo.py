@@ -67,10 +67,10 @@ def demo(
         )
         with _servers(settings, keep=keep) as pair:
             session.migrate_if_needed(pair.settings)
-            listener = serving.listen("127.0.0.1", 0)
-            address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            complete = pair.settings.model_copy(update={"public_url": address})
-            result = _run(complete, serving.Serving(complete, listener), seed, events, as_json=as_json)
+            with serving.listen("127.0.0.1", 0) as listener:
+                address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                complete = pair.settings.model_copy(update={"public_url": address})
+                result = _run(complete, serving.Serving(complete, listener), seed, events, as_json=as_json)
     seconds = time.monotonic() - began
     if as_json:
         output.as_json({"seed": seed, **result.to_json()})

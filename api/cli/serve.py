@@ -50,8 +50,11 @@ def serve(
     keeps dying, everything ends with exit code 1. Nothing that was acknowledged is lost in either case.
     """
     settings = session.overridden(session.settings(), host=host, port=port, worker_processes=processes)
-    listener = serving.listen(settings.host, settings.port)
-    with _signals() as (asked, hurry), _owned(settings, asked) as complete:
+    with (
+        serving.listen(settings.host, settings.port) as listener,
+        _signals() as (asked, hurry),
+        _owned(settings, asked) as complete,
+    ):
         if settings.embedded:
             session.migrate_if_needed(complete)
         with session.running(complete):
