@@ -1,7 +1,7 @@
 """The remittance on record: claimed by its partner's id, written once with its decision, changed only in status."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -19,19 +19,22 @@ from products.remittances.events import MemberKey
 from products.remittances.models import Contributed, Existing
 from products.remittances.plan import Leg, Plan
 
-_REMITTANCE_COLUMNS = (
-    "id", "partner_id", "remittance_id", "status", "reason", "digest", "programme_id", "rule_version", "member_id",
-    "link_id", "member_key", "sent_amount", "sent_currency", "received_amount", "received_currency", "fee_amount",
-    "fee_currency", "collected_amount", "collected_currency", "origin_country", "destination_country", "contributed_at",
-    "unapplied", "transaction_id", "quote_id", "delivery_id", "trace", "recorded_at",
-)  # fmt: skip
-_CONTRIBUTION_COLUMNS = (
-    "remittance", "position", "partner_id", "programme_id", "destination", "product", "enrolment_id", "member_id",
-    "fund_id", "debited_account", "credited_account", "amount", "currency", "contributed_at", "contributed_on",
-    "window_start", "tier", "entitled", "state", "owed", "settlement_id",
-)  # fmt: skip
-
-
+# Columns with the types that binary COPY sends: half the time of text, here and in the server.
+_REMITTANCE_COLUMNS = {
+    "id": "uuid", "partner_id": "uuid", "remittance_id": "text", "status": "text", "reason": "text", "digest": "bytea",
+    "programme_id": "uuid", "rule_version": "int4", "member_id": "uuid", "link_id": "uuid", "member_key": "bytea",
+    "sent_amount": "int8", "sent_currency": "text", "received_amount": "int8", "received_currency": "text",
+    "fee_amount": "int8", "fee_currency": "text", "collected_amount": "int8", "collected_currency": "text",
+    "origin_country": "text", "destination_country": "text", "contributed_at": "timestamptz", "unapplied": "int8",
+    "transaction_id": "uuid", "quote_id": "uuid", "delivery_id": "uuid", "trace": "text", "recorded_at": "timestamptz",
+}  # fmt: skip
+_CONTRIBUTION_COLUMNS = {
+    "remittance": "uuid", "position": "int2", "partner_id": "uuid", "programme_id": "uuid", "destination": "text",
+    "product": "text", "enrolment_id": "uuid", "member_id": "uuid", "fund_id": "uuid", "debited_account": "uuid",
+    "credited_account": "uuid", "amount": "int8", "currency": "text", "contributed_at": "timestamptz",
+    "contributed_on": "date", "window_start": "date", "tier": "int2", "entitled": "int8", "state": "text",
+    "owed": "bool", "settlement_id": "uuid",
+}  # fmt: skip
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -124,9 +127,7 @@ def write(tx: Tx, rows: Sequence[Recorded], now: datetime) -> None:
     cur = cursor(tx)
     new = [row for row in rows if row.existing is None]
     if new:
-        with cur.copy(f"COPY products.remittance ({', '.join(_REMITTANCE_COLUMNS)}) FROM STDIN") as copy:
-            for row in new:
-                copy.write_row(_remittance(row, now))
+        _copy(cur, "products.remittance", _REMITTANCE_COLUMNS, [_remittance(row, now) for row in new])
     for row in rows:
         if row.existing is not None:
             _rewrite(cur, row, now)
@@ -139,9 +140,19 @@ def write(tx: Tx, rows: Sequence[Recorded], now: datetime) -> None:
         )
     contributions = [values for row in rows for values in _contributions(row)]
     if contributions:
-        with cur.copy(f"COPY products.contribution ({', '.join(_CONTRIBUTION_COLUMNS)}) FROM STDIN") as copy:
-            for values in contributions:
-                copy.write_row(values)
+        _copy(cur, "products.contribution", _CONTRIBUTION_COLUMNS, contributions)
+
+
+def _copy(
+    cur: psycopg.Cursor[tuple[Any, ...]],
+    table: str,
+    columns: Mapping[str, str],
+    rows: Sequence[tuple[Any, ...]],
+) -> None:
+    with cur.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types([*columns.values()])
+        for row in rows:
+            copy.write_row(row)
 
 
 def _remittance(row: Recorded, now: datetime) -> tuple[Any, ...]:
