@@ -6,10 +6,11 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import aiohttp
 from standardwebhooks import Webhook
@@ -41,6 +42,7 @@ class Sent:
 class Source:
     """A partner with its secret and the members it sends for."""
 
+    partner_id: UUID
     slug: str
     secret: str
     people: tuple[Person, ...]
@@ -191,10 +193,8 @@ class Traffic:
             twice=False,
         )
 
-    def _body(self, type_: str, data: dict[str, object]) -> bytes:
-        return json.dumps(
-            {"type": type_, "timestamp": self._completed_at.isoformat(), "data": data}
-        ).encode()
+    def _body(self, type_: str, data: Mapping[str, object]) -> bytes:
+        return json.dumps({"type": type_, "timestamp": self._completed_at.isoformat(), "data": data}).encode()
 
 
 @contextmanager

@@ -7,13 +7,16 @@ import os
 import signal
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from api.embedded import EmbeddedServers
 from integrations.partners.secrets import create_secret
-from ledger.ids import parse_public_id
+from ledger.ids import parse_public_id, public_id
 from products.members import registry
+from products.remittances.partners import Terms
 from products.savings.queries import member_balances
 from tests.simulation.partners_traffic import Source, Traffic, sending
 from tests.simulation.running_system import System, eventually, running_system
@@ -26,19 +29,26 @@ THRESHOLD, CAP = 15_000, 18_000
 pytestmark = pytest.mark.timeout(180)
 
 
-def partners(system: System) -> tuple[Source, ...]:
-    """A guaranteed partner, whose members' money settles at once, and one that pays later and takes things back."""
-    world = system.world
-    world.programme()
-    world.fund(CAP * PEOPLE * 2 * 100)
+@pytest.fixture(scope="module")
+def system(durable_servers: EmbeddedServers) -> Iterator[System]:
+    """One running system for all of these tests, each with partners of its own; the sponsor can pay for all."""
+    with running_system(durable_servers, "killed") as running:
+        running.world.programme()
+        running.world.fund(CAP * PEOPLE * 1_000)
+        yield running
+
+
+def traffic_of(system: System, name: str) -> Traffic:
+    """Traffic of a guaranteed partner, whose members' money settles at once, and of one that pays later and takes back."""
     sources = []
-    for slug, terms in (("acme", "guaranteed"), ("bolt", "net")):
-        partner = world.partner(slug, terms=terms)  # type: ignore[arg-type]  # a literal of the loop
-        people = tuple(world.member(partner) for _ in range(PEOPLE))
+    terms: Terms
+    for terms in ("guaranteed", "net"):
+        partner = system.world.partner(f"{name}-{terms}", terms=terms)
+        people = tuple(system.world.member(partner) for _ in range(PEOPLE))
         with system.databases.worker.begin() as tx:
             secret = create_secret(tx, system.services.keyring, system.services.clock, partner.id)
-        sources.append(Source(slug, secret, people, reverses=terms == "net"))
-    return tuple(sources)
+        sources.append(Source(partner.id, partner.slug, secret, people, reverses=terms == "net"))
+    return Traffic(system.url, tuple(sources), PER_SECOND, seed=len(name))
 
 
 def acknowledged_more(traffic: Traffic, events: int) -> None:
@@ -58,12 +68,22 @@ def expect_all_done_once(system: System, traffic: Traffic) -> None:
     assert (report.ok, report.unsealed) == (True, 0)
 
 
+def found(system: System, traffic: Traffic, query: str) -> list[tuple[Any, ...]]:
+    """What a query finds for the partners of this traffic, named `partners` in it."""
+    ids = ", ".join(f"'{source.partner_id}'::uuid" for source in traffic.sources)
+    return system.rows(query.replace("partners", f"({ids})"))
+
+
 def expect_one_outcome_for_each(system: System, traffic: Traffic) -> None:
-    stored = system.rows("SELECT id, kind FROM integrations.delivery")
+    stored = found(system, traffic, "SELECT id, kind FROM integrations.delivery WHERE partner_id IN partners")
     acknowledged = {parse_public_id("dlv", delivery) for delivery, _ in traffic.acknowledged.values()}
     assert {id_ for id_, _ in stored} == acknowledged
     assert {kind for _, kind in stored} == {"new"}
-    outcomes = system.rows("SELECT delivery_id, attempt, state, reason FROM integrations.delivery_outcome")
+    outcomes = found(
+        system,
+        traffic,
+        "SELECT delivery_id, attempt, state, reason FROM integrations.delivery_outcome WHERE partner_id IN partners",
+    )
     assert len(outcomes) == len(acknowledged) == len({outcome[0] for outcome in outcomes})
     assert {attempt for _, attempt, _, _ in outcomes} == {1}
     assert {(state, reason) for _, _, state, reason in outcomes} <= {
@@ -79,19 +99,27 @@ def expect_one_remittance_for_each(system: System, traffic: Traffic) -> None:
         id_: ("reversed" if id_ in taken_back else "posted", sent.collected)
         for id_, sent in traffic.remittances().items()
     }
-    found = system.rows("SELECT remittance_id, status, collected_amount FROM products.remittance")
-    assert len(found) == len(expected)
-    assert {id_: (status, collected) for id_, status, collected in found} == expected
-    # a remittance is announced once when it is decided, and a reversal once however it came
-    announced = system.rows("SELECT count(*) FROM ledger.outbox WHERE topic LIKE 'remittance.%%'")
-    assert announced == [(len(expected) + len(taken_back),)]
-    posted = system.rows(
-        "SELECT coalesce(sum(p.amount), 0) FROM ledger.transaction t JOIN ledger.posting p ON p.transaction_id = t.id"
-        " JOIN ledger.account a ON a.id = p.debit_account"
-        " WHERE t.kind = 'remittance_allocated' AND t.reverses IS NULL AND a.code = 'partner_receivable'"
-        " AND NOT EXISTS (SELECT FROM ledger.transaction r WHERE r.reverses = t.id)"
+    recorded = found(
+        system,
+        traffic,
+        "SELECT remittance_id, status, collected_amount FROM products.remittance WHERE partner_id IN partners",
     )
-    assert posted == [(sum(amount for status, amount in expected.values() if status == "posted"),)]
+    assert len(recorded) == len(expected)
+    assert {id_: (status, collected) for id_, status, collected in recorded} == expected
+    # a remittance is announced once when it is decided, and a reversal once however it came
+    names = tuple(public_id("ptn", source.partner_id) for source in traffic.sources)
+    announced = system.rows(
+        f"SELECT count(*) FROM ledger.outbox WHERE payload ->> 'partner' IN {names} AND topic LIKE 'remittance.%%'"
+    )
+    assert announced == [(len(expected) + len(taken_back),)]
+    owed = found(
+        system,
+        traffic,
+        "SELECT coalesce(sum(b.debits - b.credits), 0)::bigint FROM ledger.account a"
+        " JOIN ledger.account_balance b ON b.account_id = a.id"
+        " WHERE a.code = 'partner_receivable' AND a.partner_id IN partners",
+    )
+    assert owed == [(sum(amount for status, amount in expected.values() if status == "posted"),)]
 
 
 def expect_the_balances_that_were_sent(system: System, traffic: Traffic) -> None:
@@ -114,55 +142,51 @@ def expect_the_balances_that_were_sent(system: System, traffic: Traffic) -> None
             assert savings.match.awaiting_funds == 0
 
 
-def test_killed_workers_lose_nothing_and_do_nothing_twice(durable_servers: EmbeddedServers) -> None:
-    with running_system(durable_servers, "kill_worker") as system:
-        with sending(Traffic(system.url, partners(system), PER_SECOND, seed=1)) as traffic:
-            for _ in range(3):
-                acknowledged_more(traffic, 150)
-                assert system.kill_worker_children() > 0
-            for _ in range(2):
-                acknowledged_more(traffic, 150)
-                system.kill("worker")
+def test_killed_workers_lose_nothing_and_do_nothing_twice(system: System) -> None:
+    with sending(traffic_of(system, "worker")) as traffic:
+        for _ in range(3):
             acknowledged_more(traffic, 150)
-        assert traffic.failures == 0
-        expect_all_done_once(system, traffic)
+            assert system.kill_worker_children() > 0
+        for _ in range(2):
+            acknowledged_more(traffic, 150)
+            system.kill("worker")
+        acknowledged_more(traffic, 150)
+    assert traffic.failures == 0
+    expect_all_done_once(system, traffic)
 
 
-def test_a_killed_api_has_kept_what_it_acknowledged(durable_servers: EmbeddedServers) -> None:
-    with running_system(durable_servers, "kill_api") as system:
-        with sending(Traffic(system.url, partners(system), PER_SECOND, seed=2)) as traffic:
-            for _ in range(3):
-                acknowledged_more(traffic, 200)
-                system.kill("api")
-            acknowledged_more(traffic, 200)
-        assert traffic.failures > 0
-        expect_all_done_once(system, traffic)
+def test_a_killed_api_has_kept_what_it_acknowledged(system: System) -> None:
+    with sending(traffic_of(system, "api")) as traffic:
+        for _ in range(2):
+            acknowledged_more(traffic, 250)
+            system.kill("api")
+        acknowledged_more(traffic, 250)
+    assert traffic.failures > 0
+    expect_all_done_once(system, traffic)
 
 
 def test_without_valkey_hooks_still_answer_and_the_sweep_finds_what_none_announced(
-    durable_servers: EmbeddedServers,
+    system: System, durable_servers: EmbeddedServers
 ) -> None:
-    with running_system(durable_servers, "kill_valkey") as system:
-        with sending(Traffic(system.url, partners(system), PER_SECOND, seed=3)) as traffic:
-            acknowledged_more(traffic, 200)
-            os.kill(durable_servers.pid("valkey"), signal.SIGKILL)
-            acknowledged_more(traffic, 400)
-        assert traffic.failures == 0
-        assert system.queued() > 0
-        durable_servers.restart("valkey")
-        expect_all_done_once(system, traffic)
+    with sending(traffic_of(system, "valkey")) as traffic:
+        acknowledged_more(traffic, 200)
+        os.kill(durable_servers.pid("valkey"), signal.SIGKILL)
+        acknowledged_more(traffic, 400)
+    assert traffic.failures == 0
+    assert system.queued() > 0
+    durable_servers.restart("valkey")
+    expect_all_done_once(system, traffic)
 
 
 def test_a_killed_postgresql_comes_back_with_all_that_was_acknowledged(
-    durable_servers: EmbeddedServers,
+    system: System, durable_servers: EmbeddedServers
 ) -> None:
-    with running_system(durable_servers, "kill_postgres") as system:
-        with sending(Traffic(system.url, partners(system), PER_SECOND, seed=4)) as traffic:
-            for _ in range(2):
-                acknowledged_more(traffic, 300)
-                os.kill(durable_servers.pid("postgres"), signal.SIGKILL)
-                time.sleep(0.5)
-                durable_servers.restart("postgres")
+    with sending(traffic_of(system, "postgresql")) as traffic:
+        for _ in range(2):
             acknowledged_more(traffic, 300)
-        assert traffic.failures > 0
-        expect_all_done_once(system, traffic)
+            os.kill(durable_servers.pid("postgres"), signal.SIGKILL)
+            time.sleep(0.5)
+            durable_servers.restart("postgres")
+        acknowledged_more(traffic, 300)
+    assert traffic.failures > 0
+    expect_all_done_once(system, traffic)
