@@ -158,10 +158,8 @@ def add_facts(tx: Tx, keyring: Keyring, member: Member, facts: Sequence[Fact]) -
     )
     # What the member's match comes to may depend on them, also in the past: a job derives it anew.
     tx.execute(
-        text(
-            "INSERT INTO products.reevaluation (member_id, requested_at) VALUES (:member, now()) ON CONFLICT DO NOTHING"
-        ),
-        {"member": member.member_id},
+        text("INSERT INTO products.reevaluation (id, member_id, requested_at) VALUES (:id, :member, now())"),
+        {"id": new_id(), "member": member.member_id},
     )
 
 

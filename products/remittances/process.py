@@ -145,6 +145,7 @@ def _lay_out(tx: Tx, works: Sequence[_Work], books: Books, exhausted: set[UUID])
     match_books = {id_: MatchBook(sponsors) for id_, sponsors in context.sponsors.items()}
     for programme_id, wanted in sorted(_wanted_states(works).items()):
         match_books[programme_id].lock(tx, wanted)
+    _defer_tiers(works, match_books)
 
     days = _OpenDays(tx)
     transactions = [_transaction(work, context, match_books, days) for work in works]
@@ -270,6 +271,20 @@ def _wanted_states(works: Sequence[_Work]) -> dict[UUID, dict[StateKey, tuple[da
             for key, holding in work.reversible.holdings.items():
                 wanted.setdefault(holding.programme_id, {})[key] = holding.lock_values
     return wanted
+
+
+def _defer_tiers(works: Sequence[_Work], match_books: Mapping[UUID, MatchBook]) -> None:
+    """Leave the tier open where a window stands under other rules than the event was planned by: a job decides it."""
+    if not any(match_book.outdated for match_book in match_books.values()):
+        return
+    for work in works:
+        if work.plan is not None and work.plan.joined is not None:
+            outdated = match_books[work.plan.joined.programme_id].outdated
+            legs = tuple(
+                replace(leg, tier=rules.UNMATCHED) if leg.state_key in outdated else leg
+                for leg in work.plan.legs
+            )
+            work.plan = replace(work.plan, legs=legs)
 
 
 class _OpenDays:

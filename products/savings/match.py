@@ -76,11 +76,16 @@ class Queued:
 
 
 class MatchBook:
-    """The match states that a batch touches. Lock first, then ``change``, then ``save`` once."""
+    """The match states that a batch touches. Lock first, then ``change``, then ``save`` once.
+
+    ``outdated`` are locked states that stand under another version of the rules than the batch was laid out by: their
+    totals are kept, and a job derives their entitlement anew.
+    """
 
     def __init__(self, sponsors: Mapping[str, Sponsor]) -> None:
         self._sponsors = sponsors
         self._states: dict[StateKey, MatchState] = {}
+        self.outdated: set[StateKey] = set()
         self._changed: set[StateKey] = set()
         self._queued: list[Queued] = []
         self._dequeued: list[tuple[UUID, StateKey, int]] = []
@@ -109,6 +114,7 @@ class MatchBook:
                 ),
             )
             self._load(cur, missing)
+        self.outdated |= {key for key in keys if self._states[key].rule_version != wanted[key][2]}
 
     def _load(self, cur: Cursor, keys: list[StateKey]) -> None:
         arrays = ([key[0] for key in keys], [key[1] for key in keys])
@@ -159,6 +165,9 @@ class MatchBook:
         state = self._states[key]
         state.by_tier[tier + 1] += contributed
         state.settled[tier + 1] += settled
+        if key in self.outdated:
+            self._changed.add(key)
+            return [], 0
         return self._derive(key, state, match, accounts, currency, at)
 
     def replace_totals(
@@ -167,6 +176,7 @@ class MatchBook:
         """Put totals counted anew, under these rules, in the place of those kept so far."""
         state = self._states[key]
         state.by_tier, state.settled, state.rule_version = by_tier, settled, rule_version
+        self.outdated.discard(key)
 
     def rederive(
         self, key: StateKey, match: Match, accounts: EnrolmentAccounts, currency: str, *, at: datetime
@@ -269,6 +279,7 @@ class MatchBook:
             )
         self._save_queue(cur)
         self._save_excess(cur, now)
+        self._ask_to_derive_anew(cur, now)
         ran_out = sorted(sponsor.id for sponsor in self._sponsors.values() if sponsor.ran_out)
         if ran_out:
             cur.execute(
@@ -310,6 +321,16 @@ class MatchBook:
                        WHERE enrolment_id = %s AND window_start = %s AND sponsor_id = %s AND state = 'proposed'""",
                     (enrolment, start, sponsor_id),
                 )
+
+    def _ask_to_derive_anew(self, cur: Cursor, now: datetime) -> None:
+        enrolments = sorted({key[0] for key in self.outdated & self._changed})
+        if enrolments:
+            cur.execute(
+                """INSERT INTO products.reevaluation (id, member_id, requested_at)
+                   SELECT t.id, e.member_id, %s FROM unnest(%b::uuid[], %b::uuid[]) AS t (id, enrolment_id)
+                   JOIN products.enrolment e ON e.id = t.enrolment_id""",
+                (now, [new_id() for _ in enrolments], enrolments),
+            )
 
 
 def take_from_queue(cur: Cursor, sponsor_id: UUID, enrolment: UUID, start: date, amount: int) -> None:

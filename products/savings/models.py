@@ -3,10 +3,10 @@
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Index, Integer, text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Index, Integer, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ledger.models import Base
+from ledger.models import Base, Xid8
 
 
 class MatchStateRow(Base):
@@ -99,5 +99,8 @@ class ReevaluationRow(Base):
     __tablename__ = "reevaluation"
     __table_args__ = ({"schema": "products"},)
 
-    member_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    member_id: Mapped[UUID]
     requested_at: Mapped[datetime]
+    era: Mapped[int] = mapped_column(SmallInteger, server_default=text("ledger.current_era()"))
+    xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))

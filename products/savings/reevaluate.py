@@ -6,7 +6,7 @@ them, so that it may stop anywhere and be started again.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from uuid import UUID
@@ -15,11 +15,13 @@ from sqlalchemy import text
 
 from ledger import periods
 from ledger.database import Tx, cursor
+from ledger.horizon import SETTLED
 from ledger.ids import new_id, public_id
-from ledger.posting import Transaction, post
+from ledger.posting import Transaction
 from products.facts import Facts
 from products.members.batch import load_members
 from products.members.models import MemberRecord
+from products.posting import BooksRefused, post_whole
 from products.programmes.registry import Version
 from products.remittances.context import Books, load_sponsors
 from products.remittances.events import MemberKey
@@ -46,7 +48,8 @@ class _Contribution:
 
 def reevaluate(tx: Tx, books: Books, *, limit: int = WINDOWS_MAX) -> int:
     """Derive up to ``limit`` windows anew; answers how many. 0: nothing is left, and new versions are marked done."""
-    members = _members_with_new_facts(tx, limit)
+    requests = _requests(tx, limit)
+    members = sorted(set(requests.values()))
     done = 0
     for programme_id in _programmes(tx):
         versions = books.programmes.versions(tx, programme_id)
@@ -64,16 +67,21 @@ def reevaluate(tx: Tx, books: Books, *, limit: int = WINDOWS_MAX) -> int:
                 ),
                 {"id": programme_id},
             )
-    cursor(tx).execute("DELETE FROM products.reevaluation WHERE member_id = ANY (%s)", (members,))
+    cursor(tx).execute("DELETE FROM products.reevaluation WHERE id = ANY (%s)", (list(requests),))
     return done or len(members)
 
 
-def _members_with_new_facts(tx: Tx, limit: int) -> list[UUID]:
+def _requests(tx: Tx, limit: int) -> dict[UUID, UUID]:
+    """Members whose facts changed, by request; only behind the settled horizon.
+
+    A batch that was under way when a fact was recorded may have judged by the facts of before; when a request is
+    behind the horizon, all such batches have ended, and what they wrote is seen here.
+    """
     rows = cursor(tx).execute(
-        "SELECT member_id FROM products.reevaluation ORDER BY requested_at LIMIT %s FOR UPDATE SKIP LOCKED",
+        f"SELECT id, member_id FROM products.reevaluation WHERE {SETTLED} ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED",
         (limit,),
     )
-    return [row[0] for row in rows]
+    return dict(row for row in rows)
 
 
 def _programmes(tx: Tx) -> list[UUID]:
@@ -114,8 +122,39 @@ def _windows_of_old_rules(
 def _derive(
     tx: Tx, books: Books, programme_id: UUID, versions: Sequence[Version], keys: Sequence[StateKey]
 ) -> None:
+    exhausted: set[UUID] = set()
+    while True:
+        attempt = tx.begin_nested()
+        try:
+            _derive_once(tx, books, programme_id, versions, keys, exhausted)
+        except BooksRefused as refused:
+            attempt.rollback()
+            account = refused.outcome.account_id
+            if not refused.moved or account is None or account in exhausted:
+                raise
+            exhausted.add(account)
+        except BaseException:
+            attempt.rollback()
+            raise
+        else:
+            attempt.commit()
+            return
+
+
+def _derive_once(
+    tx: Tx,
+    books: Books,
+    programme_id: UUID,
+    versions: Sequence[Version],
+    keys: Sequence[StateKey],
+    exhausted: Collection[UUID],
+) -> None:
+    """Derive windows anew; a sponsor whose account refused before counts as having nothing, so its match is queued."""
     holdings = load_holdings(tx, books.programmes, keys)
     sponsors = load_sponsors(tx, [programme_id])[programme_id]
+    for sponsor in sponsors.values():
+        if sponsor.uncommitted in exhausted:
+            sponsor.available = 0
     match_book = MatchBook(sponsors)
     match_book.lock(tx, {key: holding.lock_values for key, holding in holdings.items()})
     contributions = _contributions(tx, keys)
@@ -152,7 +191,7 @@ def _derive(
                     },
                 )
             )
-    post(tx, batch, clock=books.clock, all_or_nothing=True)
+    post_whole(tx, batch, clock=books.clock)
     match_book.save(tx, now)
 
 

@@ -294,7 +294,7 @@ def _remittances() -> None:
             delivery_id uuid,
             trace json,
             recorded_at timestamptz NOT NULL,
-            era smallint NOT NULL DEFAULT 1,
+            era smallint NOT NULL DEFAULT 1, -- ledger.ensure_era keeps it
             xid xid8 NOT NULL DEFAULT pg_current_xact_id()
         ) WITH (fillfactor = 90);
         CREATE INDEX remittance_horizon ON products.remittance (partner_id, era, xid, id);
@@ -412,12 +412,16 @@ def _match() -> None:
         );
         CREATE UNIQUE INDEX match_adjustment_proposed
             ON products.match_adjustment (enrolment_id, window_start, sponsor_id) WHERE state = 'proposed';
-        -- Members whose facts changed: what their windows earn is derived anew by a job.
+        -- Members whose facts changed: what their windows earn is derived anew by a job, once no batch that judged by
+        -- the facts of before is still under way.
         CREATE TABLE products.reevaluation (
-            member_id uuid PRIMARY KEY,
-            requested_at timestamptz NOT NULL
+            id uuid PRIMARY KEY,
+            member_id uuid NOT NULL,
+            requested_at timestamptz NOT NULL,
+            era smallint NOT NULL DEFAULT ledger.current_era(),
+            xid xid8 NOT NULL DEFAULT pg_current_xact_id()
         );
-        GRANT INSERT ON products.reevaluation TO mizan_api;
+        GRANT INSERT (id, member_id, requested_at) ON products.reevaluation TO mizan_api;
         GRANT SELECT, INSERT, UPDATE, DELETE ON products.reevaluation TO mizan_worker;
         GRANT SELECT, INSERT, UPDATE, DELETE ON products.match_queue TO mizan_worker;
         GRANT SELECT, INSERT, UPDATE ON products.match_state, products.match_share, products.match_adjustment
