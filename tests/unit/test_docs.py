@@ -1,0 +1,171 @@
+"""The documentation says what the code does: generated pages are current, links lead somewhere, commands exist."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+import typer
+from typer.main import get_command
+
+import integrations
+import products
+import tests
+from api.auth.scopes import SCOPES
+from api.cli.app import app
+from api.cli.inbox import State as ListedState
+from api.settings_reference import render as settings_page
+from api.v1.deliveries import State as ShownState
+from products import chart
+from products.chart import Code
+from products.remittances import outcomes, process
+
+PROJECT = Path(tests.__file__).parents[1]
+DOCS = PROJECT / "docs"
+PAGES = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def test_the_page_about_settings_is_current() -> None:
+    assert text_of(DOCS / "reference" / "settings.md") == settings_page(), (
+        "write it again: python -m api.settings_reference > docs/reference/settings.md"
+    )
+
+
+def test_the_page_about_outcomes_is_current() -> None:
+    assert text_of(DOCS / "reference" / "outcomes.md") == outcomes.render(), (
+        "write it again: python -m products.remittances.outcomes > docs/reference/outcomes.md"
+    )
+
+
+def reasons_in(source: str) -> set[str]:
+    """The reason codes that a source file gives to verdicts and deliveries."""
+    found = set(
+        re.findall(
+            r'(?:refuse\(event, |Verdict\("\w+", |reason = |reason=|return "\w+", )"([a-z_]+)"', source
+        )
+    )
+    found |= set(re.findall(r'else "([a-z_]+)"', "".join(re.findall(r"reason = .*", source))))
+    # what was collected can't be known
+    return found | set(re.findall(r'return "([a-z_]+)" if by_quote', source))
+
+
+def test_every_reason_that_the_code_gives_is_in_the_table_and_the_table_has_no_other() -> None:
+    sources = [
+        *(
+            Path(process.__file__).with_name(f"{name}.py")
+            for name in ("plan", "process", "reverse", "record")
+        ),
+        *Path(integrations.__file__).parent.joinpath("inbox").glob("*.py"),
+        PROJECT / "api" / "hooks.py",
+        Path(integrations.__file__).parent / "partners" / "port.py",
+    ]
+    given = set().union(*(reasons_in(text_of(source)) for source in sources))
+    given |= {"invalid_event"}  # the code of EventInvalid is the reason under which it is kept
+    assert given == set(outcomes.REASONS)
+
+
+def test_states_are_the_same_everywhere() -> None:
+    standing = set(outcomes.STATES) - {"replayed"}
+    assert set(get_args(outcomes.State)) == set(outcomes.STATES)
+    assert set(get_args(ShownState)) == standing
+    assert {state.value for state in ListedState} == standing
+    assert set(get_args(process.State)) <= standing
+    assert {state for reason in outcomes.REASONS.values() for state in reason.states} <= standing
+
+
+def test_the_chart_of_accounts_is_the_codes_own() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (\d*) ?\|", text_of(DOCS / "reference" / "accounts.md"), re.M)
+    codes = [value for value in vars(chart).values() if isinstance(value, Code)]
+    assert {(code.name, code.kind, "" if code.floor is None else str(code.floor)) for code in codes} == set(
+        rows
+    )
+
+
+def test_the_scopes_are_the_codes_own() -> None:
+    rows = re.findall(
+        r"^\| `(\w+:\w+)` \| (.*?) \| (.*?) \|$", text_of(DOCS / "reference" / "http-api.md"), re.M
+    )
+    assert rows == [
+        (
+            scope.name,
+            scope.allows,
+            ", ".join(
+                [
+                    *(["partners"] if scope.partner else []),
+                    *(f"{role}s" for role in ("manager", "auditor", "administrator") if role in scope.roles),
+                ]
+            ),
+        )
+        for scope in SCOPES.values()
+    ]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings make."""
+    headings = re.findall(r"^#+ (.*)$", text_of(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if link.startswith(("http://", "https://", "/")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link} leads nowhere"
+        if anchor:
+            assert anchor.lower() in {one.lower() for one in anchors(target)}, f"{link}: no such heading"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = text_of(DOCS / "README.md")
+    for page in sorted(DOCS.rglob("*.md")):
+        name = page.relative_to(DOCS).as_posix()
+        assert name == "README.md" or f"({name})" in index, f"docs/README.md does not lead to {name}"
+
+
+def commands_in(page: Path) -> list[str]:
+    """The `mizan` commands of a page's shell blocks, without their comments."""
+    lines = [
+        line
+        for block in re.findall(r"^```sh\n(.*?)^```", text_of(page), re.M | re.S)
+        for line in block.splitlines()
+    ]
+    return [line.strip() for line in lines if line.strip().startswith("mizan ")]
+
+
+ALL_COMMANDS = [(page, line) for page in PAGES for line in commands_in(page)]
+
+
+@pytest.mark.parametrize(
+    ("page", "line"), ALL_COMMANDS, ids=lambda value: value if isinstance(value, str) else value.name
+)
+def test_every_command_shown_exists_with_its_options(page: Path, line: str) -> None:
+    words = shlex.split(re.split(r"[|>]", line)[0], comments=True)[1:]
+    command: click.Command | typer.core.TyperGroup = get_command(app)
+    while words and hasattr(command, "commands"):
+        assert words[0] in command.commands, f"{page.name}: mizan has no {words[0]}"
+        command = command.commands[words.pop(0)]
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_pages_say_nothing_of_their_makers_machines() -> None:
+    for page in PAGES:
+        assert not re.search(r"/(root|work|home)/|localhost:\d|pypi\.org/simple", text_of(page)), page
+
+
+def test_the_catalogue_and_the_decisions_exist_where_pages_name_files() -> None:
+    for page in PAGES:
+        for named in re.findall(
+            r"`((?:api|products|ledger|integrations)/[\w/.-]+\.(?:py|yaml|sql))`", text_of(page)
+        ):
+            assert (PROJECT / named).exists(), f"{page.name} names {named}"
+    assert (Path(products.__file__).parent / "programmes" / "catalogue" / "haba-haba.yaml").exists()
