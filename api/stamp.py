@@ -1,9 +1,13 @@
-"""The environment written into the database: a sandbox never opens production's books, nor the other way round."""
+"""The environment written into the database: a sandbox never opens production's books, nor the other way round.
+
+Nor are books opened that came from another cluster, until migrating them has begun a new era (`ledger.horizon`).
+"""
 
 from sqlalchemy import text
 
 from api.settings import Environment, Settings, UnsafeSettings
 from ledger.database import Tx
+from ledger.horizon import era_is_here
 
 
 def stamp(tx: Tx, environment: Environment) -> None:
@@ -23,11 +27,13 @@ def require_stamp(tx: Tx, settings: Settings) -> None:
     """Refuse to start on a database of another environment; every process calls it once, as its own role.
 
     Raises:
-        UnsafeSettings: the stamp is missing or says something else.
+        UnsafeSettings: the stamp is missing or says something else, or the books were restored and not migrated since.
     """
     if settings.environment is None:
         raise UnsafeSettings("MIZAN_ENVIRONMENT must say sandbox or production")
     _compare(tx, settings.environment)
+    if not era_is_here(tx):
+        raise UnsafeSettings("the books were restored from another cluster: run `mizan migrate`")
 
 
 def _compare(tx: Tx, environment: Environment) -> None:

@@ -69,7 +69,7 @@ class DeliveryRow(Base):
     body_sealed: Mapped[bytes]
     inbox_key_id: Mapped[UUID]
     received_at: Mapped[datetime]
-    era: Mapped[int] = mapped_column(SmallInteger, server_default=text("ledger.current_era()"))
+    era: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
 
 

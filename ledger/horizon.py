@@ -53,3 +53,8 @@ def horizon(tx: Tx) -> Horizon:
 def ensure_era(tx: Tx) -> int:
     """The era of this cluster, begun if the books were restored into a new one. As `mizan_owner`, when migrating."""
     return int(tx.execute(text("select ledger.ensure_era()")).scalar_one())
+
+
+def era_is_here(tx: Tx) -> bool:
+    """Whether the current era is this cluster's; if not, the books were restored, and nothing may be written before `ensure_era`."""
+    return bool(tx.execute(text("select ledger.era_is_here()")).scalar_one())

@@ -84,7 +84,7 @@ def _deliveries() -> None:
             body_sealed bytea NOT NULL,
             inbox_key_id uuid NOT NULL,
             received_at timestamptz NOT NULL,
-            era smallint NOT NULL DEFAULT ledger.current_era(),
+            era smallint NOT NULL DEFAULT 1, -- ledger.ensure_era keeps it
             xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
             UNIQUE (partner_id, delivery_key)
         );
