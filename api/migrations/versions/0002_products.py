@@ -432,7 +432,7 @@ def _match() -> None:
 
 
 def _settlements() -> None:
-    op.execute("""
+    op.execute(f"""
         CREATE TABLE products.settlement (
             id uuid PRIMARY KEY,
             partner_id uuid NOT NULL REFERENCES products.partner,
@@ -446,6 +446,8 @@ def _settlements() -> None:
             recorded_at timestamptz NOT NULL,
             UNIQUE (partner_id, reference)
         );
+        ALTER TABLE products.settlement ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own_rows ON products.settlement USING {OWN_ROWS};
         GRANT SELECT, INSERT ON products.settlement TO mizan_worker;
         GRANT SELECT ON products.settlement TO mizan_api
     """)

@@ -1,0 +1,355 @@
+"""What the database itself allows, compared with what is meant: grants, row-level security, triggers, owners, functions.
+
+Whoever changes one of these in a migration changes this list too, and says why in the same commit.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from api.migrations.run import differences
+from tests.conftest import Databases
+
+SCHEMAS = ["api", "integrations", "ledger", "products"]
+
+GRANTS = """
+api.client_secret              api=r  worker=raw
+api.idempotent_answer          api=ra  worker=rad
+api.oauth_client               api=r  worker=raw
+api.signing_key                api=ra  worker=ra
+api.stamp                      api=r  worker=r  sealer=r  auditor=r
+integrations.delivery          api=r  worker=r  auditor=r
+integrations.delivery_outcome  api=ra  worker=ra  auditor=r
+integrations.delivery_queue    api=r  worker=rad  auditor=r
+integrations.inbox_key         api=ra  worker=ra
+integrations.webhook_secret    api=r  worker=ra
+ledger.account                 api=ra  worker=ra  auditor=r
+ledger.account_balance         api=r  worker=r  auditor=r
+ledger.account_day             api=r  worker=raw  auditor=r
+ledger.account_month           api=r  worker=raw  auditor=r
+ledger.era                     api=r  worker=r  sealer=r  auditor=r
+ledger.fold                    api=r  worker=raw  auditor=r
+ledger.fund                    api=ra  worker=ra  auditor=r
+ledger.hold                    api=r  worker=r  auditor=r
+ledger.outbox                  api=r  worker=r  auditor=r
+ledger.period_event            api=r  worker=r  auditor=r
+ledger.posting                 api=r  worker=ra  sealer=r  auditor=r
+ledger.reference               api=r  worker=ra  auditor=r
+ledger.seal                    api=r  worker=r  sealer=ra  auditor=r
+ledger.seal_key                api=r  worker=r  sealer=ra  auditor=r
+ledger.transaction             api=r  worker=r  sealer=r  auditor=r
+products.consent               api=ra  worker=ra  auditor=r
+products.contribution          api=r  worker=raw  auditor=r
+products.enrolment             api=ra  worker=ra  auditor=r
+products.match_adjustment      api=r  worker=raw  auditor=r
+products.match_queue           api=r  worker=rawd  auditor=r
+products.match_share           api=r  worker=raw  auditor=r
+products.match_state           api=r  worker=raw  auditor=r
+products.member                api=ra  worker=ra  auditor=r
+products.member_fact           api=ra  worker=ra  auditor=r
+products.member_link           api=ra  worker=ra  auditor=r
+products.partner               api=r  worker=raw  auditor=r
+products.partner_programme     api=r  worker=raw  auditor=r
+products.programme             api=r  worker=ra  auditor=r
+products.programme_fund        api=r  worker=ra  auditor=r
+products.programme_version     api=r  worker=ra  auditor=r
+products.quote                 api=ra  worker=raw  auditor=r
+products.reevaluation          worker=rawd  auditor=r
+products.remittance            api=r  worker=raw  auditor=r
+products.remittance_claim      api=r  worker=raw  auditor=r
+products.settlement            api=r  worker=ra  auditor=r
+products.sponsor               api=r  worker=raw  auditor=r
+"""
+"""On whole tables: r select, a insert, w update, d delete. Partitions of the journal are granted to nobody."""
+
+COLUMN_GRANTS = """
+api.signing_key api update verifies_until
+api.signing_key worker update verifies_until
+integrations.delivery api insert id partner_id delivery_key kind event_type lane digest body_digest body_sealed inbox_key_id received_at
+integrations.delivery_queue api insert lane id
+integrations.inbox_key worker update wrapped destroyed_at
+integrations.webhook_secret worker update expires_at
+ledger.hold api insert id reference account_id amount expires_at created_at
+ledger.hold api update captured state transaction_id ended_at
+ledger.hold worker insert id reference account_id amount expires_at created_at
+ledger.hold worker update captured state transaction_id ended_at
+ledger.outbox api insert id topic key payload recorded_at
+ledger.outbox worker insert id topic key payload recorded_at
+ledger.transaction worker insert id reference kind effective_on recorded_at reverses postings details salt leaf
+products.consent api update paused_at withdrawn_at
+products.consent worker update paused_at withdrawn_at
+products.enrolment api update ended_at
+products.enrolment worker update ended_at
+products.member api update residence_country
+products.member worker update wrapped_key erased_at
+products.member_link api update ended_at
+products.member_link worker update phone phone_index partner_reference partner_reference_index ended_at
+products.programme_version worker update reevaluated
+products.reevaluation api insert id member_id requested_at
+"""
+"""On columns: table, role, privilege, columns."""
+
+OWN = "partner_id = setting mizan.partner OR setting mizan.access = 'staff'"
+HOOK = "partner_id = setting mizan.partner OR setting mizan.access = ANY (ARRAY['staff', 'hook'])"
+
+POLICIES = {
+    "integrations.delivery": ("own_rows", "public", HOOK),
+    "integrations.delivery_outcome": ("own_rows", "public", HOOK),
+    "ledger.account": ("partner", "mizan_api", OWN),
+    **{
+        f"ledger.{name}": (
+            "partner",
+            "mizan_api",
+            f"EXISTS ( SELECT FROM ledger.account a WHERE a.id = {name}.account_id)",
+        )
+        for name in ("account_balance", "account_day", "account_month", "hold")
+    },
+    **{
+        f"products.{name}": ("own_rows", "public", OWN)
+        for name in (
+            "consent",
+            "contribution",
+            "enrolment",
+            "member_fact",
+            "member_link",
+            "quote",
+            "remittance",
+            "remittance_claim",
+            "settlement",
+        )
+    },
+    "products.member": (
+        "linked_rows",
+        "public",
+        "EXISTS ( SELECT 1 FROM products.member_link l WHERE l.member_id = member.id)",
+    ),
+}
+"""Row-level security: the one policy of each guarded table, besides the auditor's, who reads every row."""
+
+GROWS = "before delete update truncate statement ledger.refuse"
+CHANGES = "before delete truncate statement ledger.refuse"
+RECEIVED = "before delete update truncate statement integrations.refuse_change"
+
+TRIGGERS = {
+    ("integrations.delivery", "delivery_append_only"): RECEIVED,
+    ("integrations.delivery_outcome", "delivery_outcome_append_only"): RECEIVED,
+    ("ledger.account", "account_changed"): "before update row ledger.account_changed",
+    ("ledger.account", "account_opened"): "after insert statement ledger.account_opened",
+    ("ledger.account", "only_changes"): CHANGES,
+    ("ledger.account_balance", "only_changes"): CHANGES,
+    ("ledger.fund", "fund_changed"): "before update row ledger.fund_changed",
+    ("ledger.fund", "only_changes"): CHANGES,
+    ("ledger.hold", "hold_changed"): "before update row ledger.hold_changed",
+    ("ledger.hold", "hold_ended"): "after update statement ledger.hold_ended",
+    ("ledger.hold", "hold_placed"): "after insert statement ledger.hold_placed",
+    ("ledger.hold", "only_changes"): CHANGES,
+    ("ledger.period_event", "only_grows"): GROWS,
+    ("ledger.posting", "only_grows"): GROWS,
+    ("ledger.posting", "posting_inserted"): "after insert statement ledger.posting_inserted",
+    ("ledger.reference", "only_grows"): "before update truncate statement ledger.refuse",
+    ("ledger.seal", "only_grows"): GROWS,
+    ("ledger.seal_key", "only_grows"): GROWS,
+    ("ledger.transaction", "only_grows"): GROWS,
+    ("products.programme_version", "version_is_immutable"): (
+        "before delete update row products.refuse_version_change"
+    ),
+}
+"""On each partition of the journal there is one more, which refuses inserts too."""
+
+PRIVILEGED = {
+    "ledger.account_opened": "",
+    "ledger.close_account": "worker",
+    "ledger.ensure_partitions": "worker",
+    "ledger.hold_ended": "",
+    "ledger.hold_placed": "",
+    "ledger.lock_accounts": "api worker",
+    "ledger.move_period": "api worker",
+    "ledger.posting_inserted": "",
+    "ledger.release_references": "worker",
+    "ledger.set_limits": "worker",
+    "ledger.share_books": "api worker",
+}
+"""Functions that run with their owner's rights, and who may call them; triggers are called by nobody."""
+
+
+def rows(databases: Databases, query: str) -> Sequence[Any]:
+    with databases.superuser.begin() as tx:
+        return tx.execute(text(query), {"schemas": SCHEMAS} if ":schemas" in query else {}).all()
+
+
+def lines(table: str) -> list[str]:
+    return [" ".join(line.split()) for line in table.strip().splitlines()]
+
+
+def test_each_role_may_do_to_each_table_what_is_meant(databases: Databases) -> None:
+    granted = rows(
+        databases,
+        """SELECT n.nspname || '.' || c.relname, pg_get_userbyid(a.grantee), a.privilege_type
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN LATERAL aclexplode(c.relacl) a
+           WHERE n.nspname = ANY (:schemas) AND a.grantee <> c.relowner""",
+    )
+    letters = {"SELECT": "r", "INSERT": "a", "UPDATE": "w", "DELETE": "d"}
+    found: dict[str, dict[str, str]] = {}
+    for table, role, privilege in granted:
+        of_table = found.setdefault(table, {})
+        of_table[role.removeprefix("mizan_")] = (
+            of_table.get(role.removeprefix("mizan_"), "") + letters[privilege]
+        )
+    roles = ["api", "worker", "sealer", "auditor"]
+    assert {role for of_table in found.values() for role in of_table} == set(roles)
+    assert [
+        " ".join([table, *(f"{r}={''.join(sorted(has[r], key='rawd'.index))}" for r in roles if r in has)])
+        for table, has in sorted(found.items())
+    ] == lines(GRANTS)
+
+
+def test_each_role_may_write_the_columns_that_are_meant(databases: Databases) -> None:
+    granted = rows(
+        databases,
+        """SELECT n.nspname || '.' || c.relname, replace(pg_get_userbyid(x.grantee), 'mizan_', ''),
+                  lower(x.privilege_type), string_agg(a.attname, ' ' ORDER BY a.attnum)
+           FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+           CROSS JOIN LATERAL aclexplode(a.attacl) x WHERE n.nspname = ANY (:schemas) GROUP BY 1, 2, 3""",
+    )
+    assert sorted(" ".join(row) for row in granted) == sorted(lines(COLUMN_GRANTS))
+
+
+def test_rows_of_people_and_partners_are_guarded(databases: Databases) -> None:
+    guarded = rows(
+        databases,
+        """SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE n.nspname = ANY (:schemas) AND c.relrowsecurity""",
+    )
+    assert {row[0] for row in guarded} == set(POLICIES)
+    policies = rows(
+        databases,
+        """SELECT schemaname || '.' || tablename, policyname, roles[1], cmd, permissive, qual, with_check, cardinality(roles)
+           FROM pg_policies WHERE schemaname = ANY (:schemas)""",
+    )
+    auditors = {row[0] for row in policies if row[1] == "auditor"}
+    assert auditors == set(POLICIES)
+    for table, name, role, command, permissive, condition, check, roles in policies:
+        assert (permissive, check, roles) == ("PERMISSIVE", None, 1)
+        if name == "auditor":
+            assert (role, command, condition) == ("mizan_auditor", "SELECT", "true")
+        else:
+            assert (name, role, _plain(condition)) == POLICIES[table]
+            assert command == "ALL"
+
+
+def _plain(condition: str) -> str:
+    """A policy's condition without the catalogue's casts and brackets."""
+    plain = " ".join(condition.replace("::text", "").replace("::uuid", "").split())
+    for setting in ("partner", "access"):
+        bare = f"current_setting('mizan.{setting}', true)"
+        plain = plain.replace(f"(NULLIF({bare}, ''))", f"setting mizan.{setting}")
+        plain = plain.replace(f"NULLIF({bare}, '')", f"setting mizan.{setting}")
+        plain = plain.replace(bare, f"setting mizan.{setting}")
+    plain = plain.removeprefix("(").removesuffix(")")
+    for bracketed in ("partner_id = setting mizan.partner", "setting mizan.access = 'staff'"):
+        plain = plain.replace(f"({bracketed})", bracketed)
+    plain = plain.replace("(setting mizan.access = ANY (ARRAY['staff', 'hook']))", HOOK.partition(" OR ")[2])
+    head, where, tail = plain.partition(" WHERE (")
+    return f"{head} WHERE {tail.replace('))', ')')}" if where else plain
+
+
+def test_triggers_stand_where_they_are_meant_to(databases: Databases) -> None:
+    found = rows(
+        databases,
+        """SELECT n.nspname || '.' || c.relname, t.tgname, concat_ws(' ',
+                  CASE WHEN t.tgtype & 2 = 2 THEN 'before' ELSE 'after' END,
+                  CASE WHEN t.tgtype & 4 = 4 THEN 'insert' END, CASE WHEN t.tgtype & 8 = 8 THEN 'delete' END,
+                  CASE WHEN t.tgtype & 16 = 16 THEN 'update' END, CASE WHEN t.tgtype & 32 = 32 THEN 'truncate' END,
+                  CASE WHEN t.tgtype & 1 = 1 THEN 'row' ELSE 'statement' END, f.nspname || '.' || p.proname),
+                  t.tgenabled
+           FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+           JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace f ON f.oid = p.pronamespace
+           WHERE n.nspname = ANY (:schemas) AND NOT t.tgisinternal AND NOT c.relispartition""",
+    )
+    assert {(table, name): what for table, name, what, _ in found} == TRIGGERS
+    assert {row[3] for row in found} == {"O"}
+
+
+def test_partitions_of_the_journal_belong_to_nobody_who_logs_in_and_refuse_everything(
+    databases: Databases,
+) -> None:
+    partitions = rows(
+        databases,
+        """SELECT c.relname, pg_get_userbyid(c.relowner), c.relacl IS NULL OR NOT EXISTS (
+                      SELECT 1 FROM aclexplode(c.relacl) a WHERE a.grantee <> c.relowner),
+                  (SELECT array_agg(t.tgtype) FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+                                                                 AND t.tgenabled = 'O')
+           FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
+           WHERE c.relkind = 'r' AND c.relnamespace = 'ledger'::regnamespace""",
+    )
+    named = {row[0] for row in partitions}
+    assert {"posting_default", "transaction_default"} <= named
+    assert len(named) >= 10  # this month and three more, and the default, of each
+    before_everything = 2 | 4 | 8 | 16 | 32
+    assert {(row[1], row[2], tuple(row[3])) for row in partitions} == {
+        ("mizan_journal", True, (before_everything,))
+    }
+
+
+def test_everything_else_belongs_to_the_owner_and_no_role_has_more_power_than_is_meant(
+    databases: Databases,
+) -> None:
+    owners = rows(
+        databases,
+        """SELECT DISTINCT pg_get_userbyid(c.relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE n.nspname = ANY (:schemas) AND NOT c.relispartition AND c.relkind IN ('r', 'p', 'v', 'S')""",
+    )
+    assert [row[0] for row in owners] == ["mizan_owner"]
+    powers = rows(
+        databases,
+        """SELECT rolname, concat_ws(' ', CASE WHEN rolsuper THEN 'super' END, CASE WHEN rolbypassrls THEN 'bypassrls' END,
+                  CASE WHEN rolcreaterole THEN 'createrole' END, CASE WHEN rolcreatedb THEN 'createdb' END,
+                  CASE WHEN rolreplication THEN 'replication' END)
+           FROM pg_roles WHERE rolname LIKE 'mizan\\_%' AND rolname <> 'mizan_superuser'""",
+    )
+    assert dict(tuple(row) for row in powers) == {
+        "mizan_owner": "",
+        "mizan_journal": "",
+        "mizan_api": "",
+        "mizan_worker": "bypassrls",
+        "mizan_sealer": "",
+        "mizan_auditor": "",
+    }
+
+
+def test_functions_with_their_owners_rights_are_few_and_fix_their_search_path(databases: Databases) -> None:
+    found = rows(
+        databases,
+        """SELECT n.nspname || '.' || p.proname, array_to_string(p.proconfig, ','), pg_get_userbyid(p.proowner),
+                  p.prorettype = 'trigger'::regtype,
+                  coalesce((SELECT string_agg(replace(pg_get_userbyid(a.grantee), 'mizan_', ''), ' ' ORDER BY 1)
+                            FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+                            WHERE a.grantee NOT IN (0, p.proowner)), ''),
+                  EXISTS (SELECT 1 FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+                          WHERE a.grantee = 0)
+           FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+           WHERE n.nspname = ANY (:schemas) AND p.prosecdef""",
+    )
+    assert {row[0]: row[4] for row in found} == PRIVILEGED
+    for name, settings, owner, is_trigger, _, public in found:
+        assert settings.startswith("search_path=pg_catalog, pg_temp"), name
+        assert owner == "mizan_owner"
+        assert public == is_trigger, name  # a trigger's function runs as a trigger only
+
+
+def test_the_models_describe_what_the_migrations_build(databases: Databases) -> None:
+    assert differences(databases.urls["owner"]) == []
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_nobody_but_the_owner_creates_anything(databases: Databases, schema: str) -> None:
+    may = rows(
+        databases,
+        f"""SELECT replace(r.rolname, 'mizan_', '') FROM pg_roles r
+            WHERE r.rolname LIKE 'mizan\\_%' AND NOT r.rolsuper
+              AND has_schema_privilege(r.oid, '{schema}', 'CREATE')""",
+    )
+    # the journal's role owns its partitions, which takes the right to have tables there
+    assert {row[0] for row in may} == ({"owner", "journal"} if schema == "ledger" else {"owner"})
