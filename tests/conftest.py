@@ -3,10 +3,10 @@
 `databases` gives a test its own database with one `Database` for each role; `settings` points Mizan's own settings at it.
 The servers of ordinary tests don't wait for the disk; `durable_servers` do, and are there to be killed.
 MIZAN_TESTS_POSTGRES names a folder with the programs of another PostgreSQL than the wheel's: `make test-postgres-15`.
-With pytest-xdist the first worker runs the servers and the others attach to them, as commands do beside `mizan serve`.
+With pytest-xdist each worker runs servers of its own: the settled horizon is the whole cluster's, so what another worker has
+under way would keep a test's own rows from settling.
 """
 
-import fcntl
 import itertools
 import os
 import shutil
@@ -109,23 +109,17 @@ def worker_number() -> int:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[EmbeddedServers]:
-    """The run's PostgreSQL and Valkey, with a migrated template database."""
-    folder = Path(os.environ[RUN_DIRECTORY])
+def servers(worker_number: int) -> Iterator[EmbeddedServers]:
+    """This worker's PostgreSQL and Valkey, with a migrated template database."""
     with embedded_servers(
-        settings_for(folder / "mizan"),
+        settings_for(Path(os.environ[RUN_DIRECTORY]) / f"mizan-{worker_number}"),
         postgres_overrides=CARELESS,
         postgres_programs=postgres_programs(),
-        linger_seconds=600,
+        linger_seconds=0,
     ) as running:
-        with (folder / "template.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (folder / "template.ready").exists():
-                drop_database(running, TEMPLATE)
-                running.create_database(TEMPLATE)
-                owner = SecretStr(running.url("mizan_owner", TEMPLATE))
-                migrate(running.settings.model_copy(update={"database_url_owner": owner}))
-                (folder / "template.ready").touch()
+        running.create_database(TEMPLATE)
+        owner = SecretStr(running.url("mizan_owner", TEMPLATE))
+        migrate(running.settings.model_copy(update={"database_url_owner": owner}))
         yield running
 
 
@@ -149,12 +143,11 @@ def databases(
 
 
 @pytest.fixture
-def redis_url(servers: EmbeddedServers, worker_number: int) -> str:
-    """An empty Valkey database that no other worker uses."""
-    url = servers.redis_url.replace("?db=0", f"?db={worker_number % 16}")
-    with redis.Redis.from_url(url) as client:
+def redis_url(servers: EmbeddedServers) -> str:
+    """An empty Valkey database."""
+    with redis.Redis.from_url(servers.redis_url) as client:
         client.flushdb()
-    return url
+    return servers.redis_url
 
 
 @pytest.fixture

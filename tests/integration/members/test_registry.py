@@ -118,7 +118,7 @@ def test_personal_fields_rest_encrypted_and_open_nowhere_else(databases: Databas
     with databases.owner.begin() as tx:
         tx.execute(
             text(
-                "UPDATE products.member SET birth_date = (SELECT max(birth_date) FROM products.member),"
+                "UPDATE products.member SET birth_date = (SELECT birth_date FROM products.member ORDER BY 1 DESC LIMIT 1),"
                 " wrapped_key = wrapped_key"
             )
         )
