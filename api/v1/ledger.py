@@ -102,7 +102,9 @@ class TrialFund(Out):
 class TrialBalanceOut(Out):
     """The trial balance, by fund and currency, in minor units."""
 
-    as_of: Day | None
+    as_of: Annotated[
+        str, Field(description="the day asked for, or else the time of this answer", examples=["2026-03-02"])
+    ]
     data: list[TrialFund]
 
 
@@ -201,7 +203,8 @@ def get_trial_balance(call: Reading, as_of: Day | None = None, fund: FundCode = 
     """Every fund, or one, in each of its currencies: debits beside credits, and that they tie."""
     chosen = _fund(call.tx, fund) if fund is not None else None
     found = trial_balance(call.tx, as_of=as_of, fund=chosen)
-    return TrialBalanceOut(as_of=as_of, data=[TrialFund.model_validate(one.to_json()) for one in found])
+    shown_as_of = (as_of or call.now).isoformat()
+    return TrialBalanceOut(as_of=shown_as_of, data=[TrialFund.model_validate(one.to_json()) for one in found])
 
 
 @router.get(
