@@ -206,8 +206,8 @@ def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> Non
         )
         before = None if work.existing is None else work.existing.status
         awaited = before == "awaiting_original"
-        if decided.status in ("posted", "unallocated") and before not in ("awaiting_original", "unallocated"):
-            decided = _within_partners_means(decided, context)
+        if decided.status in ("posted", "unallocated") and not awaited:
+            decided = _within_partners_means(decided, context, at_last=before == "unallocated")
         if quote is not None and collect is not None and decided.status != "quarantined":
             quoted[quote.id] = replace(quote, used_by=work.id)
             work.quote_id = quote.id
@@ -220,18 +220,24 @@ def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> Non
             work.verdict = Verdict("parked", decided.reason, work.id)
 
 
-def _within_partners_means(decided: Plan, context: Context) -> Plan:
-    """Park what a prefunded partner's money, or a partner's exposure ceiling, does not cover."""
+def _within_partners_means(decided: Plan, context: Context, *, at_last: bool) -> Plan:
+    """Park what a prefunded partner's money, or a partner's exposure ceiling, does not cover.
+
+    ``at_last``: its money is with the savers since it had no member, so that only what another fund gets of it is owed
+    anew; what finds no room there goes on waiting.
+    """
     joined = decided.joined
     if joined is None:
         return decided
     needed: dict[UUID, int] = {}
     for leg in decided.legs:
-        account = joined.limited_by(leg.fund)
-        needed[account] = needed.get(account, 0) + leg.amount
+        if not at_last or (joined.owes and leg.fund != joined.savers):
+            account = joined.limited_by(leg.fund)
+            needed[account] = needed.get(account, 0) + leg.amount
     if any(context.available.get(account, amount) < amount for account, amount in needed.items()):
         reason = "partner_prefund_exhausted" if joined.terms == "prefunded" else "partner_ceiling_reached"
-        return replace(decided, status="parked", reason=reason, legs=(), unapplied=0)
+        status: Literal["unallocated", "parked"] = "unallocated" if at_last else "parked"
+        return replace(decided, status=status, reason=reason, legs=(), unapplied=0)
     for account, amount in needed.items():
         if account in context.available:
             context.available[account] -= amount

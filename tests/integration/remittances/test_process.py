@@ -5,8 +5,11 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from ledger.ids import new_id
+from products.facts import Fact
 from products.remittances.events import MemberKey
 from products.remittances.process import Delivery, process
+from products.remittances.reading import remittances
+from products.remittances.settle import record_settlement
 from tests.world import World
 
 
@@ -97,10 +100,6 @@ def test_an_excess_is_unapplied(world: World) -> None:
     world.send(partner, world.completed(person, received=100_000, collected=7_000))
     assert world.balance("member_contributions_pending", person.enrolments["savings"]) == 5_000
     assert world.balance("member_unapplied", person.member_id) == 2_000
-
-
-def test_an_agencys_and_a_pools_contributions_enter_their_own_funds(world: World) -> None:
-    world.programme("ejoheza")
 
 
 def test_the_same_remittance_again_is_a_duplicate_and_other_content_a_conflict(world: World) -> None:
@@ -269,3 +268,56 @@ def test_a_new_year_in_kigali_is_the_year_of_the_match(world: World) -> None:
     )
     assert world.balance("sponsor_committed", "gov-rw") == 0
     assert date(2027, 1, 1) > date(2026, 12, 31)
+
+
+def test_money_without_a_member_goes_on_waiting_while_the_partner_may_owe_the_agency_no_more(
+    world: World,
+) -> None:
+    partner = world.partner(programme="ssf-nepal", exposure_ceiling=300_000)
+    pay = [Fact("basic_pay", 1_000_000, date(2020, 1, 1), world.clock.now(), "document")]
+    known = world.member(partner, programme="ssf-nepal", products=["social-security"], facts=pay)
+    nameless = MemberKey("phone", "+971501234567")
+    first, event = (
+        world.completed(one, received=10_000_000, collected=213_300, currency="NPR")
+        for one in (known, nameless)
+    )
+    assert [one.state for one in world.send(partner, first, event)] == ["posted", "unallocated"]
+    world.member(
+        partner, phone=nameless.value, programme="ssf-nepal", products=["social-security"], facts=pay
+    )
+
+    [still] = world.send(partner, event)
+    assert (still.state, still.reason) == ("unallocated", "partner_ceiling_reached")
+    world.settle(partner, 213_300, currency="NPR")
+    [then] = world.send(partner, event)
+    assert then.state == "posted"
+    assert world.balance("agency_contributions_collected", "ssf-nepal", programme="ssf-nepal") == 2 * 213_300
+
+
+def test_two_partners_settle_under_the_same_reference(world: World) -> None:
+    for partner in (world.partner("acme"), world.partner("other")):
+        settled = world.databases.worker.run(
+            lambda tx, partner=partner: record_settlement(  # type: ignore[misc]  # binds the loop's name
+                tx,
+                world.books,
+                partner,
+                currency="RWF",
+                amount=5,
+                through=date(2026, 3, 1),
+                reference="MARCH",
+            )
+        )
+        assert not settled.replayed
+    assert world.balance("unidentified_receipts") == 10
+
+
+def test_a_remittance_is_found_by_its_partners_id_for_that_partner_and_for_staff(world: World) -> None:
+    partner, other = world.partner("acme"), world.partner("other")
+    world.send(partner, world.completed(world.member(partner), remittance_id="SAME"))
+    world.send(other, world.completed(world.member(other), remittance_id="SAME"))
+    with world.databases.worker.begin() as tx:
+        own = remittances(tx, partner_id=partner.id, remittance_id="SAME")
+        assert [one.partner_id for one in own] == [partner.id]
+        staff = remittances(tx, partner_id=None, remittance_id="SAME")
+        assert {one.partner_id for one in staff} == {partner.id, other.id}
+        assert remittances(tx, partner_id=None, remittance_id="NONE") == []
