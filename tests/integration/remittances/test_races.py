@@ -5,6 +5,7 @@ Each test's world is verified when the test is done with it.
 
 import random
 from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -12,10 +13,11 @@ from sqlalchemy import text
 
 from ledger.money import Money
 from products.remittances import quoting, waiting
-from products.remittances.events import MemberKey
+from products.remittances.events import Event, MemberKey
 from products.remittances.partners import Partner
 from products.remittances.process import Verdict
 from tests.integration.remittances.seen import allocated_on, close_books, contributions
+from tests.integration.remittances.test_reevaluate import correct, run_to_the_end
 from tests.racing import at_once
 from tests.world import Person, World
 
@@ -26,6 +28,30 @@ def outcomes(verdicts: list[Verdict]) -> Counter[tuple[str, str | None]]:
     return Counter((verdict.state, verdict.reason) for verdict in verdicts)
 
 
+def sent_at_once(world: World, partner: Partner, *batches: Sequence[Event]) -> list[Verdict]:
+    """What becomes of batches that are processed at the same moment, each by a worker of its own."""
+    verdicts: list[Verdict] = []
+    at_once(*(sending(world, partner, batch, verdicts) for batch in batches))
+    return verdicts
+
+
+def sending(
+    world: World, partner: Partner, batch: Sequence[Event], verdicts: list[Verdict]
+) -> Callable[[], None]:
+    """Work that processes a batch and keeps its verdicts."""
+    return lambda: verdicts.extend(world.send(partner, *batch))
+
+
+def settling(world: World, partner: Partner, amount: int, paired: list[int]) -> Callable[[], None]:
+    """Work that records a settlement and keeps what it paired."""
+    return lambda: paired.append(world.settle(partner, amount).paired)
+
+
+def funding(world: World, amount: int, reference: str) -> Callable[[], None]:
+    """Work that lets the sponsor pay in."""
+    return lambda: world.fund(amount, reference=reference)
+
+
 def test_a_reversal_and_its_original_at_once_leave_nothing(world: World) -> None:
     partner = world.partner(terms="guaranteed")
     world.fund(10_000_000)
@@ -33,7 +59,7 @@ def test_a_reversal_and_its_original_at_once_leave_nothing(world: World) -> None
     for _ in range(ROUNDS):
         originals = [world.completed(person) for person in people]
         reversals = [world.reversed(event.remittance_id) for event in originals]
-        at_once(lambda: world.send(partner, *originals), lambda: world.send(partner, *reversed(reversals)))
+        sent_at_once(world, partner, originals, [*reversed(reversals)])
         for event in originals:
             assert {one.state for one in contributions(world, event.remittance_id)} <= {"reversed"}
     assert world.balance("partner_receivable", "acme") == 0
@@ -47,11 +73,7 @@ def test_two_batches_of_the_same_deliveries_post_each_once(world: World) -> None
     people = [world.member(partner) for _ in range(8)]
     for _ in range(ROUNDS):
         events = [world.completed(person, collected=1_000) for person in people]
-        verdicts: list[Verdict] = []
-        at_once(
-            lambda: verdicts.extend(world.send(partner, *events)),
-            lambda: verdicts.extend(world.send(partner, *reversed(events))),
-        )
+        verdicts = sent_at_once(world, partner, events, [*reversed(events)])
         assert outcomes(verdicts) == {("posted", None): 8, ("duplicate", None): 8}
         assert len({verdict.remittance for verdict in verdicts}) == 8
     assert world.balance("partner_receivable", "acme") == ROUNDS * 8_000
@@ -61,16 +83,11 @@ def test_of_one_remittance_with_two_contents_one_is_posted_and_the_other_a_confl
     partner = world.partner()
     person = world.member(partner)
     for number in range(ROUNDS):
-        verdicts: list[Verdict] = []
-        at_once(
-            *(
-                lambda event=event: verdicts.extend(world.send(partner, event))
-                for event in (
-                    world.completed(person, remittance_id=f"SAME-{number}", collected=amount)
-                    for amount in (100, 200, 300)
-                )
-            )
-        )
+        contents = [
+            [world.completed(person, remittance_id=f"SAME-{number}", collected=amount)]
+            for amount in (100, 200, 300)
+        ]
+        verdicts = sent_at_once(world, partner, *contents)
         assert outcomes(verdicts) == {("posted", None): 1, ("quarantined", "remittance_conflict"): 2}
 
 
@@ -92,7 +109,7 @@ def test_nothing_lands_in_a_closed_day_and_what_comes_later_lands_on_the_next_op
             for half in (people[:3], people[3:])
         ]
         verdicts: list[Verdict] = []
-        at_once(close, *(lambda half=half: verdicts.extend(world.send(partner, *half)) for half in halves))
+        at_once(close, *(sending(world, partner, half, verdicts) for half in halves))
         assert outcomes(verdicts) == {("posted", None): 6}
         assert before == [allocated_on(world, day)]
         assert allocated_on(world, day) + allocated_on(world, day + timedelta(days=1)) == 6
@@ -105,12 +122,8 @@ def test_a_sponsor_that_runs_out_under_four_writers_pays_no_more_than_it_has(wor
     start = world.clock.now() - timedelta(days=2)
     events = [world.completed(person, at=start + timedelta(minutes=n)) for n, person in enumerate(people)]
     random.Random(5).shuffle(events)
-    at_once(
-        *(
-            lambda part=events[n::4]: [world.send(partner, *part[:3]), world.send(partner, *part[3:])]
-            for n in range(4)
-        )
-    )
+    sent_at_once(world, partner, *(events[n : n + 3] for n in range(0, 12, 3)))
+    sent_at_once(world, partner, *(events[n : n + 3] for n in range(12, 24, 3)))
 
     assert world.balance("sponsor_uncommitted", "gov-rw") >= 0
     matched = [_matched(world, person) for person in people]
@@ -146,16 +159,8 @@ def test_a_prefunded_partner_never_spends_more_than_its_prefund(world: World) ->
     for number in range(ROUNDS):
         left = world.balance("partner_prefund", "acme")
         world.settle(partner, 100_000 + number)
-        verdicts: list[Verdict] = []
-        at_once(
-            *(
-                lambda part=part: verdicts.extend(
-                    world.send(partner, *(world.completed(person) for person in part))
-                )
-                for part in (people[:3], people[3:6], people[6:])
-            )
-        )
-        answers = outcomes(verdicts)
+        events = [world.completed(person) for person in people]
+        answers = outcomes(sent_at_once(world, partner, events[:3], events[3:6], events[6:]))
         assert set(answers) <= {("posted", None), ("parked", "partner_prefund_exhausted")}
         spent = 20_000 * answers["posted", None]
         assert world.balance("partner_prefund", "acme") == left + 100_000 + number - spent >= 0
@@ -166,16 +171,8 @@ def test_a_partner_at_its_exposure_ceiling_never_owes_more(world: World) -> None
     people = [world.member(partner, category=4) for _ in range(9)]
     for _ in range(ROUNDS):
         owed = world.balance("partner_receivable", "acme")
-        verdicts: list[Verdict] = []
-        at_once(
-            *(
-                lambda part=part: verdicts.extend(
-                    world.send(partner, *(world.completed(person) for person in part))
-                )
-                for part in (people[:3], people[3:6], people[6:])
-            )
-        )
-        answers = outcomes(verdicts)
+        events = [world.completed(person) for person in people]
+        answers = outcomes(sent_at_once(world, partner, events[:3], events[3:6], events[6:]))
         assert set(answers) <= {("posted", None), ("parked", "partner_ceiling_reached")}
         assert (
             world.balance("partner_receivable", "acme") == owed + 20_000 * answers["posted", None] <= 100_000
@@ -193,14 +190,12 @@ def test_a_settlement_beside_arriving_events_pairs_whole_contributions_only(worl
     for number in range(ROUNDS):
         world.send(partner, *(world.completed(person, collected=1_000) for person in people))
         settled: list[int] = []
+        batches = [
+            [world.completed(person, collected=1_000) for person in order] for order in (people, people[::-1])
+        ]
         at_once(
-            lambda: world.send(partner, *(world.completed(person, collected=1_000) for person in people)),
-            lambda: world.send(
-                partner, *(world.completed(person, collected=1_000) for person in reversed(people))
-            ),
-            lambda number=number, settled=settled: settled.append(
-                world.settle(partner, 7_000 + number).paired
-            ),
+            *(sending(world, partner, batch, []) for batch in batches),
+            settling(world, partner, 7_000 + number, settled),
         )
         paired += settled[0]
         assert settled[0] in (6_000, 7_000)  # those before, and one more if it has arrived
@@ -220,12 +215,8 @@ def test_a_reversal_beside_the_settlement_of_its_original_is_one_or_the_other(wo
         events = [world.completed(person) for person in people]
         world.send(partner, *events)
         verdicts: list[Verdict] = []
-        at_once(
-            lambda number=number: world.settle(partner, 120_000 + number),
-            lambda verdicts=verdicts: verdicts.extend(
-                world.send(partner, *(world.reversed(event.remittance_id) for event in events))
-            ),
-        )
+        reversals = [world.reversed(event.remittance_id) for event in events]
+        at_once(settling(world, partner, 120_000 + number, []), sending(world, partner, reversals, verdicts))
         answers = outcomes(verdicts)
         assert set(answers) <= {("reversed", None), ("parked", "reversal_needs_approval")}
         for event, verdict in zip(events, verdicts, strict=True):
@@ -247,11 +238,9 @@ def test_drainers_writers_and_reversals_share_a_sponsors_money(world: World) -> 
         at_once(
             world.drain,
             world.drain,
-            lambda events=events: world.send(
-                partner, *(world.reversed(one.remittance_id) for one in events[::2])
-            ),
-            lambda second=second: world.send(partner, *(world.completed(person) for person in second)),
-            lambda number=number: world.fund(20_000, reference=f"more {number}"),
+            sending(world, partner, [world.reversed(one.remittance_id) for one in events[::2]], []),
+            sending(world, partner, [world.completed(person) for person in second], []),
+            funding(world, 20_000, f"more {number}"),
         )
         assert world.balance("sponsor_uncommitted", "gov-rw") >= 0
     world.fund(10_000_000, reference="plenty")
@@ -269,7 +258,7 @@ def test_a_drainer_beside_writers_that_take_the_last_money_serves_only_what_is_t
             tx.execute(text("UPDATE products.sponsor SET queueing = false"))
         at_once(
             world.drain,
-            *(lambda person=person: world.send(partner, world.completed(person)) for person in late),
+            *(sending(world, partner, [world.completed(person)], []) for person in late),
         )
         assert world.balance("sponsor_uncommitted", "gov-rw") >= 0
     world.fund(10_000_000, reference="plenty")
@@ -292,9 +281,32 @@ def test_a_quote_is_used_by_one_of_two_remittances_at_once(world: World) -> None
             )
             for which in "abc"
         ]
-        verdicts: list[Verdict] = []
-        at_once(*(lambda event=event: verdicts.extend(world.send(partner, event)) for event in events))
+        verdicts = sent_at_once(world, partner, *([event] for event in events))
         assert outcomes(verdicts) == {("posted", None): 1, ("quarantined", "quote_missing"): 2}
+
+
+def test_a_corrected_fact_beside_remittances_and_settlements_decides_the_match_in_the_end(
+    world: World,
+) -> None:
+    partner = world.partner()
+    world.fund(10_000_000)
+    for number in range(ROUNDS):
+        person = world.member(partner, category=1)
+        world.send(partner, world.completed(person, collected=10_000))
+        later = [world.completed(person, collected=n) for n in (4_000, 6_000)]
+
+        def corrected(person: Person = person) -> None:
+            correct(world, person, 3, date(2026, 1, 1))
+            run_to_the_end(world)
+
+        at_once(
+            corrected,
+            *(sending(world, partner, [event], []) for event in later),
+            settling(world, partner, 10_000 + number, []),
+        )
+        run_to_the_end(world)
+        world.settle(partner, 500_000 + number)
+        assert _matched(world, person) == 10_000  # half of 20,000
 
 
 def quote(world: World, partner: Partner, person: Person) -> UUID:
@@ -325,7 +337,7 @@ def test_a_member_registered_while_their_money_arrives_gets_it_at_once_or_when_i
         verdicts: list[Verdict] = []
         at_once(
             lambda phone=phone, people=people: people.append(world.member(partner, phone=phone)),
-            lambda event=event, verdicts=verdicts: verdicts.extend(world.send(partner, event)),
+            sending(world, partner, [event], verdicts),
         )
         with world.databases.worker.begin() as tx:
             waits = len(waiting.ready(tx))
