@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from sqlalchemy import text
@@ -13,6 +13,7 @@ from ledger.errors import AccountError, NotFound
 from ledger.ids import new_id
 from ledger.money import exponent
 
+BEYOND: Final = "limit_beyond_balance"
 AccountKind = Literal["asset", "liability", "equity", "income", "expense"]
 
 
@@ -57,7 +58,8 @@ def open_fund(tx: Tx, code: str, name: str, time_zone: str) -> UUID:
 def open_accounts(tx: Tx, specs: Sequence[AccountSpec]) -> list[UUID]:
     """The accounts of these specs, in their order, opened where they are not there yet.
 
-    Opening again changes nothing, limits included. Raises `AccountError` when an account is there with another kind.
+    Opening again changes nothing, limits included. Raises `AccountError` when an account is there with another kind, or
+    (``limit_beyond_balance``) when nothing is not within the limits of a new one.
     """
     for currency in {spec.currency for spec in specs}:
         exponent(currency)
@@ -67,6 +69,9 @@ def open_accounts(tx: Tx, specs: Sequence[AccountSpec]) -> list[UUID]:
     missing = sorted(wanted.keys() - known.keys())
     if missing:
         rows = [wanted[key] for key in missing]
+        for row in rows:
+            if (row.floor or 0) > 0 or (row.ceiling or 0) < 0:
+                raise AccountError(f"the account {row.code} would open beyond its limits", code=BEYOND)
         cur.execute(
             "insert into ledger.account (id, fund_id, code, owner, kind, currency, hot, floor, ceiling, partner_id)"
             " select * from unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bool[],"
@@ -94,11 +99,17 @@ def open_accounts(tx: Tx, specs: Sequence[AccountSpec]) -> list[UUID]:
 
 
 def set_limits(tx: Tx, account_id: UUID, *, floor: int | None, ceiling: int | None) -> None:
-    """Set the account's limits, for what is posted from now on. Waits until no posting of its fund is under way."""
-    tx.execute(
+    """Set the account's limits, for what is posted from now on. Waits until no posting of its fund is under way.
+
+    Raises `AccountError` (``limit_beyond_balance``) when the balance, or what is available of it, is beyond them already:
+    to stop an account there, set the limit to what it has.
+    """
+    limited = tx.execute(
         text("select ledger.set_limits(:id, :floor, :ceiling)"),
         {"id": _known(tx, account_id), "floor": floor, "ceiling": ceiling},
     )
+    if not limited.scalar_one():
+        raise AccountError("the account is beyond these limits already", code=BEYOND)
 
 
 def close_account(tx: Tx, account_id: UUID, *, at: datetime) -> None:

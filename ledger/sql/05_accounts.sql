@@ -2,6 +2,9 @@ create function ledger.account_opened() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if exists (select from opened where floor > 0 or ceiling < 0) then
+        raise exception 'an account opens within its limits' using errcode = 'MZ002';
+    end if;
     insert into ledger.account_balance (account_id) select id from opened;
     return null;
 end
@@ -78,12 +81,21 @@ $$;
 revoke all on function ledger.lock_accounts(uuid[]) from public;
 grant execute on function ledger.lock_accounts(uuid[]) to mizan_api, mizan_worker;
 
-create function ledger.set_limits(account_id uuid, new_floor bigint, new_ceiling bigint) returns void
+-- Whether the limits were set: an account is always within its limits, so none is set that it is beyond already.
+create function ledger.set_limits(account_id uuid, new_floor bigint, new_ceiling bigint) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform ledger.take_books((select a.fund_id from ledger.account as a where a.id = $1));
-    update ledger.account set floor = new_floor, ceiling = new_ceiling where id = $1;
+    update ledger.account as a set floor = new_floor, ceiling = new_ceiling
+    from (
+        select b.held, b.debits - b.credits as debit, b.credits - b.debits as credit
+        from ledger.account_balance as b where b.account_id = $1
+    ) as b
+    where a.id = $1
+        and (case when a.kind in ('asset', 'expense') then debit else credit end - held < new_floor) is not true
+        and (case when a.kind in ('asset', 'expense') then debit else credit end > new_ceiling) is not true;
+    return found;
 end
 $$;
 
