@@ -4,7 +4,7 @@
 """
 
 import sys
-from enum import EnumType
+from enum import StrEnum
 from typing import Any, Final, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -45,8 +45,8 @@ def _row(name: str, field: FieldInfo) -> str:
 def _kind(field: FieldInfo) -> str:
     kinds = [one for one in (get_args(field.annotation) or (field.annotation,)) if one is not type(None)]
     kind: Any = kinds[0]
-    if isinstance(kind, EnumType):
-        return " · ".join(f"`{member.value}`" for member in kind)  # type: ignore[attr-defined]  # a StrEnum's members have values
+    if issubclass(kind, StrEnum):
+        return " · ".join(f"`{member}`" for member in kind)
     word = {"int": "whole number", "float": "number", "Path": "path", "SecretStr": "text, secret"}.get(
         kind.__name__, "text"
     )

@@ -63,7 +63,7 @@ def list_(as_json: session.AsJson = False) -> None:
     """List the funds with the day through which each is closed."""
     with session.services() as services, services.worker.begin() as tx:
         rows = tx.exec_driver_sql(
-            "select code, name, time_zone, case when isfinite(closed_through) then closed_through end from ledger.fund order by code"
+            "select code, name, time_zone, case when closed_through > '0001-01-01' then closed_through end from ledger.fund order by code"
         ).all()
     if as_json:
         output.as_json(

@@ -1,10 +1,12 @@
 """Remittances over HTTP: sent once however often, read, reversed; and what an Idempotency-Key promises."""
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import httpx
 
+from api.idempotency import purge
 from tests.http.served import Caller, Served, a_person
 
 
@@ -248,3 +250,11 @@ def test_a_reversal_takes_a_remittance_back_once(api: Served) -> None:
         else:
             assert answer.json()["code"] == "approval_required"
     assert api.bolt.post(path, taken_back, headers={"Idempotency-Key": "a"}).status_code == 404
+
+
+def test_first_answers_are_forgotten_after_thirty_days_and_not_before(api: Served) -> None:
+    send(api.acme, a_remittance(a_member(api.acme)))
+    kept_until = api.clock.now() + timedelta(days=30)
+    with api.services.worker.begin() as tx:
+        assert purge(tx, kept_until) == 0
+        assert purge(tx, kept_until + timedelta(seconds=1)) == 1
