@@ -97,7 +97,7 @@ REASONS: Final[Mapping[str, Reason]] = {
             "member_unknown",
             ("unallocated", "quarantined"),
             "The partner has no active member under this key in the programme. Unallocated: what was collected is known, and waits in the books. Quarantined: it is not known either (`by_rule`).",
-            "Register the member. Unallocated money under their phone number or partner reference then finds them by itself; replay what is quarantined, or what names another key.",
+            "Register and enrol the member. Unallocated money under their phone number or partner reference then finds them by itself; replay what is quarantined, or what names another key.",
         ),
         Reason(
             "remittance_conflict",

@@ -11,8 +11,9 @@ READY_MAX = 1_000
 def ready(tx: Tx, *, limit: int = READY_MAX) -> list[UUID]:
     """Deliveries whose remittances could be decided better now, oldest payments first.
 
-    Money without a member whose phone or reference the partner has registered since; and events parked for the
-    partner's prefund or exposure ceiling while there is room for them again.
+    Money without a member whose phone or reference the partner has registered since, once they are enrolled as well: in
+    between, all of it would be unapplied. And events parked for the partner's prefund or exposure ceiling while there is
+    room for them again.
     """
     cur = cursor(tx)
     cur.execute(
@@ -20,7 +21,8 @@ def ready(tx: Tx, *, limit: int = READY_MAX) -> list[UUID]:
            WHERE r.status = 'unallocated' AND EXISTS (
                SELECT 1 FROM products.member_link l
                WHERE l.partner_id = r.partner_id AND l.programme_id = r.programme_id AND l.ended_at IS NULL
-                 AND r.member_key IN (l.phone_index, l.partner_reference_index))
+                 AND r.member_key IN (l.phone_index, l.partner_reference_index)
+                 AND EXISTS (SELECT 1 FROM products.enrolment e WHERE e.member_id = l.member_id AND e.ended_at IS NULL))
            ORDER BY r.contributed_at, r.id LIMIT %s""",
         (limit,),
     )

@@ -1,5 +1,7 @@
 """What waits for its member or its partner's money is found when they have come."""
 
+from products.members.enrolments import enrol
+from products.members.registry import find
 from products.remittances.events import MemberKey
 from products.remittances.waiting import ready
 from tests.world import World
@@ -17,6 +19,17 @@ def test_money_without_a_member_is_ready_once_its_partner_registers_the_phone(wo
     world.member(other, phone="+971501234567")
     assert waiting(world) == 0  # another partner's member is not this partner's
     world.member(partner, phone="+971501234567")
+    assert waiting(world) == 1
+
+
+def test_money_without_a_member_waits_until_the_member_is_enrolled_too(world: World) -> None:
+    partner = world.partner()
+    world.send(partner, world.completed(MemberKey("phone", "+971501234567")))
+    person = world.member(partner, phone="+971501234567", products=())
+    assert waiting(world) == 0
+    with world.databases.worker.begin() as tx:
+        member = find(tx, world.books.keyring, person.link_id)
+        enrol(tx, world.books.programmes, member, "savings", None, world.clock.now())
     assert waiting(world) == 1
 
 
