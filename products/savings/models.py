@@ -102,5 +102,5 @@ class ReevaluationRow(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     member_id: Mapped[UUID]
     requested_at: Mapped[datetime]
-    era: Mapped[int] = mapped_column(SmallInteger, server_default=text("ledger.current_era()"))
+    era: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))

@@ -418,7 +418,7 @@ def _match() -> None:
             id uuid PRIMARY KEY,
             member_id uuid NOT NULL,
             requested_at timestamptz NOT NULL,
-            era smallint NOT NULL DEFAULT ledger.current_era(),
+            era smallint NOT NULL DEFAULT 1, -- ledger.ensure_era keeps it
             xid xid8 NOT NULL DEFAULT pg_current_xact_id()
         );
         GRANT INSERT (id, member_id, requested_at) ON products.reevaluation TO mizan_api;
