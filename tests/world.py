@@ -26,7 +26,7 @@ from products.remittances.settle import Settlement, record_settlement
 from products.savings import sponsors
 from tests.conftest import Databases
 
-__all__ = ["Person", "World", "Outcome"]
+__all__ = ["Outcome", "Person", "World"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,9 @@ class World:
             )
         return partner
 
-    def fund(self, amount: int, *, programme: str = "ejoheza", sponsor: str = "gov-rw", reference: str = "first") -> None:
+    def fund(
+        self, amount: int, *, programme: str = "ejoheza", sponsor: str = "gov-rw", reference: str = "first"
+    ) -> None:
         """A sponsor pays in."""
         with self.databases.worker.begin() as tx:
             sponsors.fund_sponsor(
@@ -129,7 +131,10 @@ class World:
                 tx,
                 self.books.programmes,
                 self.programmes[programme],
-                [Joining(registered.member_id, partner.id, birth_date, known, one, choice) for one in products],
+                [
+                    Joining(registered.member_id, partner.id, birth_date, known, one, choice)
+                    for one in products
+                ],
                 at,
             )
         return Person(registered.link_id, registered.member_id, {one.product: one.id for one in enrolled})
@@ -164,12 +169,16 @@ class World:
         """A reversal of a remittance."""
         return RemittanceReversed(remittance_id, at or self.clock.now(), "sender's request")
 
-    def send(self, partner: Partner, *events: RemittanceCompleted | RemittanceReversed, approved: bool = False) -> list[Verdict]:
+    def send(
+        self, partner: Partner, *events: RemittanceCompleted | RemittanceReversed, approved: bool = False
+    ) -> list[Verdict]:
         """Process events as one batch, in a transaction of its own."""
         deliveries = [Delivery(new_id(), partner.id, event, approved) for event in events]
         return self.databases.worker.run(lambda tx: process(tx, deliveries, books=self.books))
 
-    def settle(self, partner: Partner, amount: int, *, currency: str = "RWF", through: date | None = None) -> Settlement:
+    def settle(
+        self, partner: Partner, amount: int, *, currency: str = "RWF", through: date | None = None
+    ) -> Settlement:
         """A partner pays in."""
         through = through or self.clock.now().astimezone(UTC).date() + timedelta(days=1)
         return self.databases.worker.run(

@@ -94,7 +94,11 @@ def standing(world: World, people: list[Person]) -> list[dict[str, int]]:
             )
             for start, entitled, committed, awaiting in windows:
                 if entitled:  # a window that a reversed remittance merely touched is no difference
-                    held |= {f"entitled {start}": entitled, f"committed {start}": committed, f"awaiting {start}": awaiting}
+                    held |= {
+                        f"entitled {start}": entitled,
+                        f"committed {start}": committed,
+                        f"awaiting {start}": awaiting,
+                    }
             found.append(held)
     return found
 
@@ -106,7 +110,10 @@ def world(databases: Databases) -> World:
 
 @pytest.fixture
 def partners(world: World) -> dict[str, Partner]:
-    found = {"net": world.partner("net", terms="net"), "guaranteed": world.partner("sure", terms="guaranteed")}
+    found = {
+        "net": world.partner("net", terms="net"),
+        "guaranteed": world.partner("sure", terms="guaranteed"),
+    }
     world.fund(10**12)
     return found
 
