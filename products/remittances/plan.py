@@ -143,6 +143,30 @@ def plan(
     )
 
 
+def within_partners_means(decided: Plan, context: Context, *, at_last: bool) -> Plan:
+    """Park what a prefunded partner's money, or a partner's exposure ceiling, does not cover.
+
+    ``at_last``: its money is with the savers since it had no member, so that only what another fund gets of it is owed
+    anew; what finds no room there goes on waiting.
+    """
+    joined = decided.joined
+    if joined is None:
+        return decided
+    needed: dict[UUID, int] = {}
+    for leg in decided.legs:
+        if not at_last or (joined.owes and leg.fund != joined.savers):
+            account = joined.limited_by(leg.fund)
+            needed[account] = needed.get(account, 0) + leg.amount
+    if any(context.available.get(account, amount) < amount for account, amount in needed.items()):
+        reason = "partner_prefund_exhausted" if joined.terms == "prefunded" else "partner_ceiling_reached"
+        status: Status = "unallocated" if at_last else "parked"
+        return replace(decided, status=status, reason=reason, legs=(), unapplied=0)
+    for account, amount in needed.items():
+        if account in context.available:
+            context.available[account] -= amount
+    return decided
+
+
 def _collected(event: RemittanceCompleted, joined: Joined, by_quote: int | None) -> int | str | None:
     """What was collected in minor units; None: as the rules compute it; a text: why it can't be known."""
     if event.collected is not None:

@@ -24,7 +24,7 @@ from products.remittances import instalments, quotes, record, reverse
 from products.remittances.context import Books, Context, Joined, load_context, load_enrolments
 from products.remittances.events import Event, RemittanceCompleted, RemittanceReversed, canonical
 from products.remittances.models import Contributed, Existing
-from products.remittances.plan import Leg, Plan, plan
+from products.remittances.plan import Leg, Plan, plan, within_partners_means
 from products.remittances.record import Recorded
 from products.remittances.reverse import Reversible
 from products.savings import rules
@@ -207,7 +207,7 @@ def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> Non
         before = None if work.existing is None else work.existing.status
         awaited = before == "awaiting_original"
         if decided.status in ("posted", "unallocated") and not awaited:
-            decided = _within_partners_means(decided, context, at_last=before == "unallocated")
+            decided = within_partners_means(decided, context, at_last=before == "unallocated")
         if quote is not None and collect is not None and decided.status != "quarantined":
             quoted[quote.id] = replace(quote, used_by=work.id)
             work.quote_id = quote.id
@@ -218,30 +218,6 @@ def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> Non
             work.verdict = Verdict("reversed", None, work.id)
         elif decided.status == "parked":
             work.verdict = Verdict("parked", decided.reason, work.id)
-
-
-def _within_partners_means(decided: Plan, context: Context, *, at_last: bool) -> Plan:
-    """Park what a prefunded partner's money, or a partner's exposure ceiling, does not cover.
-
-    ``at_last``: its money is with the savers since it had no member, so that only what another fund gets of it is owed
-    anew; what finds no room there goes on waiting.
-    """
-    joined = decided.joined
-    if joined is None:
-        return decided
-    needed: dict[UUID, int] = {}
-    for leg in decided.legs:
-        if not at_last or (joined.owes and leg.fund != joined.savers):
-            account = joined.limited_by(leg.fund)
-            needed[account] = needed.get(account, 0) + leg.amount
-    if any(context.available.get(account, amount) < amount for account, amount in needed.items()):
-        reason = "partner_prefund_exhausted" if joined.terms == "prefunded" else "partner_ceiling_reached"
-        status: Literal["unallocated", "parked"] = "unallocated" if at_last else "parked"
-        return replace(decided, status=status, reason=reason, legs=(), unapplied=0)
-    for account, amount in needed.items():
-        if account in context.available:
-            context.available[account] -= amount
-    return decided
 
 
 def _load_reversible(tx: Tx, works: Sequence[_Work], books: Books) -> None:
