@@ -113,8 +113,7 @@ class SigningKeys:
                     row.kid, self._keyring.open(PURPOSE, row.sealed_private_key, row.kid.encode()).decode()
                 ),
             )
-            for row in rows
-            if row.verifies_until is None
+            for row in rows  # also one that was replaced: it signs until the next one begins to
         ]
         self._verifying = {
             row.kid: (row.verifies_until, VerifyingKey(row.kid, row.public_key)) for row in rows
@@ -127,10 +126,10 @@ def create(tx: Tx, keyring: Keyring, now: datetime, *, signs_from: datetime) -> 
     tx.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK_ID})
     there: str | None = tx.execute(
         text(
-            "SELECT kid FROM api.signing_key WHERE verifies_until IS NULL AND signs_from >= :since"
+            "SELECT kid FROM api.signing_key WHERE verifies_until IS NULL AND signs_from BETWEEN :since AND :until"
             " ORDER BY signs_from DESC LIMIT 1"
         ),
-        {"since": signs_from - timedelta(minutes=1)},
+        {"since": signs_from - timedelta(minutes=1), "until": signs_from + timedelta(minutes=1)},
     ).scalar_one_or_none()
     if there is not None:
         return there
@@ -160,16 +159,40 @@ def create(tx: Tx, keyring: Keyring, now: datetime, *, signs_from: datetime) -> 
     return kid
 
 
-def rotate(tx: Tx, keyring: Keyring, now: datetime) -> str:
-    """Publish the next key, which signs in an hour; those before it verify until tokens they signed are dead."""
-    kid = create(tx, keyring, now, signs_from=now + PUBLISHED_AHEAD)
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """The next key, from when it signs, and until when those before it still verify."""
+
+    kid: str
+    signs_from: datetime
+    replaced_verify_until: datetime
+
+
+def rotate(tx: Tx, keyring: Keyring, now: datetime) -> Rotation:
+    """Publish the next key, which signs in an hour; those before it sign until then, and verify until their tokens are dead.
+
+    The very first key signs at once. Asked twice within a minute, it rotates once.
+    """
+    signing = tx.execute(
+        text(
+            "SELECT 1 FROM api.signing_key WHERE signs_from <= :now AND (verifies_until IS NULL OR verifies_until > :now)"
+        ),
+        {"now": now},
+    ).first()
+    kid = create(tx, keyring, now, signs_from=now + PUBLISHED_AHEAD if signing else now)
     tx.execute(
         text(
             "UPDATE api.signing_key SET verifies_until = :until WHERE kid <> :kid AND verifies_until IS NULL"
         ),
         {"until": now + PUBLISHED_AHEAD + KEPT_AFTER, "kid": kid},
     )
-    return kid
+    row = tx.execute(
+        text(
+            "SELECT signs_from, (SELECT max(verifies_until) FROM api.signing_key) FROM api.signing_key WHERE kid = :kid"
+        ),
+        {"kid": kid},
+    ).one()
+    return Rotation(kid, row[0], row[1] or row[0])
 
 
 def thumbprint(jwk: dict[str, str]) -> str:

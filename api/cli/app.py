@@ -10,6 +10,7 @@ from api.cli import (
     demo,
     doctor,
     inbox,
+    key,
     ledger,
     match,
     partner,
@@ -33,7 +34,7 @@ app = typer.Typer(
 
 for _commands in (demo, serve, doctor, trigger, bench):
     _commands.add_to(app)
-for _group in (programme, partner, client, sponsor, settlement, match, ledger, inbox, period):
+for _group in (programme, partner, client, sponsor, settlement, match, ledger, inbox, period, key):
     app.add_typer(_group.app)
 
 

@@ -92,6 +92,13 @@ def test_secrets_are_rotated(commands: Commands) -> None:
     assert client["client_secret"].startswith("mzn_test_")
 
 
+def test_token_signing_keys_are_rotated(commands: Commands) -> None:
+    first = commands.json("key", "rotate")
+    made = commands.json("key", "rotate")
+    assert first["signs_from"] < made["signs_from"] < made["replaced_verify_until"]
+    assert commands.text("key", "rotate").startswith(made["kid"])
+
+
 def test_a_partner_is_disabled_and_enabled(commands: Commands) -> None:
     def state() -> str:
         return next(one["state"] for one in commands.json("partner", "list")["data"] if one["slug"] == "acme")
