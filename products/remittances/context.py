@@ -1,6 +1,6 @@
 """What a batch of remittances needs to know, loaded with a few set-based queries."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache, cached_property
@@ -120,6 +120,15 @@ class Context:
             for partner, several in self.joined.items()
         }
         return Context(joined, self.versions, self.sponsors, self.available)
+
+    def exhaust(self, accounts: Collection[UUID]) -> None:
+        """Treat accounts that refused as empty: their sponsors enqueue, their partners' events are parked."""
+        for account in accounts:
+            self.available[account] = 0
+        for sponsors in self.sponsors.values():
+            for sponsor in sponsors.values():
+                if sponsor.uncommitted in accounts:
+                    sponsor.available = 0
 
     def programme_of(self, partner_id: UUID, currency: str) -> Joined | None:
         """The programme that a partner's money in this currency is for; None where there is none."""

@@ -27,7 +27,7 @@ STATES: Final[Mapping[State, str]] = {
     "posted": "The remittance is allocated and in the books.",
     "duplicate": "The same was taken before. Nothing was done again.",
     "reversed": "The remittance is taken back.",
-    "unallocated": "The money is in the books without a member: nobody is registered under the key that the event names.",
+    "unallocated": "The money is in the books, and no member's yet: mostly as nobody is registered under the key that the event names.",
     "parked": "Understood, and waiting for something that `reason` names. Nothing is posted.",
     "quarantined": "It can't be taken as it is; `reason` says why. Nothing is posted, and nothing behind it waits.",
     "ignored": "Its type means nothing to Mizan. It is kept.",
@@ -114,8 +114,8 @@ REASONS: Final[Mapping[str, Reason]] = {
         ),
         Reason(
             "partner_ceiling_reached",
-            ("parked",),
-            "The partner would owe more than its exposure ceiling.",
+            ("parked", "unallocated"),
+            "The partner would owe more than its exposure ceiling. Unallocated: the member is found, and the partner may not owe their agency or pool any more yet.",
             "Record the partner's settlement: what then fits is taken by itself, oldest payments first.",
         ),
         Reason(

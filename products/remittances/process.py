@@ -138,7 +138,7 @@ def _lay_out(tx: Tx, works: Sequence[_Work], books: Books, exhausted: set[UUID])
     for work in works:
         _judge_known(work)
     context = load_context(tx, books, (work.delivery.partner_id for work in works))
-    _close(context, exhausted)
+    context.exhaust(exhausted)
     _plan(tx, works, context, books)
     _load_reversible(tx, works, books)
 
@@ -161,16 +161,6 @@ def _judge_known(work: _Work) -> None:
     answer = reverse.judge(work.existing) if reversal else record.judge(work.existing, work.digest)
     if answer is not None:
         work.verdict = Verdict(answer[0], answer[1], work.id)
-
-
-def _close(context: Context, exhausted: set[UUID]) -> None:
-    """Treat accounts that refused as empty: their sponsors enqueue, their partners' events are parked."""
-    for account in exhausted:
-        context.available[account] = 0
-    for sponsors in context.sponsors.values():
-        for sponsor in sponsors.values():
-            if sponsor.uncommitted in exhausted:
-                sponsor.available = 0
 
 
 def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> None:
