@@ -14,6 +14,7 @@ from tests.conftest import TEMPLATE, databases_of, drop_database, settings_of
 from tests.http.deployed import Client, Deployment, Partner, deployed, now, until
 
 MONEY = {"amount": int, "currency": str}
+PENDING = {"pending": 38_272, "committed": 18_000}
 A_MEMBER = {
     "programme": "ejoheza",
     "phone": "+971501234567",
@@ -194,7 +195,7 @@ def test_from_a_partner_created_to_savings_proved_and_explained(
 
     balances = acme.balances(member)
     expect_shape(balances, BALANCES)
-    expect_balances(balances, member, settled=38_272, vested=18_000)
+    expect_balances(balances, member, settled=38_272, unvested=18_000)
 
     statement = acme.get(f"/v1/members/{member}/statement")
     assert [(line["transaction"], line["amount"], line["balance"]) for line in statement["data"]] == [
@@ -212,17 +213,17 @@ def expect_balances(
     pending: int = 0,
     settled: int = 0,
     committed: int = 0,
-    vested: int = 0,
+    unvested: int = 0,
     unapplied: int = 0,
 ) -> None:
     assert balances["member"] == member
     (savings,) = balances["products"]
     match = {name: money["amount"] for name, money in savings["match"].items()}
     assert match == {
-        "entitled": committed + vested,
+        "entitled": committed + unvested,
         "committed": committed,
-        "unvested": 0,
-        "vested": vested,
+        "unvested": unvested,
+        "vested": 0,
         "awaiting_funds": 0,
     }
     assert (savings["contributed"], savings["pending"], savings["settled"]) == (
@@ -234,7 +235,7 @@ def expect_balances(
     assert savings["held"] == rwf(0)
     assert savings["available"] == rwf(settled - locked)
     assert balances["unapplied"] == rwf(unapplied)
-    assert balances["total"] == rwf(pending + settled + vested + unapplied)
+    assert balances["total"] == rwf(pending + settled + unvested + unapplied)
 
 
 def expect_a_receipt_that_anyone_can_check(acme: Partner, member: str, transaction: str) -> None:
@@ -259,7 +260,7 @@ def expect_an_explanation(acme: Partner, member: str, remittance: str) -> None:
     (match,) = why["matches"]
     assert (match["matched"], match["entitled"]) == (True, 18_000)
     standing = acme.get(f"/v1/members/{member}/explanations/match:savings")
-    assert standing["matches"][0]["standing"]["vested"] == 18_000
+    assert standing["matches"][0]["standing"]["unvested"] == 18_000
 
 
 def expect_books_that_balance(deployment: Deployment, auditor: Client) -> None:
@@ -323,36 +324,43 @@ def answered_data(event: dict[str, Any], remittance_id: str, member: str) -> dic
     return data
 
 
-def test_a_reversal_takes_back_what_is_pending_and_asks_for_what_is_settled(
-    deployment: Deployment, acme: Partner, bolt: Partner
+def test_what_was_not_paid_in_yet_is_taken_back_at_once(acme: Partner, bolt: Partner) -> None:
+    for partner, owed in ((acme, {"settled": 38_272, "unvested": 18_000}), (bolt, PENDING)):
+        member = partner.member(31)
+        partner.delivered(completed("BACK-1", {"id": member}, collected=rwf(38_372)), "msg_back_1")
+        expect_balances(partner.balances(member), member, **owed, unapplied=100)
+        assert partner.delivered(taken_back("BACK-1"), "msg_back_2")["state"] == "reversed"
+        reversed_ = partner.remittance("BACK-1")
+        assert (reversed_["status"], reversed_["reversed_at"] is not None) == ("reversed", True)
+        expect_balances(partner.balances(member), member)
+
+        early = partner.delivered(taken_back("BACK-2"), "msg_back_3")
+        assert (early["state"], early["reason"]) == ("parked", "awaiting_original")
+        assert partner.delivered(completed("BACK-2", {"id": member}), "msg_back_4")["state"] == "reversed"
+        expect_balances(partner.balances(member), member)
+
+
+def test_a_settlement_makes_it_the_members_and_what_is_settled_is_reversed_by_a_manager(
+    deployment: Deployment, bolt: Partner
 ) -> None:
-    theirs = bolt.member(31)
-    bolt.delivered(completed("BOLT-1", {"id": theirs}, collected=rwf(38_372)), "msg_1")
-    expect_balances(bolt.balances(theirs), theirs, pending=38_272, committed=18_000, unapplied=100)
-    assert bolt.delivered(taken_back("BOLT-1"), "msg_2")["state"] == "reversed"
-    reversed_ = bolt.remittance("BOLT-1")
-    assert (reversed_["status"], reversed_["reversed_at"] is not None) == ("reversed", True)
-    expect_balances(bolt.balances(theirs), theirs)
+    member = bolt.member(32)
+    bolt.delivered(completed("SETTLED-1", {"id": member}), "msg_32")
+    expect_balances(bolt.balances(member), member, **PENDING)
+    settlement = deployment.mizan("settlement record bolt --amount 38272")
+    assert (settlement["paired"], settlement["unidentified"]) == (38_272, 0)
+    expect_balances(bolt.balances(member), member, settled=38_272, unvested=18_000)
 
-    before = bolt.delivered(taken_back("BOLT-2"), "msg_3")
-    assert (before["state"], before["reason"]) == ("parked", "awaiting_original")
-    assert bolt.delivered(completed("BOLT-2", {"id": theirs}), "msg_4")["state"] == "reversed"
-    expect_balances(bolt.balances(theirs), theirs)
-
-    ours = acme.member(32)
-    acme.delivered(completed("ACME-32", {"id": ours}), "msg_32")
-    asked = acme.delivered(taken_back("ACME-32"), "msg_32_back")
+    asked = bolt.delivered(taken_back("SETTLED-1"), "msg_32_back")
     assert (asked["state"], asked["reason"]) == ("parked", "reversal_needs_approval")
-    expect_balances(acme.balances(ours), ours, settled=38_272, vested=18_000)
-    assert acme.remittance("ACME-32")["status"] == "posted"
+    assert bolt.remittance("SETTLED-1")["status"] == "posted"
     assert deployment.mizan(f"inbox replay {asked['id']} --approve") == {"replayed": 1}
 
     def approved() -> Any:
-        shown = acme.remittance("ACME-32")
+        shown = bolt.remittance("SETTLED-1")
         return shown if shown["status"] == "reversed" else None
 
     until(approved, "what a manager approved was reversed")
-    expect_balances(acme.balances(ours), ours)
+    expect_balances(bolt.balances(member), member)
     assert deployment.mizan("ledger verify")["ok"] is True
 
 
