@@ -28,6 +28,10 @@ _REPEATABLE = frozenset(
 )  # serialization failure, deadlock: the victim may simply try again
 
 
+CONNECT_SECONDS_MAX = 5
+"""How long a server that doesn't answer at all is waited for."""
+
+
 class Database:
     """A pool of connections as one role.
 
@@ -61,6 +65,7 @@ class Database:
             pool_pre_ping=True,
             connect_args={
                 "application_name": application_name,
+                "connect_timeout": CONNECT_SECONDS_MAX,
                 "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
             },
         )

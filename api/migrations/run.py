@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sqlalchemy.types import NullType
 
 from api.settings import Settings, UnsafeSettings, reveal
 from api.stamp import stamp
+from ledger.database import Tx
 from ledger.horizon import ensure_era
 from ledger.models import Base
 
@@ -37,9 +39,15 @@ def version_table() -> dict[str, Any]:
     return {"version_table": "alembic_version"}
 
 
+@cache
 def newest() -> str | None:
     """The newest revision that this program knows."""
     return ScriptDirectory.from_config(configuration()).get_current_head()
+
+
+def revision_of(tx: Tx) -> str | None:
+    """The revision that the database of a transaction is at; None for an empty one. Any role that may enter can ask."""
+    return MigrationContext.configure(tx, opts=version_table()).get_current_revision()
 
 
 def current(url: str) -> str | None:
@@ -47,7 +55,7 @@ def current(url: str) -> str | None:
     engine = create_engine(url, poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection, opts=version_table()).get_current_revision()
+            return revision_of(connection)
     finally:
         engine.dispose()
 

@@ -49,6 +49,8 @@ def test_readiness_is_truthful(api: Served) -> None:
         "status": "ok",
         "database": "ok",
         "worker_database": "ok",
+        "migrations": "ok",
+        "stamp": "ok",
         "queue": "ok",
     }
 
