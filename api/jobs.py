@@ -14,7 +14,7 @@ from api.settings import Settings, reveal
 from api.worker import Every, Jobs
 from integrations.inbox.drain import drain
 from integrations.inbox.keys import destroy_keys
-from integrations.inbox.queries import requeue
+from integrations.inbox.queries import WAITING, requeue
 from ledger import fold, holds
 from ledger.clock import Clock
 from ledger.database import Database, Tx
@@ -127,7 +127,7 @@ def drain_funds(worker: Database, books: Books) -> int:
 def retry_waiting(tx: Tx, clock: Clock) -> int:
     """Queue again what waited for its member or its partner's money, now that it is there; how many deliveries."""
     ready = waiting.ready(tx)
-    return requeue(tx, ready, actor="system", clock=clock) if ready else 0
+    return requeue(tx, ready, actor="system", clock=clock, states=WAITING) if ready else 0
 
 
 def reevaluate_all(worker: Database, books: Books) -> int:

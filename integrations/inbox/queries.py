@@ -158,6 +158,8 @@ def backlog(tx: Tx) -> Backlog:
 
 
 REPLAYABLE: Final = ("quarantined", "parked", "unallocated")
+WAITING: Final = ("parked", "unallocated")
+"""What may be tried again unasked: a quarantined delivery would only be quarantined again, for ever."""
 
 
 def replay(tx: Tx, delivery_ids: Sequence[UUID], *, actor: str, clock: Clock, approved: bool = False) -> int:
@@ -172,8 +174,16 @@ def replay(tx: Tx, delivery_ids: Sequence[UUID], *, actor: str, clock: Clock, ap
     return replayed
 
 
-def requeue(tx: Tx, delivery_ids: Sequence[UUID], *, actor: str, clock: Clock, approved: bool = False) -> int:
-    """As `replay`, passing over deliveries that can't be replayed; how many were queued."""
+def requeue(
+    tx: Tx,
+    delivery_ids: Sequence[UUID],
+    *,
+    actor: str,
+    clock: Clock,
+    approved: bool = False,
+    states: Sequence[str] = REPLAYABLE,
+) -> int:
+    """As `replay`, passing over deliveries whose standing state is none of `states`; how many were queued."""
     with cursor(tx) as sql:
         sql.execute(
             """
@@ -200,7 +210,7 @@ def requeue(tx: Tx, delivery_ids: Sequence[UUID], *, actor: str, clock: Clock, a
                 "detail": Jsonb({"actor": actor, "approved": approved}),
                 "now": clock.now(),
                 "approved": approved,
-                "replayable": list(REPLAYABLE),
+                "replayable": list(states),
             },
         )
         return sql.rowcount

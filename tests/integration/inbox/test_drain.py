@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from integrations.inbox.drain import drain
-from integrations.inbox.queries import backlog, delivery, history, replay
+from integrations.inbox.queries import WAITING, backlog, delivery, history, replay, requeue
 from ledger.clock import FixedClock
 from ledger.database import Database, Tx
 from ledger.errors import Conflict
@@ -67,6 +67,14 @@ def test_what_is_quarantined_can_be_replayed_and_keeps_its_history(inbox: Inbox)
         assert delivery(tx, ids[1]).state == "posted"
     with inbox.databases.worker.begin() as tx, pytest.raises(Conflict):
         replay(tx, [ids[1]], actor="maria", clock=inbox.clock)
+
+
+def test_what_is_quarantined_is_not_tried_again_unasked(inbox: Inbox) -> None:
+    ids = inbox.fill(1)
+    inbox.drain(Journal(inbox.databases, poison=["r-0"]))
+    with inbox.databases.worker.begin() as tx:
+        assert requeue(tx, ids, actor="system", clock=inbox.clock, states=WAITING) == 0
+        assert requeue(tx, ids, actor="maria", clock=inbox.clock) == 1
 
 
 def test_a_replay_asked_for_twice_at_once_happens_once(inbox: Inbox) -> None:
