@@ -16,7 +16,7 @@ from integrations.partners.port import EventInvalid
 from integrations.partners.secrets import create_secret, rotate_secret
 from integrations.strict_json import NotStrictJson
 from ledger.database import Tx
-from ledger.ids import new_id, public_id
+from ledger.ids import public_id
 from products.remittances import partners
 from products.remittances.events import Event, RemittanceCompleted
 from products.remittances.partners import Collection, Terms
@@ -290,7 +290,7 @@ def _outcome(services: Services, body: bytes, slug: str, format_: str | None) ->
             shown, event = _reading(body, format_ or partner.format)
             if event is None:
                 return shown
-            [verdict] = process(tx, [Delivery(new_id(), partner.id, event)], books=services.books)
+            [verdict] = process(tx, [Delivery(None, partner.id, event)], books=services.books)
             shown |= {"outcome": verdict.state, "because": verdict.reason}
             if verdict.remittance is not None:
                 rows = tx.exec_driver_sql(

@@ -24,7 +24,7 @@ from api.v1.schemas import (
     errors,
 )
 from ledger.horizon import Position
-from ledger.ids import new_id, parse_public_id, public_id
+from ledger.ids import parse_public_id, public_id
 from ledger.money import Money
 from products.members.phones import e164
 from products.remittances import reading
@@ -219,7 +219,7 @@ def reverse_remittance(
 
 
 def _process(call: Call, event: Event) -> Verdict:
-    delivery = Delivery(new_id(), call.partner, event)
+    delivery = Delivery(None, call.partner, event)
     (verdict,) = process(call.tx, [delivery], books=call.services.books)
     return verdict
 

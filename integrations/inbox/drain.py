@@ -166,6 +166,7 @@ class _Drain:
             return
         verdicts: dict[UUID, Verdict] = {}
         deliveries: list[Delivery] = []
+        read: list[UUID] = []
         keys = open_keys(tx, self.keyring, (one.inbox_key_id for one in batch))
         for one in batch:
             event = self._event(one, keys)
@@ -173,8 +174,9 @@ class _Drain:
                 verdicts[one.id] = event
             else:
                 deliveries.append(Delivery(one.id, one.partner_id, event, one.approved))
+                read.append(one.id)
         answers = self.process(tx, deliveries) if deliveries else ()
-        verdicts |= {delivery.id: verdict for delivery, verdict in zip(deliveries, answers, strict=True)}
+        verdicts |= dict(zip(read, answers, strict=True))
         self._finish(tx, batch, [verdicts[one.id] for one in batch])
 
     def _event(self, one: Queued, keys: Mapping[UUID, InboxKey]) -> Event | Verdict:

@@ -38,9 +38,13 @@ ATTEMPTS_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An authentic, well-formed event of a partner. ``approved``: a manager lets what is settled be reversed."""
+    """An authentic, well-formed event of a partner.
 
-    id: UUID
+    ``id``: its row in the inbox, None for one that the partner sends synchronously and sends again itself. ``approved``:
+    a manager lets what is settled be reversed.
+    """
+
+    id: UUID | None
     partner_id: UUID
     event: Event
     approved: bool = False
@@ -439,7 +443,7 @@ def _write(tx: Tx, works: Sequence[_Work], match_books: Mapping[UUID, MatchBook]
     ]
     record.write(tx, recorded, now)
     reversed_: list[tuple[UUID, UUID | None, datetime, str]] = []
-    ahead: list[tuple[UUID, UUID, str, datetime, str, UUID]] = []
+    ahead: list[tuple[UUID, UUID, str, datetime, str, UUID | None]] = []
     for work in works:
         event = work.delivery.event
         if not isinstance(event, RemittanceReversed) or work.verdict is None:

@@ -73,7 +73,8 @@ def collect(
         or quote.partner_id != partner_id
         or quote.received != event.received
         or not any(member.link_id == quote.link_id for member in members)
-        or not quote.created_at <= event.completed_at <= quote.expires_at
+        # Partners write whole seconds: who pays in the second of the quote pays by it.
+        or not quote.created_at.replace(microsecond=0) <= event.completed_at <= quote.expires_at
         or quote.used_by not in (None, remittance)
     ):
         return None

@@ -56,7 +56,7 @@ class Recorded:
 
     id: UUID
     partner_id: UUID
-    delivery_id: UUID
+    delivery_id: UUID | None
     plan: Plan
     digest: bytes
     member_key: bytes | None

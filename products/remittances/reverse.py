@@ -139,7 +139,9 @@ def write(tx: Tx, rows: Sequence[tuple[UUID, UUID | None, datetime, str]]) -> No
     )
 
 
-def write_ahead(tx: Tx, rows: Sequence[tuple[UUID, UUID, str, datetime, str, UUID]], now: datetime) -> None:
+def write_ahead(
+    tx: Tx, rows: Sequence[tuple[UUID, UUID, str, datetime, str, UUID | None]], now: datetime
+) -> None:
     """Record reversals that came before their originals: (id, partner, its id, reversed at, reason, delivery)."""
     if not rows:
         return

@@ -18,7 +18,7 @@ def ready(tx: Tx, *, limit: int = READY_MAX) -> list[UUID]:
     cur = cursor(tx)
     cur.execute(
         """SELECT r.delivery_id FROM products.remittance r
-           WHERE r.status = 'unallocated' AND EXISTS (
+           WHERE r.status = 'unallocated' AND r.delivery_id IS NOT NULL AND EXISTS (
                SELECT 1 FROM products.member_link l
                WHERE l.partner_id = r.partner_id AND l.programme_id = r.programme_id AND l.ended_at IS NULL
                  AND r.member_key IN (l.phone_index, l.partner_reference_index)
@@ -36,7 +36,8 @@ def ready(tx: Tx, *, limit: int = READY_MAX) -> list[UUID]:
                JOIN products.programme_fund f ON f.programme_id = r.programme_id AND f.role = 'savers'
                JOIN ledger.account a ON a.fund_id = f.fund_id AND a.owner = p.slug AND a.code =
                     CASE r.reason WHEN 'partner_prefund_exhausted' THEN 'partner_prefund' ELSE 'partner_receivable' END
-               WHERE r.status = 'parked' AND r.reason IN ('partner_prefund_exhausted', 'partner_ceiling_reached')
+               WHERE r.status = 'parked' AND r.delivery_id IS NOT NULL
+                 AND r.reason IN ('partner_prefund_exhausted', 'partner_ceiling_reached')
            )
            SELECT parked.delivery_id FROM parked JOIN ledger.account_balance b USING (account_id)
            WHERE through <= CASE WHEN ceiling IS NULL THEN b.credits - b.debits - b.held - coalesce(floor, 0)

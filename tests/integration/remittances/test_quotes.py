@@ -120,3 +120,14 @@ def test_a_partner_gets_no_quote_for_a_member_of_another(world: World, partner: 
     stranger = world.partner("other")
     with pytest.raises(NotFound):
         ask(world, stranger, person)
+
+
+def test_a_migrant_who_pays_in_the_second_of_the_quote_pays_by_it(world: World, partner: Partner) -> None:
+    world.clock.advance(timedelta(milliseconds=700))
+    person = world.member(partner)
+    offer = ask(world, partner, person)
+    whole_second = world.clock.now().replace(microsecond=0)
+    [verdict] = world.send(
+        partner, world.completed(person, collected=None, quote_id=offer.id, at=whole_second)
+    )
+    assert verdict.state == "posted"
