@@ -58,12 +58,22 @@ class System:
         os.kill(before, signal.SIGKILL)
         eventually(lambda: self.serving.pid(role) != before, f"{role} was started again")
 
-    def kill_worker_children(self) -> int:
-        """SIGKILL every process that Celery has forked; how many."""
-        children = psutil.Process(self.serving.pid("worker")).children()
-        for child in children:
+    def kill_worker_children(self) -> None:
+        """SIGKILL every process that Celery has forked, as soon as there are any."""
+        worker = psutil.Process(self.serving.pid("worker"))
+        eventually(lambda: worker.children() != [], "the worker had forked its processes")
+        for child in worker.children():
             child.kill()
-        return len(children)
+
+    @contextmanager
+    def worker_stopped(self) -> Iterator[None]:
+        """Nobody works for the length of the block (SIGSTOP), so that much waits at its end."""
+        group = self.serving.pid("worker")
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(group, signal.SIGCONT)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What a query finds, as the worker's role."""

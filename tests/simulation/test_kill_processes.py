@@ -38,7 +38,7 @@ def system(durable_servers: EmbeddedServers) -> Iterator[System]:
         yield running
 
 
-def traffic_of(system: System, name: str) -> Traffic:
+def traffic_of(system: System, name: str, per_second: float = PER_SECOND) -> Traffic:
     """Traffic of a guaranteed partner, whose members' money settles at once, and of one that pays later and takes back."""
     sources = []
     terms: Terms
@@ -48,7 +48,7 @@ def traffic_of(system: System, name: str) -> Traffic:
         with system.databases.worker.begin() as tx:
             secret = create_secret(tx, system.services.keyring, system.services.clock, partner.id)
         sources.append(Source(partner.id, partner.slug, secret, people, reverses=terms == "net"))
-    return Traffic(system.url, tuple(sources), PER_SECOND, seed=len(name))
+    return Traffic(system.url, tuple(sources), per_second, seed=len(name))
 
 
 def acknowledged_more(traffic: Traffic, events: int) -> None:
@@ -144,11 +144,15 @@ def expect_the_balances_that_were_sent(system: System, traffic: Traffic) -> None
 
 def test_killed_workers_lose_nothing_and_do_nothing_twice(system: System) -> None:
     with sending(traffic_of(system, "worker")) as traffic:
-        for _ in range(3):
-            acknowledged_more(traffic, 150)
-            assert system.kill_worker_children() > 0
+        for seconds in (0.05, 0.1, 0.2, 0.4):
+            with system.worker_stopped():
+                acknowledged_more(traffic, 250)
+            time.sleep(seconds)  # in the middle of what has piled up
+            system.kill_worker_children()
         for _ in range(2):
-            acknowledged_more(traffic, 150)
+            with system.worker_stopped():
+                acknowledged_more(traffic, 250)
+            time.sleep(0.1)
             system.kill("worker")
         acknowledged_more(traffic, 150)
     assert traffic.failures == 0
@@ -156,12 +160,12 @@ def test_killed_workers_lose_nothing_and_do_nothing_twice(system: System) -> Non
 
 
 def test_a_killed_api_has_kept_what_it_acknowledged(system: System) -> None:
-    with sending(traffic_of(system, "api")) as traffic:
-        for _ in range(2):
-            acknowledged_more(traffic, 250)
+    with sending(traffic_of(system, "api", per_second=1_500)) as traffic:
+        for _ in range(3):
+            acknowledged_more(traffic, 500)
             system.kill("api")
         acknowledged_more(traffic, 250)
-    assert traffic.failures > 0
+    assert traffic.failures > 0, "no kill met a delivery under way"
     expect_all_done_once(system, traffic)
 
 
