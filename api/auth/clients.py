@@ -116,6 +116,7 @@ def authenticate(tx: Tx, client_id: str, secret: str, at: datetime) -> Client | 
     """The client that proved itself with a secret; None for an unknown or disabled one, or a wrong secret."""
     digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
     client = _parse(client_id)
+    _limit_sight(tx, client)
     stored = (
         tx.execute(
             text(
@@ -138,6 +139,7 @@ def find(tx: Tx, client_id: str) -> Client | None:
     client = _parse(client_id)
     if client is None:
         return None
+    _limit_sight(tx, client)
     row = tx.execute(
         text(
             "SELECT c.id, c.name, c.partner_id, c.roles, c.scopes FROM api.oauth_client c"
@@ -149,6 +151,13 @@ def find(tx: Tx, client_id: str) -> Client | None:
     if row is None:
         return None
     return Client(row.id, row.name, row.partner_id, tuple(row.roles), frozenset(row.scopes))
+
+
+def _limit_sight(tx: Tx, client: UUID | None) -> None:
+    """Tell row-level security which client's rows this transaction may see."""
+    tx.execute(
+        text("SELECT set_config('mizan.client', :client, true)"), {"client": str(client) if client else ""}
+    )
 
 
 def _add_secret(tx: Tx, client: UUID, environment: Environment, at: datetime) -> str:

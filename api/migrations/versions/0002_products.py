@@ -92,7 +92,7 @@ def _programmes() -> None:
 
 
 def _partners() -> None:
-    op.execute("""
+    op.execute(f"""
         CREATE TABLE products.partner (
             id uuid PRIMARY KEY,
             slug text NOT NULL UNIQUE,
@@ -111,6 +111,9 @@ def _partners() -> None:
         );
         GRANT SELECT, INSERT ON products.partner, products.partner_programme TO mizan_worker;
         GRANT UPDATE ON products.partner, products.partner_programme TO mizan_worker;
+        -- on which terms a partner works is its own affair
+        ALTER TABLE products.partner_programme ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own_rows ON products.partner_programme USING {OWN_ROWS};
         GRANT SELECT ON products.partner, products.partner_programme TO mizan_api
     """)
 

@@ -10,8 +10,8 @@ down_revision = "0002_products"
 branch_labels = None
 depends_on = None
 
-# A delivery is visible to its partner, to staff, and to the hook itself, which has to see what it has stored before
-# to tell a repetition from a conflict. Unset means nobody.
+# A delivery, and the secret that signs it, is visible to its partner, to staff, and to the hook itself, which has to see
+# what it has stored before to tell a repetition from a conflict. Unset means nobody.
 OWN_ROWS = """(partner_id = nullif(current_setting('mizan.partner', true), '')::uuid
     or current_setting('mizan.access', true) in ('staff', 'hook'))"""
 
@@ -33,7 +33,7 @@ def downgrade() -> None:
 
 
 def _secrets() -> None:
-    op.execute("""
+    op.execute(f"""
         -- What partners sign with, sealed under the keyring's purpose 'webhook-secret'. Two may be valid at once.
         CREATE TABLE integrations.webhook_secret (
             id uuid PRIMARY KEY,
@@ -43,6 +43,8 @@ def _secrets() -> None:
             expires_at timestamptz
         );
         CREATE INDEX webhook_secret_partner ON integrations.webhook_secret (partner_id);
+        ALTER TABLE integrations.webhook_secret ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own_rows ON integrations.webhook_secret USING {OWN_ROWS};
         GRANT SELECT ON integrations.webhook_secret TO mizan_api;
         GRANT SELECT, INSERT, UPDATE (expires_at) ON integrations.webhook_secret TO mizan_worker
     """)

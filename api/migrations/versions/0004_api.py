@@ -45,6 +45,13 @@ def _clients() -> None:
             expires_at timestamptz
         );
         CREATE INDEX client_secret_client ON api.client_secret (client_id);
+        -- Before it has proved itself, a request sees the client that it says it is, and no other.
+        ALTER TABLE api.oauth_client ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE api.client_secret ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY itself ON api.oauth_client
+            USING (id = nullif(current_setting('mizan.client', true), '')::uuid);
+        CREATE POLICY itself ON api.client_secret
+            USING (client_id = nullif(current_setting('mizan.client', true), '')::uuid);
         GRANT SELECT ON api.oauth_client, api.client_secret TO mizan_api;
         GRANT SELECT, INSERT, UPDATE ON api.oauth_client, api.client_secret TO mizan_worker
     """)
