@@ -102,6 +102,16 @@ def settings_of(servers: EmbeddedServers, databases: Databases, redis_url: str) 
     )
 
 
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The variables with which a process of a deployment on these servers is started."""
+    secrets = {
+        f"MIZAN_{name.upper()}": value.get_secret_value()
+        for name, value in settings
+        if isinstance(value, SecretStr)
+    }
+    return {"MIZAN_ENVIRONMENT": "sandbox", **secrets}
+
+
 @pytest.fixture(scope="session")
 def worker_number() -> int:
     """0 without pytest-xdist, else the number of this worker."""

@@ -1,4 +1,4 @@
-"""The processes: `serve` for all of them on one machine, `worker` and `beat` on machines of their own, `migrate`."""
+"""The processes: `serve` for all of them on one machine, `api`, `worker` and `beat` on machines of their own, `migrate`."""
 
 import json
 import os
@@ -25,23 +25,26 @@ RUNNING_FILE: Final = "serve.json"
 LINGER_SECONDS: Final = 5.0
 """How long the servers wait at the end for commands that run beside us."""
 
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[
+    int | None,
+    typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535, show_default="8000"),
+]
 Processes = Annotated[int | None, typer.Option(help="Worker processes.", min=1, max=256, show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the tree."""
     app.command(rich_help_panel="Run")(session.command(serve))
+    app.command(rich_help_panel="Run")(session.command(api))
     app.command(rich_help_panel="Run")(session.command(worker))
     app.command(rich_help_panel="Run")(session.command(beat))
     app.command(rich_help_panel="Run")(session.command(migrate))
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535, show_default="8000"),
-    ] = None,
+    host: Host = None,
+    port: Port = None,
     processes: Processes = None,
 ) -> None:
     """Run the service until Ctrl-C: the API, workers and the schedule, on embedded servers unless others are configured.
@@ -69,6 +72,15 @@ def serve(
                 session.say("stopping: workers, API, servers")
                 running.stop(hurry=hurry)
     session.say("stopped")
+
+
+def api(host: Host = None, port: Port = None) -> None:
+    """Answer requests until SIGTERM or Ctrl-C, without workers; what is under way is answered first."""
+    given = session.overridden(session.settings(), host=host, port=port)
+    listener = serving.listen(given.host, given.port)
+    # The server takes the signals, and hands them on to us when it has ended.
+    with _signals(), session.running(given) as complete:
+        serving.run_api(complete, listener)
 
 
 def worker(processes: Processes = None) -> None:

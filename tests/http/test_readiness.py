@@ -10,14 +10,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from api.cli.app import app
 from api.embedded import EmbeddedServers
-from api.settings import Settings
 from ledger.clock import FixedClock
 from ledger.database import Database
+from tests.conftest import environment_of
 from tests.http.served import Served, served
 
 
@@ -121,14 +120,8 @@ def test_on_another_database_than_its_own_it_is_not_ready(
 @pytest.fixture
 def configured(durable_servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of a deployment on these servers."""
-    made: Settings = durable_servers.settings
-    monkeypatch.setenv("MIZAN_ENVIRONMENT", "sandbox")
-    for name in Settings.model_fields:
-        value = getattr(made, name)
-        if isinstance(value, SecretStr) and (
-            name.startswith("database_url") or name.endswith(("_url", "_key"))
-        ):
-            monkeypatch.setenv(f"MIZAN_{name.upper()}", value.get_secret_value())
+    for name, value in environment_of(durable_servers.settings).items():
+        monkeypatch.setenv(name, value)
 
 
 def ill() -> dict[str, str]:

@@ -39,6 +39,10 @@ def test_every_service_runs_a_command_of_mizan(service: str) -> None:
     assert COMPOSE["services"][service]["command"][0] in commands
 
 
+def test_each_process_has_a_service_of_its_own() -> None:
+    assert {name: COMPOSE["services"][name]["command"][0] for name in OURS} == {name: name for name in OURS}
+
+
 @pytest.mark.parametrize("service", OURS)
 def test_every_variable_of_a_service_is_a_setting(service: str) -> None:
     known = {f"MIZAN_{name.upper()}" for name in Settings.model_fields}
