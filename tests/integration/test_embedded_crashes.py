@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import psycopg
@@ -31,24 +32,30 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
     return False
 
 
+@pytest.fixture(scope="module")
+def lived_in() -> Places:
+    """A data directory in which servers have run: made once, as most tests only need one to start in again."""
+    with running(folder()) as started:
+        return started.places
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["Ctrl-C", "SIGTERM", "a closed terminal"]
 )
-def test_servers_end_with_their_owner_on(number: signal.Signals) -> None:
-    data_dir = folder()
-    with owner(data_dir) as started:
+def test_servers_end_with_their_owner_on(lived_in: Places, number: signal.Signals) -> None:
+    with owner(lived_in.data_dir) as started:
         os.killpg(started.process.pid, number)  # as a terminal does: to the whole group
         started.process.wait(20)
         assert gone(started.pid("postgres"))
         assert gone(started.pid("valkey"))
         assert not Path(str(started.ready["sockets"])).exists()
-        assert not (data_dir / "state.json").exists()
-    with running(data_dir) as again:
+        assert not lived_in.state_file.exists()
+    with running(lived_in.data_dir) as again:
         assert ask(again, "select 1") == 1
 
 
-def test_an_impatient_second_signal_leaves_no_orphans() -> None:
-    with owner(folder()) as started:
+def test_an_impatient_second_signal_leaves_no_orphans(lived_in: Places) -> None:
+    with owner(lived_in.data_dir) as started:
         for _ in range(3):
             started.process.send_signal(signal.SIGINT)
             time.sleep(0.03)
@@ -97,12 +104,13 @@ def test_a_killed_valkey_comes_back_at_the_same_address_and_empty(durable_server
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
-def test_a_watched_server_that_dies_is_started_again(name: str) -> None:
-    with running(folder(), watch=True) as started:
-        server = "postgres" if name == "postgres" else "valkey"
-        before = started.pid(server)
+def test_a_watched_server_that_dies_is_started_again(
+    lived_in: Places, name: Literal["postgres", "valkey"]
+) -> None:
+    with running(lived_in.data_dir, watch=True) as started:
+        before = started.pid(name)
         os.kill(before, signal.SIGKILL)
-        assert eventually(lambda: started.pid(server) != before and started.alive(server))
+        assert eventually(lambda: started.pid(name) != before and started.alive(name))
 
 
 def test_orphan_backends_of_a_killed_postmaster_do_not_block_the_start() -> None:
@@ -143,26 +151,24 @@ DAMAGE: dict[str, Callable[[Places], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_servers_start_after_an_earlier_life_left(damage: Callable[[Places], object]) -> None:
-    data_dir = folder()
-    with running(data_dir) as started:
-        where = started.places
-    damage(where)
-    with running(data_dir) as again:
+def test_servers_start_after_an_earlier_life_left(
+    lived_in: Places, damage: Callable[[Places], object]
+) -> None:
+    damage(lived_in)
+    with running(lived_in.data_dir) as again:
         assert again.owner
         assert ask(again, "select 1") == 1
-        assert not list(where.home.glob("postgres.new-*"))
+        assert not list(lived_in.home.glob("postgres.new-*"))
 
 
-def test_stale_socket_files_do_not_block_the_start() -> None:
-    data_dir = folder()
-    with owner(data_dir) as killed:
+def test_stale_socket_files_do_not_block_the_start(lived_in: Places) -> None:
+    with owner(lived_in.data_dir) as killed:
         killed.end(signal.SIGKILL)
         for name in ("postgres", "valkey"):
             os.kill(killed.pid(name), signal.SIGKILL)
         assert eventually(lambda: gone(killed.pid("postgres")) and gone(killed.pid("valkey")))
         assert list(Path(str(killed.ready["sockets"])).iterdir())
-    with running(data_dir) as again:
+    with running(lived_in.data_dir) as again:
         assert ask(again, "select 1") == 1
         assert again.alive("valkey")
 
