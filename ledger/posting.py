@@ -176,7 +176,7 @@ def _firsts(items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
 def _post_in_sets(cur: Cursor, items: list[_Item], now: datetime) -> dict[int, Outcome] | None:
     """Post what is new, judged by the trigger alone; None when someone must look closer."""
     new, outcomes, surplus = _claim(cur, items)
-    if surplus or any(item.transaction.captures is not None for item in new):
+    if surplus or any(item.transaction.captures is not None for item in new) or _has_unfit_rest(cur, new):
         return None
     try:
         _write(cur, [(item, item.transaction.postings, 0) for item in new], now)
@@ -187,6 +187,26 @@ def _post_in_sets(cur: Cursor, items: list[_Item], now: datetime) -> dict[int, O
     for item in new:
         outcomes[item.place] = _posted(item, item.transaction.postings)
     return outcomes
+
+
+def _has_unfit_rest(cur: Cursor, items: list[_Item]) -> bool:
+    """Whether an account for the rest could never take it: refused also where no rest is left, whatever the neighbours."""
+    rests = [
+        (posting.rest_from, posting.debit, posting.currency)
+        for item in items
+        for posting in item.transaction.postings
+        if posting.rest_from is not None
+    ]
+    if not rests:
+        return False
+    unfit = cur.execute(
+        "select exists (select from unnest(%s::uuid[], %s::uuid[], %s::text[]) as asked(rest, debit, currency)"
+        " left join ledger.account as rest on rest.id = asked.rest left join ledger.account as debit on debit.id = asked.debit"
+        " where rest.id is null or rest.fund_id <> debit.fund_id or rest.currency <> asked.currency::char(3)"
+        " or rest.closed_at is not null)",
+        [list(column) for column in zip(*rests, strict=True)],
+    ).fetchone()
+    return unfit == (True,)
 
 
 def _post_one_by_one(cur: Cursor, items: list[_Item], now: datetime) -> dict[int, Outcome]:

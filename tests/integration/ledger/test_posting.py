@@ -152,6 +152,30 @@ def test_hot_accounts_keep_their_limits_too(books: Books) -> None:
     assert books.balance(uncommitted) == 1
 
 
+@pytest.mark.parametrize(
+    "reason", ["unknown_account", "fund_mismatch", "currency_mismatch", "account_closed"]
+)
+def test_an_account_for_the_rest_has_to_fit_even_where_no_rest_is_left(
+    books: Books, databases: Databases, reason: str
+) -> None:
+    savings, bank = books.account("savings", floor=0), books.account("bank", "asset")
+    books.fund_account(savings, 30)
+    match reason:
+        case "fund_mismatch":
+            rest = Books.open(databases.worker, "other").account("owed", "asset")
+        case "currency_mismatch":
+            rest = books.account("owed", "asset", currency="USD")
+        case "account_closed":
+            rest = books.account("owed", "asset")
+            with databases.worker.begin() as tx:
+                close_account(tx, rest, at=NOON)
+        case _:
+            rest = new_id()
+    [outcome] = books.post(transaction("a", Posting(savings, bank, 20, "PHP", rest_from=rest)))
+    assert (outcome.status, outcome.reason) == ("rejected", reason)
+    assert books.balance(savings) == 30
+
+
 def test_what_is_not_available_comes_from_the_other_account(books: Books) -> None:
     savings, owed = books.account("savings", floor=0), books.account("member receivable", "asset")
     bank = books.account("bank", "asset")
