@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from api.cli import (
+    backup,
     bench,
     client,
     demo,
@@ -32,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _commands in (demo, serve, doctor, trigger, bench):
+for _commands in (demo, serve, doctor, backup, trigger, bench):
     _commands.add_to(app)
 for _group in (programme, partner, client, sponsor, settlement, match, ledger, inbox, period, key):
     app.add_typer(_group.app)

@@ -291,11 +291,9 @@ class Postgres:
             raise ServersUnavailable(
                 f"{self.places.cluster} was made by PostgreSQL {found or '(unknown: PG_VERSION is missing)'}, and this Mizan brings"
                 f" {ours}. Its files can't be read across major versions; move the data by dump and restore:\n"
-                f"  1. with the Mizan that made it running, `pg_dump --format=custom --file=mizan.dump URL` with MIZAN_DATABASE_URL_OWNER's URL"
-                " (`mizan doctor` prints it)\n"
-                f"  2. stop it and move {self.places.data_dir} away, keeping its `secrets` folder\n"
-                "  3. copy `secrets` into the new data directory, start this Mizan once and stop the traffic\n"
-                "  4. `pg_restore --clean --if-exists --dbname=URL mizan.dump`, then `mizan migrate` and `mizan ledger verify`"
+                "  1. with the Mizan that made it: `mizan dump mizan.dump`\n"
+                f"  2. move {self.places.data_dir} away, make it anew and copy the old one's folder `secrets` into it\n"
+                "  3. with this Mizan: `mizan restore mizan.dump`, then `mizan ledger verify`"
             )
 
     def _is_postmaster(self, process: psutil.Process) -> bool:

@@ -274,7 +274,7 @@ def test_data_of_another_major_version_is_refused_with_the_steps_that_move_it() 
     version.write_text("17\n", encoding="ascii")
     with pytest.raises(ServersUnavailable, match="made by PostgreSQL 17") as refused, running(data_dir):
         pass
-    assert "pg_restore" in refused.value.detail
+    assert "mizan restore" in refused.value.detail
     assert version.read_text(encoding="ascii") == "17\n"
 
 
