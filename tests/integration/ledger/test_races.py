@@ -18,6 +18,7 @@ from ledger.periods import close_period, open_day, reopen_period
 from ledger.posting import Outcome, Posting, Transaction, post, reverse
 from tests.conftest import Databases
 from tests.integration.ledger.books import DAY, Books, transaction, transfer
+from tests.racing import at_once
 
 ROUNDS = 12
 
@@ -25,28 +26,6 @@ ROUNDS = 12
 @pytest.fixture
 def books(databases: Databases) -> Books:
     return Books.open(databases.worker)
-
-
-def at_once(*works: Callable[[], None]) -> None:
-    """Run all at the same moment in threads of their own; what one raises is raised here."""
-    barrier = threading.Barrier(len(works))
-    raised: list[BaseException] = []
-
-    def run(work: Callable[[], None]) -> None:
-        barrier.wait(10)
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    if raised:
-        raise raised[0]
 
 
 def poster(books: Books, batch: Sequence[Transaction], answers: list[Outcome]) -> Callable[[], None]:
