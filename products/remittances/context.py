@@ -11,7 +11,7 @@ from ledger.database import Tx, cursor
 from products import chart
 from products.chart import EnrolmentAccounts
 from products.keyring import Keyring
-from products.programmes.model import Choice, Product, Programme
+from products.programmes.model import Choice, Product
 from products.programmes.registry import Programmes, Version
 from products.programmes.scalars import parse_percent
 from products.savings.match import Sponsor
@@ -134,9 +134,9 @@ class Context:
         """The programme that a partner's money in this currency is for; None where there is none."""
         return next((one for one in self.joined.get(partner_id, ()) if one.currency == currency), None)
 
-    def in_force(self, programme_id: UUID, on: date) -> Programme:
-        """The programme's rules on a date; before the first version, the first."""
-        return version_on(self.versions[programme_id], on).programme
+    def joined_in(self, partner_id: UUID, programme_id: UUID) -> Joined:
+        """A partner's part in a programme that it has joined."""
+        return next(one for one in self.joined[partner_id] if one.programme_id == programme_id)
 
 
 def version_on(versions: Sequence[Version], on: date) -> Version:

@@ -388,14 +388,10 @@ def _reversal(
     work.verdict = Verdict("reversed", None, work.id)
     if work.reversible is None or work.existing.transaction_id is None or work.existing.programme_id is None:
         return None
-    postings = reverse.postings(work.reversible, context, match_books)
+    joined = context.joined_in(work.existing.partner_id, work.existing.programme_id)
+    postings = reverse.postings(work.reversible, joined, match_books)
     if not postings:
         return None
-    joined = next(
-        one
-        for one in context.joined[work.existing.partner_id]
-        if one.programme_id == work.existing.programme_id
-    )
     versions = context.versions[joined.programme_id]
     day = rules.local_date(versions[-1].programme, event.reversed_at)
     funds = frozenset(one.fund_id for one in work.reversible.contributions) | {joined.savers}

@@ -13,7 +13,7 @@ from uuid import UUID
 from ledger.database import Tx, cursor
 from ledger.posting import Posting
 from products import chart
-from products.remittances.context import Books, Context, Joined
+from products.remittances.context import Books, Joined
 from products.remittances.models import Contributed, Existing
 from products.savings.holdings import Holding, load_holdings
 from products.savings.match import MatchBook, StateKey
@@ -82,10 +82,9 @@ def load(tx: Tx, books: Books, reversed_: Sequence[Existing]) -> dict[UUID, Reve
 
 
 def postings(
-    reversible: Reversible, context: Context, match_books: Mapping[UUID, MatchBook]
+    reversible: Reversible, joined: Joined, match_books: Mapping[UUID, MatchBook]
 ) -> tuple[Posting, ...]:
     """The postings that take a remittance back, last part first, with what its match comes to after it."""
-    joined = _joined(context, reversible.existing)
     result: list[Posting] = []
     for one in reversed(reversible.contributions):
         result += _money_out(joined, one, reversible.member_receivable)
@@ -103,12 +102,6 @@ def postings(
             )
             result += moved
     return tuple(result)
-
-
-def _joined(context: Context, existing: Existing) -> Joined:
-    return next(
-        one for one in context.joined[existing.partner_id] if one.programme_id == existing.programme_id
-    )
 
 
 def _money_out(joined: Joined, one: Contributed, member_receivable: UUID | None) -> list[Posting]:
