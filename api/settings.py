@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from api.addresses import parse_networks
 from ledger.errors import MizanError
 
 KEY_BYTES = 32
@@ -181,6 +182,40 @@ class Settings(BaseSettings):
         le=10_000_000,
         description="REST requests a client may send in a minute before 429.",
     )
+    anonymous_requests_per_minute: int = Field(
+        default=6000,
+        ge=1,
+        le=10_000_000,
+        description="Requests without a token that one address may send in a minute before 429; a refused proof (a bad token, secret or"
+        " signature) counts as 10. IPv6 is counted by /64.",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="Proxies in front of Mizan whose word on a client's address counts: addresses and CIDRs, separated by commas. Empty: nobody's.",
+    )
+    forwarded_header: str = Field(
+        default="X-Forwarded-For",
+        pattern=r"^(?i:X-Forwarded-For|Forwarded)$",
+        description="The header in which those proxies leave the client's address: `X-Forwarded-For` or `Forwarded` (RFC 7239).",
+    )
+    request_concurrency_max: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="REST requests that one API process has under way at most; more is 503. Webhooks have their own queue.",
+    )
+    request_seconds_max: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="How long one request may take, from its last byte to the answer's, before it is answered 503.",
+    )
+    connections_max: int = Field(
+        default=20_000,
+        ge=1,
+        le=1_000_000,
+        description="Connections that one API process keeps open at most; more are closed at once.",
+    )
 
     statement_timeout_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="Longest statement in PostgreSQL before it is cancelled."
@@ -222,6 +257,12 @@ class Settings(BaseSettings):
         if url.drivername not in {"postgresql", "postgresql+psycopg"}:
             raise ValueError("must begin with postgresql:// (psycopg 3)")
         return SecretStr(url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False))
+
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        parse_networks(value)
+        return value
 
     @field_validator("redis_url", mode="after")
     @classmethod
