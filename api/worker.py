@@ -5,6 +5,8 @@ early, expire, carry no arguments and leave no result, and losing or doubling on
 """
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +30,9 @@ WAKE_UPS_QUEUED_MAX: Final = 20
 """With as many waiting already, one more tells the workers nothing; without workers, they must not pile up."""
 COUNT_SECONDS: Final = 1.0
 HOUR_SECONDS: Final = 3600.0
+FAILED_STOP_SECONDS_MAX: Final = 5.0
+"""How long a worker that met an error it can't get over may take to stop."""
+FAILED_EXIT_CODE: Final = 70  # EX_SOFTWARE of sysexits.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,23 @@ def wake_up_publisher(broker_url: str) -> Callable[[], None]:
 
 
 def run_worker(app: Celery, *, processes: int, loglevel: str = "WARNING") -> None:
-    """Run tasks in `processes` child processes until SIGTERM or SIGINT; what runs then is finished first."""
+    """Run tasks in `processes` child processes until SIGTERM or SIGINT; what runs then is finished first.
+
+    A worker that can't go on ends the process, with an exit code other than 0, so that whoever watches it starts another.
+    """
+
+    failed = threading.Event()
+
+    class Worker(app.Worker):  # type: ignore[misc, name-defined]  # a class that Celery makes at run time
+        def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
+            # Losing the broker with a message in hand makes the Redis transport fail while it closes (seen); Celery then
+            # stops in good order, and with a broker that is gone that may wait for ever.
+            if exitcode:
+                failed.set()
+                threading.Thread(target=_end_soon, name="end", daemon=True).start()
+            super().stop(in_sighandler, exitcode)
+
+    app.Worker = Worker  # type: ignore[misc]  # Celery's own way to another class; its types say read-only
     app.worker_main(
         [
             "worker",
@@ -146,11 +167,19 @@ def run_worker(app: Celery, *, processes: int, loglevel: str = "WARNING") -> Non
             "--without-heartbeat",
         ]
     )
+    if failed.is_set():  # Celery's command returns as if all were well
+        raise SystemExit(FAILED_EXIT_CODE)
 
 
 def run_beat(app: Celery, *, loglevel: str = "WARNING") -> None:
     """Ask for the scheduled jobs until SIGTERM or SIGINT. The schedule is all intervals: nothing is kept on disk."""
     app.Beat(scheduler="celery.beat:Scheduler", loglevel=loglevel, quiet=True).run()
+
+
+def _end_soon() -> None:
+    time.sleep(FAILED_STOP_SECONDS_MAX)
+    log.error("the worker didn't stop after its error and is ended")
+    os._exit(FAILED_EXIT_CODE)
 
 
 def _run(name: str, job: Callable[[], T]) -> T | None:

@@ -25,7 +25,7 @@ from products.checks import PRODUCT_CHECKS
 from tests.conftest import Databases, databases_of, settings_of
 from tests.world import World
 
-COMES_BACK_SECONDS_MAX = 30.0
+COMES_BACK_SECONDS_MAX = 60.0
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = COMES_BACK_SECONDS_MAX) -> None:
