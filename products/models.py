@@ -213,16 +213,19 @@ class MemberFactRow(Base):
 
 
 class ConsentRow(Base):
-    """A member's mandate, as given through one partner."""
+    """A member's consent for one purpose, given as a mandate through one partner; one of each is in force at most."""
 
     __tablename__ = "consent"
     __table_args__ = (
+        CheckConstraint("purpose IN ('contributions', 'whole_view', 'casework')", name="purpose"),
+        CheckConstraint("purpose = 'contributions' OR proof IS NOT NULL", name="proven"),
         CheckConstraint("limit_per_month > 0", name="limit_per_month"),
         CheckConstraint("(limit_per_month IS NULL) = (limit_currency IS NULL)", name="limit"),
         Index(
             "consent_in_force",
             "member_id",
             "partner_id",
+            "purpose",
             unique=True,
             postgresql_where=text("withdrawn_at IS NULL"),
         ),
@@ -240,6 +243,9 @@ class ConsentRow(Base):
     given_at: Mapped[datetime]
     paused_at: Mapped[datetime | None]
     withdrawn_at: Mapped[datetime | None]
+    purpose: Mapped[str] = mapped_column(server_default=text("'contributions'"))
+    proof: Mapped[UUID | None]
+    cooling_off_until: Mapped[datetime | None]
 
 
 class EnrolmentRow(Base):

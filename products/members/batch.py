@@ -178,7 +178,8 @@ def _add_mandates(tx: Tx, records: _Records) -> None:
     db = cursor(tx)
     db.execute(
         "SELECT member_id, partner_id, id, text_version, language, given_at, limit_per_month, limit_currency, paused_at,"
-        " withdrawn_at FROM products.consent WHERE member_id = ANY(%b::uuid[]) ORDER BY member_id, id",
+        " withdrawn_at FROM products.consent WHERE member_id = ANY(%b::uuid[]) AND purpose = 'contributions'"
+        " ORDER BY member_id, id",
         (_ids(records),),
         binary=True,
     )

@@ -1,38 +1,65 @@
-"""Mandates: the member's consent to deductions, with the text they agreed to, since when, and until when.
+"""Consent, given as a mandate: per partner and purpose, with the text that the member agreed to, since and until when.
 
-Without a mandate in force nothing is deducted; enrolling never implies one.
+Without one for `contributions` in force nothing is deducted; enrolling never implies one. Seeing more than what came
+through the partner (`whole_view`, an organisation's `casework`) takes one of its own, with the member's proof.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Row, text
 
 from ledger.database import Tx, cursor
-from ledger.errors import NotFound
+from ledger.errors import InvalidInput, NotFound
 from ledger.ids import new_id
 from ledger.money import Money
 from products.keyring import FieldCipher, Keyring, field_place
-from products.members.models import Mandate, Member, NewMandate
+from products.members.models import Mandate, Member, NewMandate, Purpose
 
-TABLE = "products.consent"
-COLUMNS = "id, text_version, language, given_at, limit_per_month, limit_currency, paused_at, withdrawn_at"
+TABLE: Final = "products.consent"
+COLUMNS: Final = (
+    "id, text_version, language, given_at, limit_per_month, limit_currency, paused_at, withdrawn_at, purpose,"
+    " cooling_off_until"
+)
+AHEAD_MAX: Final = timedelta(minutes=5)
+"""How far after our clock a partner's may say that a consent was given."""
+
+
+def consented(tx: Tx, member_id: UUID, partner_id: UUID, purpose: Purpose, at: datetime) -> bool:
+    """Whether the member's consent to this partner for this purpose is in force at `at`: given, awake, not withdrawn."""
+    found: bool = tx.execute(
+        text(
+            "SELECT EXISTS (SELECT 1 FROM products.consent WHERE member_id = :member AND partner_id = :partner"
+            " AND purpose = :purpose AND given_at <= :at AND (paused_at IS NULL OR paused_at > :at)"
+            " AND (withdrawn_at IS NULL OR withdrawn_at > :at))"
+        ),
+        {"member": member_id, "partner": partner_id, "purpose": purpose, "at": at},
+    ).scalar_one()
+    return found
 
 
 def insert_mandates(
     tx: Tx, partner_id: UUID, mandates: Sequence[tuple[UUID, FieldCipher, NewMandate]], at: datetime
 ) -> list[UUID]:
-    """Record mandates given as (member id, the member's cipher, mandate), through a partner; returns their ids."""
+    """Record mandates given as (member id, the member's cipher, mandate), through a partner; returns their ids.
+
+    Raises InvalidInput for one that is said to be given in the future.
+    """
     if not mandates:
         return []
+    if any(one.given_at is not None and one.given_at > at + AHEAD_MAX for _, _, one in mandates):
+        raise InvalidInput("A consent can't have been given in the future.", pointer="/given_at")
     ids = [new_id() for _ in mandates]
     limits = [mandate.limit_per_month for _, _, mandate in mandates]
     cursor(tx).execute(
         "INSERT INTO products.consent (id, member_id, partner_id, text_version, language, evidence, limit_per_month,"
-        " limit_currency, given_at) SELECT id, member_id, %s, text_version, language, evidence, amount, currency, given_at"
+        " limit_currency, given_at, purpose, proof, cooling_off_until)"
+        " SELECT id, member_id, %s, text_version, language, evidence, amount, currency, given_at, purpose, proof, cooling"
         " FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::bytea[], %s::bigint[], %s::text[],"
-        " %s::timestamptz[]) AS t (id, member_id, text_version, language, evidence, amount, currency, given_at)",
+        " %s::timestamptz[], %s::text[], %s::uuid[], %s::timestamptz[])"
+        " AS t (id, member_id, text_version, language, evidence, amount, currency, given_at, purpose, proof, cooling)",
         (
             partner_id,
             ids,
@@ -48,13 +75,16 @@ def insert_mandates(
             [limit.amount if limit else None for limit in limits],
             [limit.currency if limit else None for limit in limits],
             [mandate.given_at or at for _, _, mandate in mandates],
+            [mandate.purpose for _, _, mandate in mandates],
+            [mandate.proof for _, _, mandate in mandates],
+            [mandate.cooling_off_until for _, _, mandate in mandates],
         ),
     )
     return ids
 
 
 def mandates_of(tx: Tx, member_id: UUID) -> tuple[Mandate, ...]:
-    """A member's mandates as row-level security lets `tx` see them, oldest first."""
+    """A member's mandates for every purpose as row-level security lets `tx` see them, oldest first."""
     rows = tx.execute(
         text(f"SELECT {COLUMNS} FROM products.consent WHERE member_id = :member ORDER BY id"),
         {"member": member_id},
@@ -63,29 +93,34 @@ def mandates_of(tx: Tx, member_id: UUID) -> tuple[Mandate, ...]:
 
 
 def give(tx: Tx, keyring: Keyring, member: Member, mandate: NewMandate, at: datetime) -> Mandate:
-    """Record a new mandate; the one in force, if any, ends now. Raises NotFound for an erased member."""
+    """Record a new mandate; the one in force for the same purpose, if any, ends now.
+
+    Raises NotFound for an erased member, and InvalidInput where a purpose that shows more comes without proof.
+    """
+    if mandate.purpose != "contributions" and mandate.proof is None:
+        raise InvalidInput("This consent takes the member's proof.", pointer="/proof")
     wrapped = tx.execute(
         text("SELECT wrapped_key FROM products.member WHERE id = :id"), {"id": member.member_id}
     ).scalar_one_or_none()
     if wrapped is None:
         raise NotFound("There is no such member.")
-    _end(tx, member, at)
+    _end(tx, member, mandate.purpose, at)
     cipher = keyring.cipher(wrapped, member.member_id)
     (mandate_id,) = insert_mandates(tx, member.partner_id, [(member.member_id, cipher, mandate)], at)
     return _read(tx, mandate_id)
 
 
-def pause(tx: Tx, member: Member, at: datetime) -> Mandate:
+def pause(tx: Tx, member: Member, at: datetime, purpose: Purpose = "contributions") -> Mandate:
     """Let the mandate sleep: nothing is deducted for what is paid from now on. Raises NotFound when none is in force."""
-    return _read(tx, _touch(tx, member, "paused_at = coalesce(paused_at, :at)", at))
+    return _read(tx, _touch(tx, member, purpose, "paused_at = coalesce(paused_at, :at)", at))
 
 
-def withdraw(tx: Tx, member: Member, at: datetime) -> Mandate:
+def withdraw(tx: Tx, member: Member, at: datetime, purpose: Purpose = "contributions") -> Mandate:
     """End the mandate for good. Raises NotFound when none is in force."""
-    return _read(tx, _touch(tx, member, "withdrawn_at = :at", at))
+    return _read(tx, _touch(tx, member, purpose, "withdrawn_at = :at", at))
 
 
-def resume(tx: Tx, member: Member, at: datetime) -> Mandate:
+def resume(tx: Tx, member: Member, at: datetime, purpose: Purpose = "contributions") -> Mandate:
     """Wake a sleeping mandate: the sleeping row ends where it was paused and a new one begins now.
 
     Both rows stay, so that a late event paid during the pause is still refused. One that doesn't sleep stays as it is.
@@ -94,9 +129,9 @@ def resume(tx: Tx, member: Member, at: datetime) -> Mandate:
     row = tx.execute(
         text(
             "SELECT * FROM products.consent WHERE member_id = :member AND partner_id = :partner"
-            " AND withdrawn_at IS NULL FOR UPDATE"
+            " AND purpose = :purpose AND withdrawn_at IS NULL FOR UPDATE"
         ),
-        {"member": member.member_id, "partner": member.partner_id},
+        {"member": member.member_id, "partner": member.partner_id, "purpose": purpose},
     ).one_or_none()
     if row is None:
         raise NotFound("No mandate of the member is in force.")
@@ -108,7 +143,8 @@ def resume(tx: Tx, member: Member, at: datetime) -> Mandate:
     tx.execute(
         text(
             "INSERT INTO products.consent (id, member_id, partner_id, text_version, language, limit_per_month,"
-            " limit_currency, given_at) VALUES (:id, :member, :partner, :version, :language, :amount, :currency, :at)"
+            " limit_currency, given_at, purpose, proof, cooling_off_until) VALUES (:id, :member, :partner, :version,"
+            " :language, :amount, :currency, :at, :purpose, :proof, :cooling)"
         ),
         {
             "id": renewed,
@@ -119,28 +155,31 @@ def resume(tx: Tx, member: Member, at: datetime) -> Mandate:
             "amount": row.limit_per_month,
             "currency": row.limit_currency,
             "at": at,
+            "purpose": purpose,
+            "proof": row.proof,
+            "cooling": row.cooling_off_until,
         },
     )
     return _read(tx, renewed)
 
 
-def _end(tx: Tx, member: Member, at: datetime) -> None:
+def _end(tx: Tx, member: Member, purpose: Purpose, at: datetime) -> None:
     tx.execute(
         text(
             "UPDATE products.consent SET withdrawn_at = coalesce(paused_at, :at)"
-            " WHERE member_id = :member AND partner_id = :partner AND withdrawn_at IS NULL"
+            " WHERE member_id = :member AND partner_id = :partner AND purpose = :purpose AND withdrawn_at IS NULL"
         ),
-        {"at": at, "member": member.member_id, "partner": member.partner_id},
+        {"at": at, "member": member.member_id, "partner": member.partner_id, "purpose": purpose},
     )
 
 
-def _touch(tx: Tx, member: Member, change: str, at: datetime) -> UUID:
+def _touch(tx: Tx, member: Member, purpose: Purpose, change: str, at: datetime) -> UUID:
     found: UUID | None = tx.execute(
         text(
             f"UPDATE products.consent SET {change} WHERE member_id = :member AND partner_id = :partner"
-            " AND withdrawn_at IS NULL RETURNING id"
+            " AND purpose = :purpose AND withdrawn_at IS NULL RETURNING id"
         ),
-        {"at": at, "member": member.member_id, "partner": member.partner_id},
+        {"at": at, "member": member.member_id, "partner": member.partner_id, "purpose": purpose},
     ).scalar_one_or_none()
     if found is None:
         raise NotFound("No mandate of the member is in force.")
@@ -163,4 +202,6 @@ def _mandate(row: Row[tuple[object, ...]]) -> Mandate:
         limit_per_month=limit,
         paused_at=row.paused_at,
         withdrawn_at=row.withdrawn_at,
+        purpose=row.purpose,
+        cooling_off_until=row.cooling_off_until,
     )

@@ -11,6 +11,10 @@ from products.facts import Fact
 
 Sex = Literal["female", "male", "other"]
 
+Purpose = Literal["contributions", "whole_view", "casework"]
+"""What a consent is for: deducting contributions and showing what came of them, showing this partner the member's whole
+account, letting an organisation see it."""
+
 
 class InvalidPhone(InvalidInput):
     """Not an international phone number."""
@@ -46,10 +50,11 @@ class MandateRequired(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class NewMandate:
-    """The member's consent to deductions, as the partner recorded it.
+    """The member's consent, as the partner recorded it.
 
     `evidence` says where the partner keeps the proof (a document number, a recording); `limit_per_month` caps what may
-    be deducted in a calendar month.
+    be deducted in a calendar month. `proof` is the challenge by which the member proved to want it; `cooling_off_until`
+    is when the member can no longer take it back as if it had not been given.
     """
 
     text_version: str
@@ -57,6 +62,9 @@ class NewMandate:
     given_at: datetime | None = None
     evidence: str | None = None
     limit_per_month: Money | None = None
+    purpose: Purpose = "contributions"
+    proof: UUID | None = None
+    cooling_off_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +78,11 @@ class Mandate:
     limit_per_month: Money | None
     paused_at: datetime | None
     withdrawn_at: datetime | None
+    purpose: Purpose = "contributions"
+    cooling_off_until: datetime | None = None
 
     def in_force(self, at: datetime) -> bool:
-        """Whether the mandate lets a deduction happen at `at` (when the migrant paid)."""
+        """Whether the mandate lets what it is for happen at `at` (a deduction: when the migrant paid)."""
         return (
             self.given_at <= at
             and (self.withdrawn_at is None or at < self.withdrawn_at)
