@@ -4,19 +4,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from api.auth.keys import SigningKeys
 from api.auth.tokens import Tokens
+from api.limits import VALKEY_SECONDS_MAX, Limits
 from api.pagination import Cursors
 from api.settings import Environment, Settings, reveal
 from ledger.clock import Clock, SystemClock
 from ledger.database import Database
 from products.keyring import Keyring
 from products.programmes.registry import Programmes
+from products.safekeeping import prepare
 from products.remittances.context import Books
-
-VALKEY_SECONDS_MAX = 0.25
-"""Longest wait for Valkey in a request: nothing there is worth more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Services:
     tokens: Tokens
     cursors: Cursors
     valkey: redis.Redis
+    limits: Limits
 
     @property
     def environment(self) -> Environment:
@@ -44,6 +46,7 @@ class Services:
         self.api.close()
         self.worker.close()
         self.valkey.close()
+        self.limits.close()
 
 
 def bootstrap(settings: Settings, *, clock: Clock | None = None, name: str = "mizan") -> Services:
@@ -53,8 +56,9 @@ def bootstrap(settings: Settings, *, clock: Clock | None = None, name: str = "mi
     """
     settings.require_safe()
     ticking = clock or SystemClock()
-    keyring = Keyring.of(settings.master_key_bytes)
+    keyring = Keyring.of(settings.master_key_bytes, *settings.master_keys_retired_bytes)
     api = _database(settings, "database_url", f"{name} api")
+    keyring.index_from(lambda: api.run(lambda tx: prepare(tx, keyring, ticking.now())))
     keys = SigningKeys(api, keyring, ticking)
     return Services(
         settings=settings,
@@ -68,9 +72,16 @@ def bootstrap(settings: Settings, *, clock: Clock | None = None, name: str = "mi
         cursors=Cursors(keyring, ticking, timedelta(seconds=settings.cursor_seconds)),
         valkey=redis.Redis.from_url(
             reveal(settings.redis_url, "MIZAN_REDIS_URL"),
-            socket_timeout=VALKEY_SECONDS_MAX,
-            socket_connect_timeout=VALKEY_SECONDS_MAX,
+            socket_timeout=VALKEY_SECONDS_MAX / 2,
+            socket_connect_timeout=VALKEY_SECONDS_MAX / 2,
             max_connections=settings.database_pool_size * 4,
+            retry=Retry(NoBackoff(), 0),
+        ),
+        limits=Limits(
+            reveal(settings.redis_url, "MIZAN_REDIS_URL"),
+            ticking,
+            requests_per_minute=settings.requests_per_minute,
+            anonymous_requests_per_minute=settings.anonymous_requests_per_minute,
         ),
     )
 
