@@ -17,7 +17,16 @@ SCHEMAS = ["api", "integrations", "ledger", "products"]
 GRANTS = """
 api.client_secret              api=r  worker=raw
 api.idempotent_answer          api=ra  worker=rad
+api.log_in_tries               worker=rawd
 api.oauth_client               api=r  worker=raw
+api.openid_log_in              worker=rad
+api.operator                   api=r  worker=ra  auditor=r
+api.operator_credential        worker=raw
+api.operator_identity          worker=ra
+api.operator_link              worker=raw
+api.operator_recovery_code     worker=rad
+api.operator_role              api=r  worker=rad  auditor=r
+api.operator_session           api=r  worker=rad
 api.signing_key                api=ra  worker=ra
 api.stamp                      api=r  worker=r  sealer=r  auditor=r
 integrations.delivery          api=r  worker=r  auditor=r
@@ -65,6 +74,11 @@ products.sponsor               api=r  worker=raw  auditor=r
 """On whole tables: r select, a insert, w update, d delete. Partitions of the journal are granted to nobody."""
 
 COLUMN_GRANTS = """
+api.openid_log_in worker update returned_at operator_id ended_at
+api.operator worker update name organisation_id state
+api.operator_recovery_code worker update used_at
+api.operator_session api update seen_at
+api.operator_session worker update seen_at confirmed_at ended_at
 api.signing_key api update verifies_until
 api.signing_key worker update verifies_until
 integrations.delivery api insert id partner_id delivery_key kind event_type lane digest body_digest body_sealed inbox_key_id received_at
