@@ -6,7 +6,7 @@ would follow a 2xx that was already sent. So every transaction here is of that s
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
@@ -19,10 +19,10 @@ from sqlalchemy import text
 from starlette.responses import Response
 
 from api import idempotency, limits
-from api.auth import clients
-from api.auth.clients import Client
+from api.auth import actors, operators, standing
+from api.auth.actors import Actor, Held
 from api.auth.scopes import SCOPES
-from api.auth.tokens import InvalidToken
+from api.auth.tokens import Claims, InvalidToken
 from api.bootstrap import Services
 from api.pagination import Position
 from api.problems import ProblemError
@@ -31,6 +31,8 @@ from ledger.errors import InvalidId, NotFound
 from ledger.ids import parse_public_id
 
 BEARER: Final = "Bearer "
+SESSION_COOKIE: Final = "mizan_session"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 oauth2 = OAuth2(
     flows=OAuthFlows(
@@ -57,8 +59,7 @@ class Call:
     request: Request
     services: Services
     tx: Tx
-    client: Client
-    scopes: frozenset[str]
+    actor: Actor
 
     @property
     def now(self) -> datetime:
@@ -66,26 +67,34 @@ class Call:
         return self.services.clock.now()
 
     @property
+    def scopes(self) -> frozenset[str]:
+        """What the caller may do."""
+        return self.actor.scopes
+
+    @property
     def partner(self) -> UUID:
-        """The partner that the caller speaks for; staff speak for none, and find nothing at what is a partner's."""
-        if self.client.partner_id is None:
+        """The partner or organisation that the caller speaks for; who speaks for none finds nothing of a partner's."""
+        if self.actor.partner_id is None:
             raise NotFound("There is nothing here for staff.")
-        return self.client.partner_id
+        return self.actor.partner_id
+
+    @property
+    def address(self) -> str | None:
+        """The address that the request came from."""
+        return self.request.client.host if self.request.client is not None else None
 
     def read_cursor(self, cursor: str | None, route: str, **filters: object) -> Position | None:
         """The position that a cursor of this list, client and filters carries."""
-        return self.services.cursors.read(cursor, route=route, client=self.client.client_id, filters=filters)
+        return self.services.cursors.read(cursor, route=route, client=self.actor.id, filters=filters)
 
     def write_cursor(self, position: Position | None, route: str, **filters: object) -> str | None:
         """The cursor after `position` of this list, for this client and these filters."""
-        return self.services.cursors.write(
-            position, route=route, client=self.client.client_id, filters=filters
-        )
+        return self.services.cursors.write(position, route=route, client=self.actor.id, filters=filters)
 
     def once(self, key: str | None, route: str, effect: Callable[[], tuple[int, BaseModel]]) -> Response:
         """The answer under an Idempotency-Key (`api.idempotency.once`)."""
         asked = idempotency.operation(
-            self.request, key, client=self.client.id.bytes, subject=self.client.client_id, route=route
+            self.request, key, client=self.actor.key.bytes, subject=self.actor.id, route=route
         )
         return idempotency.once(self.tx, self.services.keyring, asked, self.now, effect)
 
@@ -126,18 +135,19 @@ def _worker_call(
 @contextmanager
 def _authorised(request: Request, required: SecurityScopes, database: Database) -> Iterator[Call]:
     found = services(request)
-    try:
-        claims = found.tokens.check(_bearer(request))
-    except InvalidToken as error:
-        raise unauthorised(error.detail) from error
+    token = _token(request)
+    if token.startswith(operators.TOKEN_PREFIX):
+        claims = None
+    else:
+        try:
+            claims = found.tokens.check(token)
+        except InvalidToken as error:
+            raise unauthorised(error.detail) from error
     with database.begin() as tx:
-        # read at each request: a client or partner that was disabled loses access now, not when its token dies
-        client = clients.find(tx, claims.client_id)
-        if client is None:
-            raise unauthorised("The token's client is not active.")
-        limits.count(request, found, client.client_id)
-        held = claims.scopes & client.scopes
-        if not set(required.scopes) <= held:
+        # judged at each request: who was disabled, or whose consent is withdrawn, loses access now, not with the token
+        actor = _person(tx, token, found) if claims is None else _bearer_of(tx, claims, found)
+        limits.count(request, found, actor.id)
+        if not set(required.scopes) <= actor.scopes:
             raise ProblemError(
                 "insufficient_scope",
                 f"The token lacks the scope {' '.join(required.scopes)}.",
@@ -145,27 +155,63 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
                     "WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(required.scopes)}"'
                 },
             )
-        _limit_sight(tx, client)
-        yield Call(request, found, tx, client, held)
+        _refuse_other_members(request, actor)
+        sight = actor.sight(required.scopes)
+        tx.execute(_SIGHT, sight.settings)
+        # who sees every partner's rows speaks for no partner, whatever else they may be
+        yield Call(request, found, tx, replace(actor, partner_id=None) if sight.everyones else actor)
 
 
-def _limit_sight(tx: Tx, client: Client) -> None:
-    """Tell row-level security whose rows this transaction may see: the partner's, or everyone's for staff."""
-    name, value = (
-        ("mizan.access", "staff") if client.partner_id is None else ("mizan.partner", str(client.partner_id))
-    )
-    tx.execute(text("SELECT set_config(:name, :value, true)"), {"name": name, "value": value})
+_SIGHT: Final = text(
+    "SELECT set_config('mizan.access', :access, true), set_config('mizan.partner', :partner, true),"
+    " set_config('mizan.member', :member, true), set_config('mizan.programmes', :programmes, true)"
+)
 
 
-def _bearer(request: Request) -> str:
+def _person(tx: Tx, token: str, found: Services) -> Actor:
+    session = operators.session_of(tx, token, found.clock.now())
+    if session is None:
+        raise unauthorised("The session is not open.")
+    held = frozenset(Held(role, programme) for role, programme in session.held)
+    return actors.of_operator(session.operator_id, held, session.organisation_id, session.confirmed_at)
+
+
+def _bearer_of(tx: Tx, claims: Claims, found: Services) -> Actor:
+    stands = standing.of(tx, claims, found.clock.now())
+    if stands is None:
+        raise unauthorised("The token holds no longer.")
+    if stands.member_link is None:
+        return actors.of_client(stands.client, claims.scopes)
+    return actors.of_member(stands.client, claims.subject, stands.member_link, claims.scopes)
+
+
+def _refuse_other_members(request: Request, actor: Actor) -> None:
+    """A member's token opens no other member's pages, also where row-level security does not hold (`writing`)."""
+    named = request.path_params.get("member")
+    if actor.kind == "member" and named is not None and named != actor.id:
+        raise NotFound("There is nothing of this id.")
+
+
+def _token(request: Request) -> str:
     header = request.headers.get("authorization")
     if header is None:
-        raise ProblemError(
-            "unauthorised", "Send a token as Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"}
-        )
+        return _session_cookie(request)
     if header[: len(BEARER)].lower() != BEARER.lower():
         raise unauthorised("The Authorization header is not a bearer token.")
     return header[len(BEARER) :].strip()
+
+
+def _session_cookie(request: Request) -> str:
+    """An operator's session, as a browser sends it; what changes something must come from our own pages."""
+    session = request.cookies.get(SESSION_COOKIE, "")
+    if not session.startswith(operators.TOKEN_PREFIX):
+        raise ProblemError(
+            "unauthorised", "Send a token as Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"}
+        )
+    # browsers set this header themselves, and no page can (Fetch Metadata): absent or foreign is not our page
+    if request.method not in _SAFE and request.headers.get("sec-fetch-site") != "same-origin":
+        raise unauthorised("A session cookie changes nothing from another site.")
+    return session
 
 
 def unauthorised(detail: str) -> ProblemError:

@@ -74,7 +74,7 @@ def list_deliveries(
     at = call.read_cursor(cursor, "deliveries", states=states)
     rows = queries.deliveries(
         call.tx,
-        call.client.partner_id,
+        call.actor.partner_id,
         states=states,
         after=(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None,
         limit=limit + 1,

@@ -120,7 +120,7 @@ def get_programme(
 
 
 @router.get("/sponsors", operation_id="list_sponsors", summary="List sponsors", responses=errors())
-def list_sponsors(call: Annotated[Call, calling("ledger:read")]) -> SponsorsOut:
+def list_sponsors(call: Annotated[Call, calling("sponsors:read")]) -> SponsorsOut:
     """The sponsors of every programme, with what is uncommitted and committed now."""
     rows = call.tx.execute(
         text(
@@ -155,7 +155,7 @@ def _visible(call: Call) -> Any:  # rows of (id, slug)
             " (SELECT 1 FROM products.partner_programme j WHERE j.programme_id = p.id AND j.partner_id = :partner)"
             " ORDER BY p.slug"
         ),
-        {"partner": call.client.partner_id},
+        {"partner": call.actor.partner_id},
     ).all()
 
 

@@ -166,7 +166,7 @@ def list_remittances(
     at = call.read_cursor(cursor, "remittances", remittance_id=remittance_id)
     rows = reading.remittances(
         call.tx,
-        partner_id=call.client.partner_id,
+        partner_id=call.actor.partner_id,
         remittance_id=remittance_id,
         after=Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None,
         limit=limit + 1,
@@ -185,7 +185,7 @@ def get_remittance(
     remittance: RemittanceId, call: Annotated[Call, calling("remittances:read")]
 ) -> RemittanceOut:
     """A remittance and what became of it."""
-    return _shown(reading.remittance(call.tx, path_id("rmt", remittance), partner_id=call.client.partner_id))
+    return _shown(reading.remittance(call.tx, path_id("rmt", remittance), partner_id=call.actor.partner_id))
 
 
 @router.post(
