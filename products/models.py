@@ -146,6 +146,8 @@ class MemberRow(Base):
     sex: Mapped[bytes | None]
     origin_country: Mapped[bytes | None]
     residence_country: Mapped[bytes | None]
+    given_name: Mapped[bytes | None]
+    family_name: Mapped[bytes | None]
     registered_at: Mapped[datetime]
     erased_at: Mapped[datetime | None]
     unapplied_account: Mapped[UUID]
@@ -161,6 +163,7 @@ class MemberLinkRow(Base):
     __tablename__ = "member_link"
     __table_args__ = (
         Index("member_link_member", "member_id"),
+        Index("member_link_horizon", "partner_id", "era", "xid", "id"),
         Index(
             "member_link_phone",
             "partner_id",
@@ -190,6 +193,8 @@ class MemberLinkRow(Base):
     partner_reference_index: Mapped[bytes | None]
     linked_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    era: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
 
 
 class MemberFactRow(Base):

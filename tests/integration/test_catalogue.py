@@ -49,16 +49,21 @@ ledger.reference               api=r  worker=ra  auditor=r
 ledger.seal                    api=r  worker=r  sealer=ra  auditor=r
 ledger.seal_key                api=r  worker=r  sealer=ra  auditor=r
 ledger.transaction             api=r  worker=r  sealer=r  auditor=r
+products.beneficiary           api=ra  worker=ra  auditor=r
 products.consent               api=ra  worker=ra  auditor=r
 products.contribution          api=r  worker=raw  auditor=r
+products.dependant             api=ra  worker=ra  auditor=r
 products.enrolment             api=ra  worker=ra  auditor=r
+products.identity_index        api=a  worker=rad
 products.match_adjustment      api=r  worker=raw  auditor=r
 products.match_queue           api=r  worker=rawd  auditor=r
 products.match_share           api=r  worker=raw  auditor=r
 products.match_state           api=r  worker=raw  auditor=r
 products.member                api=ra  worker=ra  auditor=r
+products.member_document       api=ra  worker=ra  auditor=r
 products.member_fact           api=ra  worker=ra  auditor=r
 products.member_link           api=ra  worker=ra  auditor=r
+products.member_verification   api=ra  worker=ra  auditor=r
 products.partner               api=r  worker=raw  auditor=r
 products.partner_programme     api=r  worker=raw  auditor=r
 products.programme             api=r  worker=ra  auditor=r
@@ -94,10 +99,18 @@ ledger.outbox worker insert id topic key payload recorded_at
 ledger.transaction worker insert id reference kind effective_on recorded_at reverses postings details salt leaf
 products.consent api update paused_at withdrawn_at
 products.consent worker update paused_at withdrawn_at
+products.beneficiary api update ended_at
+products.beneficiary worker update ended_at
+products.dependant api update ended_at
+products.dependant worker update ended_at
 products.enrolment api update ended_at
 products.enrolment worker update ended_at
-products.member api update residence_country
+products.member api update birth_date sex origin_country residence_country given_name family_name
 products.member worker update wrapped_key erased_at
+products.member_document api update ended_at
+products.member_document worker update number_index ended_at
+products.member_verification api update ended_at
+products.member_verification worker update ended_at
 products.member_link api update ended_at
 products.member_link worker update phone phone_index partner_reference partner_reference_index ended_at
 products.programme_version worker update reevaluated
@@ -126,11 +139,16 @@ POLICIES = {
     **{
         f"products.{name}": ("own_rows", "public", OWN)
         for name in (
+            "beneficiary",
             "consent",
             "contribution",
+            "dependant",
             "enrolment",
+            "identity_index",
+            "member_document",
             "member_fact",
             "member_link",
+            "member_verification",
             "partner_programme",
             "quote",
             "remittance",
@@ -146,7 +164,12 @@ POLICIES = {
 }
 """Row-level security: the one policy of each guarded table, besides the auditor's, who reads every row."""
 
-NO_AUDITOR = {"api.client_secret", "api.oauth_client", "integrations.webhook_secret"}
+NO_AUDITOR = {
+    "api.client_secret",
+    "api.oauth_client",
+    "integrations.webhook_secret",
+    "products.identity_index",
+}
 """Guarded tables that auditors have no business in."""
 
 GROWS = "before delete update truncate statement ledger.refuse"
