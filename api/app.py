@@ -13,7 +13,7 @@ from api.middleware import Edge
 from api.openapi import describe
 from api.problems import add_problems
 from api.settings import Settings
-from api.stamp import require_stamp
+from api.stamp import require_keys, require_stamp
 from api.v1 import ROUTERS
 from api.worker import wake_up_publisher
 from ledger.clock import Clock
@@ -69,6 +69,7 @@ def _lifespan(services: Services, hooks: Hooks) -> Callable[[FastAPI], Any]:
         def check_stamp() -> None:
             with services.api.begin() as tx:
                 require_stamp(tx, services.settings)
+                require_keys(tx, services.keyring, services.clock.now())
 
         try:
             await run_in_threadpool(check_stamp)

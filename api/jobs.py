@@ -11,6 +11,7 @@ from sqlalchemy import text
 from api import idempotency
 from api.bootstrap import bootstrap
 from api.settings import Settings, reveal
+from api.stamp import require_keys
 from api.worker import Every, Jobs
 from integrations.inbox.drain import drain
 from integrations.inbox.keys import destroy_keys
@@ -38,6 +39,7 @@ def jobs_of(settings: Settings) -> Jobs:
     collect_garbage_less_often()
     services = bootstrap(settings, name="mizan worker")
     worker, clock, books = services.worker, services.clock, services.books
+    worker.run(lambda tx: require_keys(tx, services.keyring, clock.now()))
     sealer = Database(
         reveal(settings.database_url_sealer, "MIZAN_DATABASE_URL_SEALER"),
         application_name="mizan sealer",

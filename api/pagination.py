@@ -44,6 +44,8 @@ class Cursors:
 
     def __init__(self, keyring: Keyring, clock: Clock, lifetime: timedelta = LIFETIME) -> None:
         self._key = keyring.derive("list cursor")
+        # While the master key is rotated, processes on either side read each other's cursors.
+        self._other_keys = keyring.derived_before("list cursor")
         self._clock = clock
         self._lifetime = lifetime
 
@@ -55,7 +57,7 @@ class Cursors:
             return None
         dies = int((self._clock.now() + self._lifetime).timestamp())
         payload = json.dumps([dies, *position], separators=(",", ":")).encode()
-        signed = self._mac(payload, route, client, filters) + payload
+        signed = _mac(self._key, payload, route, client, filters) + payload
         return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 
     def read(
@@ -69,18 +71,20 @@ class Cursors:
         except (binascii.Error, ValueError):
             raise _invalid() from None
         mac, payload = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(payload, route, client, filters)):
+        keys = (self._key, *self._other_keys)
+        if not any(hmac.compare_digest(mac, _mac(key, payload, route, client, filters)) for key in keys):
             raise _invalid()
         dies, *position = json.loads(payload)
         if self._clock.now().timestamp() >= dies:
             raise _invalid()
         return list(position)
 
-    def _mac(self, payload: bytes, route: str, client: str, filters: Mapping[str, object]) -> bytes:
-        bound = json.dumps([route, client, dict(filters)], sort_keys=True, default=str).encode()
-        # the length keeps a byte from moving between what is bound and what is carried
-        message = len(bound).to_bytes(8, "big") + bound + payload
-        return hmac.digest(self._key, message, hashlib.sha256)[:_MAC_BYTES]
+
+def _mac(key: bytes, payload: bytes, route: str, client: str, filters: Mapping[str, object]) -> bytes:
+    bound = json.dumps([route, client, dict(filters)], sort_keys=True, default=str).encode()
+    # the length keeps a byte from moving between what is bound and what is carried
+    message = len(bound).to_bytes(8, "big") + bound + payload
+    return hmac.digest(key, message, hashlib.sha256)[:_MAC_BYTES]
 
 
 def _invalid() -> ProblemError:

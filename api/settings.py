@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from api.addresses import parse_networks
+from api.master_keys import FromCommand, InFile, InText, KeysUnavailable, MasterKeys
 from ledger.errors import MizanError
 
 KEY_BYTES = 32
@@ -28,6 +29,23 @@ class Environment(StrEnum):
 
     SANDBOX = "sandbox"
     PRODUCTION = "production"
+
+
+class LogFormat(StrEnum):
+    """How a line of the log is written."""
+
+    AUTO = "auto"
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(StrEnum):
+    """The least that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 class UnsafeSettings(MizanError):
@@ -93,7 +111,18 @@ class Settings(BaseSettings):
         " personal data. Generated on embedded servers.",
     )
     master_key_file: Path | None = Field(
-        default=None, description="A file that holds the master key, instead of `MIZAN_MASTER_KEY`."
+        default=None,
+        description="A file that holds the master key, instead of `MIZAN_MASTER_KEY`; further lines are keys like"
+        " `MIZAN_MASTER_KEYS_RETIRED`.",
+    )
+    master_key_command: str | None = Field(
+        default=None,
+        description="A command that prints the master key, instead of `MIZAN_MASTER_KEY`: a key service's own, run once in each process,"
+        " without a shell. Further lines are keys like `MIZAN_MASTER_KEYS_RETIRED`.",
+    )
+    master_keys_retired: SecretStr | None = Field(
+        default=None,
+        description="Master keys that only open what they once sealed, separated by commas: needed while the master key is rotated.",
     )
     seal_key: SecretStr | None = Field(
         default=None,
@@ -108,6 +137,34 @@ class Settings(BaseSettings):
         pattern=r"^https?://[^/?#\s]+(/[^?#\s]*[^/?#\s])?$",
         description="Where the outside reaches Mizan, without a final slash: the issuer of tokens and the base of links.",
     )
+    log_format: LogFormat = Field(
+        default=LogFormat.AUTO,
+        description="`json`: one object a line; `console`: for people; `auto`: for people on a terminal in the sandbox, else JSON.",
+    )
+    log_level: LogLevel = Field(default=LogLevel.WARNING, description="The least that is logged.")
+    log_file: Path | None = Field(
+        default=None,
+        description="A file that every process of Mizan appends its log to as JSON, besides its stderr.",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        description="Address that `/metrics` listens on: never one that the outside reaches.",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="Port of `/metrics`, on a listener of its own; 0 takes a free one. Without it nothing is measured.",
+    )
+    traces_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s]+$",
+        description="Where traces are sent by OTLP over HTTP, such as `http://collector:4318/v1/traces`. Without it nothing is traced.",
+    )
+    traces_share: float = Field(
+        default=1.0, ge=0, le=1, description="The share of deliveries that are traced, each of them whole."
+    )
+
     host: str = Field(default="127.0.0.1", description="Address that `mizan serve` listens on.")
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port that `mizan serve` listens on; 0 takes a free one."
@@ -345,15 +402,15 @@ class Settings(BaseSettings):
             )
         for name in ("master_key", "seal_key"):
             try:
-                key = self._key(name)
+                keys = self._keys(name)
             except UnsafeSettings as error:
                 problems.append(error.detail)
                 continue
-            if len(set(key)) < KEY_BYTES // 2:
+            if any(len(set(key)) < KEY_BYTES // 2 for key in keys):
                 problems.append(
                     f"MIZAN_{name.upper()} is not random: generate one with `openssl rand -base64 32`"
                 )
-        if not problems and self._key("master_key") == self._key("seal_key"):
+        if not problems and self.seal_key_bytes in self._keys("master_key"):
             problems.append(
                 "MIZAN_MASTER_KEY and MIZAN_SEAL_KEY are the same key: one that signs must not decrypt"
             )
@@ -364,7 +421,7 @@ class Settings(BaseSettings):
     def _production_problems(self) -> list[str]:
         problems: list[str] = []
         for name in ("master_key", "seal_key"):
-            if self._key_text(name).startswith(SANDBOX_PREFIX):
+            if any(text.startswith(SANDBOX_PREFIX) for text in self._texts(name)):
                 problems.append(
                     f"MIZAN_{name.upper()} is a sandbox secret ({SANDBOX_PREFIX}…): generate one for production"
                 )
@@ -395,42 +452,63 @@ class Settings(BaseSettings):
 
     @property
     def master_key_bytes(self) -> bytes:
-        """The master key, 32 bytes. Raises UnsafeSettings when it is absent or malformed."""
-        return self._key("master_key")
+        """The current master key, 32 bytes. Raises UnsafeSettings when it is absent or malformed."""
+        return self._keys("master_key")[0]
+
+    @property
+    def master_keys_retired_bytes(self) -> list[bytes]:
+        """The master keys that only open, 32 bytes each. Raises UnsafeSettings when one is malformed."""
+        return self._keys("master_key")[1:]
 
     @property
     def seal_key_bytes(self) -> bytes:
         """The seed of the Ed25519 seal key, 32 bytes. Raises UnsafeSettings when it is absent or malformed."""
-        return self._key("seal_key")
+        return self._keys("seal_key")[0]
 
-    def _key_text(self, name: str) -> str:
+    @property
+    def master_keys(self) -> MasterKeys:
+        """Where the master keys are kept: the first of variable, file and command that is set."""
+        return self._kept("master_key")
+
+    def _kept(self, name: str) -> MasterKeys:
+        variable = f"MIZAN_{name.upper()}"
         value: SecretStr | None = getattr(self, name)
         file: Path | None = getattr(self, f"{name}_file")
-        if value is not None:
-            return value.get_secret_value().strip()
-        if file is None:
-            return ""
-        try:
-            return file.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnsafeSettings(f"MIZAN_{name.upper()}_FILE can't be read: {type(error).__name__}") from None
+        if value is None and file is not None:
+            return InFile(file, f"{variable}_FILE")
+        if value is None and name == "master_key" and self.master_key_command is not None:
+            return FromCommand(self.master_key_command, f"{variable}_COMMAND")
+        return InText("" if value is None else value.get_secret_value())
 
-    def _key(self, name: str) -> bytes:
+    def _texts(self, name: str) -> tuple[str, ...]:
+        try:
+            texts = self._kept(name).texts()
+        except KeysUnavailable as error:
+            raise UnsafeSettings(error.detail) from None
+        if name == "master_key" and texts and self.master_keys_retired is not None:
+            texts += InText(self.master_keys_retired.get_secret_value()).texts()
+        return texts
+
+    def _keys(self, name: str) -> list[bytes]:
         variable = f"MIZAN_{name.upper()}"
-        text = self._key_text(name)
-        if not text:
+        texts = self._texts(name)
+        if not texts:
             raise UnsafeSettings(
                 f"{variable} is missing: 32 random bytes in base64 (`openssl rand -base64 32`)"
             )
-        try:
-            key = base64.b64decode(
-                text.removeprefix(SANDBOX_PREFIX).removeprefix(PRODUCTION_PREFIX), validate=True
-            )
-        except binascii.Error:
-            raise UnsafeSettings(f"{variable} is not base64") from None
-        if len(key) != KEY_BYTES:
-            raise UnsafeSettings(f"{variable} holds {len(key)} bytes; it must hold {KEY_BYTES}")
-        return key
+        return [_key(variable, text) for text in texts]
+
+
+def _key(variable: str, text: str) -> bytes:
+    try:
+        key = base64.b64decode(
+            text.removeprefix(SANDBOX_PREFIX).removeprefix(PRODUCTION_PREFIX), validate=True
+        )
+    except binascii.Error:
+        raise UnsafeSettings(f"{variable} is not base64") from None
+    if len(key) != KEY_BYTES:
+        raise UnsafeSettings(f"{variable} holds {len(key)} bytes; it must hold {KEY_BYTES}")
+    return key
 
 
 def reveal(secret: SecretStr | None, variable: str) -> str:

@@ -3,11 +3,15 @@
 Nor are books opened that came from another cluster, until migrating them has begun a new era (`ledger.horizon`).
 """
 
+from datetime import datetime
+
 from sqlalchemy import text
 
 from api.settings import Environment, Settings, UnsafeSettings
 from ledger.database import Tx
 from ledger.horizon import era_is_here
+from products.keyring import Keyring, KeyringError
+from products.safekeeping import prepare
 
 
 def stamp(tx: Tx, environment: Environment) -> None:
@@ -34,6 +38,22 @@ def require_stamp(tx: Tx, settings: Settings) -> None:
     _compare(tx, settings.environment)
     if not era_is_here(tx):
         raise UnsafeSettings("the books were restored from another cluster: run `mizan migrate`")
+
+
+def require_keys(tx: Tx, keyring: Keyring, now: datetime) -> None:
+    """Refuse to start with a master key that is not this database's, before anything is sealed under it.
+
+    Raises:
+        UnsafeSettings: what is here is sealed under a master key that the settings don't give.
+    """
+    try:
+        root = prepare(tx, keyring, now)
+    except KeyringError as error:
+        raise UnsafeSettings(
+            f"MIZAN_MASTER_KEY is not the key of this database ({error.detail}): give that one, or add it to"
+            " MIZAN_MASTER_KEYS_RETIRED"
+        ) from None
+    keyring.index_from(lambda: root)
 
 
 def _compare(tx: Tx, environment: Environment) -> None:

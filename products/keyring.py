@@ -10,16 +10,22 @@ a key per purpose, so that no two uses share one:
 Everything encrypted is AES-256-GCM with a random 96-bit nonce and the place it is stored in as associated data, so a
 ciphertext moved to another row, column or table does not open. The first byte is the format's version.
 
-*Rotation*: a new master key is added and made current; new values use it, old ones name the key they need, and
-:meth:`Keyring.rewrap` moves a wrapped data key over without touching the fields under it. Blind indexes stay on the
-*index key* (the first one ever used) until a job has computed them anew, because an index has to be equal to be found.
+*Rotation*: a new master key is added beside the old one, first as one that only opens, then as the current one. What
+is new is sealed under it, whatever is old names the key that it needs, and a job (`api.rotation`) seals all of that
+anew: :meth:`Keyring.rewrap` moves a wrapped data key over without touching the fields under it. When nothing names the
+old key any more, it can go.
+
+Blind indexes outlive master keys. An index has to be equal to be found, also in rows whose value nobody can read any
+more, and its uniqueness is what keeps one phone from being registered twice at once; so all come from one *index root*
+that never changes. It begins as a derivation of the first master key, is stored sealed like any other secret
+(`products.safekeeping`), and rotation seals it anew.
 """
 
 import hashlib
 import hmac
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Final
 from uuid import UUID
@@ -82,11 +88,11 @@ def field_place(table: str, column: str, row: UUID) -> bytes:
 class Keyring:
     """The master keys by id, the current one, and everything that is derived from them.
 
-    `masters` maps key ids (lower-case letters, digits, hyphens; at most 32) to 32 random bytes; `current` encrypts
-    what is new; `index` (default: the first in order) derives the blind indexes.
+    `masters` maps key ids (lower-case letters, digits, hyphens; at most 32) to 32 random bytes; `current` seals what is
+    new. The index root is what `index_from` says, else what this current key would begin with.
     """
 
-    def __init__(self, masters: Mapping[str, bytes], current: str, index: str | None = None) -> None:
+    def __init__(self, masters: Mapping[str, bytes], current: str) -> None:
         if not masters:
             raise ValueError("a keyring needs at least one master key")
         for key_id, key in masters.items():
@@ -98,23 +104,28 @@ class Keyring:
                 raise ValueError(f"master key {key_id!r} has {len(key)} bytes, not {KEY_BYTES}")
         self._masters = dict(masters)
         self.current = current
-        self.index = index if index is not None else next(iter(self._masters))
-        for key_id in (self.current, self.index):
-            if key_id not in self._masters:
-                raise ValueError(f"the keyring has no master key {key_id!r}")
+        if current not in self._masters:
+            raise ValueError(f"the keyring has no master key {current!r}")
         self._derived: dict[tuple[str, str], bytes] = {}
         self._aeads: dict[tuple[str, str], AESGCM] = {}
         self._ciphers: dict[bytes, FieldCipher] = {}
+        self._find_index_root: Callable[[], bytes] = self.first_index_root
+        self._indexing: dict[str, bytes] = {}
         self._lock = Lock()
 
     @classmethod
     def of(cls, current: bytes, *retired: bytes) -> "Keyring":
-        """A keyring of bare keys, each named by its own digest: `current`, and older ones (oldest first) still needed."""
+        """A keyring of bare keys, each named by its own digest: `current`, and others that only open."""
         masters = {hashlib.sha256(b"mizan/key-id" + key).hexdigest()[:8]: key for key in (*retired, current)}
         return cls(masters, current=next(reversed(masters)))
 
     def __repr__(self) -> str:
         return f"Keyring(keys={list(self._masters)}, current={self.current!r})"
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the keys that it holds."""
+        return tuple(self._masters)
 
     # -- members' data keys ------------------------------------------------------------------------------------
 
@@ -135,7 +146,7 @@ class Keyring:
 
     def rewrap(self, wrapped: bytes, owner: UUID) -> bytes:
         """The same data key under the current master key; unchanged when it is there already."""
-        if _key_id(wrapped) == self.current:
+        if key_id_of(wrapped) == self.current:
             return wrapped
         return self.wrap(self.unwrap(wrapped, owner), owner)
 
@@ -169,22 +180,38 @@ class Keyring:
 
         Purposes are a small fixed set (their keys are kept): what varies, such as the partner, goes into `value`.
         """
-        return hmac.digest(self._key(self.index, f"index/{purpose}"), value.encode(), hashlib.sha256)
+        key = self._indexing.get(purpose)
+        if key is None:
+            key = self._indexing[purpose] = _derived(self._find_index_root(), f"index/{purpose}")
+        return hmac.digest(key, value.encode(), hashlib.sha256)
+
+    def index_from(self, find: Callable[[], bytes]) -> None:
+        """Take the index root from `find` (32 bytes; asked when the first index of a purpose is computed)."""
+        self._find_index_root = find
+        self._indexing.clear()
+
+    def first_index_root(self) -> bytes:
+        """What the index root of new books is: a derivation of the current master key."""
+        return self._key(self.current, "index root")
 
     def derive(self, purpose: str) -> bytes:
         """A 32-byte key for `purpose` from the current master key, for a MAC whose values live for days only."""
         return self._key(self.current, f"derive/{purpose}")
 
+    def derived_before(self, purpose: str) -> list[bytes]:
+        """The keys that `derive` gave, or will give, while another master key of the ring is current."""
+        return [self._key(key_id, f"derive/{purpose}") for key_id in self._masters if key_id != self.current]
+
     # -- the two primitives ------------------------------------------------------------------------------------
 
     def _encrypt(self, purpose: str, plaintext: bytes, context: bytes) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
-        head = bytes((SEALED_VERSION, len(self.current))) + self.current.encode()
+        head = head_of(self.current)
         ciphertext = self._aead(self.current, purpose).encrypt(nonce, plaintext, head + context)
         return head + nonce + ciphertext
 
     def _decrypt(self, purpose: str, sealed: bytes, context: bytes) -> bytes:
-        key_id = _key_id(sealed)
+        key_id = key_id_of(sealed)
         if key_id not in self._masters:
             raise KeyringError(f"a sealed value names master key {key_id!r}, which the keyring does not hold")
         body = 2 + len(key_id)
@@ -199,11 +226,7 @@ class Keyring:
     def _key(self, key_id: str, purpose: str) -> bytes:
         key = self._derived.get((key_id, purpose))
         if key is None:
-            info = b"mizan/keyring/1/" + purpose.encode()
-            key = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(
-                self._masters[key_id]
-            )
-            self._derived[key_id, purpose] = key
+            key = self._derived[key_id, purpose] = _derived(self._masters[key_id], purpose)
         return key
 
     def _aead(self, key_id: str, purpose: str) -> AESGCM:
@@ -213,7 +236,18 @@ class Keyring:
         return aead
 
 
-def _key_id(sealed: bytes) -> str:
+def head_of(key_id: str) -> bytes:
+    """The first bytes of whatever is sealed under the master key `key_id`."""
+    return bytes((SEALED_VERSION, len(key_id))) + key_id.encode()
+
+
+def key_id_of(sealed: bytes) -> str:
+    """The id of the master key that `sealed` needs. Raises `KeyringError` for what was never sealed."""
     if len(sealed) < 2 or sealed[0] != SEALED_VERSION:
         raise KeyringError("a sealed value has an unknown version")
     return sealed[2 : 2 + sealed[1]].decode("ascii", "replace")
+
+
+def _derived(key: bytes, purpose: str) -> bytes:
+    info = b"mizan/keyring/1/" + purpose.encode()
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(key)

@@ -31,6 +31,8 @@ SERVERS: Final = (
     "redis_url",
     "master_key",
     "master_key_file",
+    "master_key_command",
+    "master_keys_retired",
     "seal_key",
     "seal_key_file",
 )

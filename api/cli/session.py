@@ -25,7 +25,7 @@ from api.bootstrap import Services, bootstrap
 from api.embedded import connected
 from api.migrations import run as migrations
 from api.settings import Settings, UnsafeSettings, load, reveal
-from api.stamp import require_stamp
+from api.stamp import require_keys, require_stamp
 from ledger.database import Database
 from ledger.errors import MizanError
 from products.programmes.faults import InvalidProgramme
@@ -141,6 +141,7 @@ def services(given: Settings | None = None) -> Iterator[Services]:
     with running(given) as complete:
         made = bootstrap(complete, name="mizan command")
         try:
+            made.api.run(lambda tx: require_keys(tx, made.keyring, made.clock.now()))
             yield made
         finally:
             made.close()

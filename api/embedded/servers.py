@@ -85,7 +85,11 @@ class EmbeddedServers:
                 "database_url_auditor": SecretStr(self.url("mizan_auditor")),
                 "redis_url": SecretStr(self.redis_url),
                 "master_key": self._given.master_key
-                or (None if self._given.master_key_file else SecretStr(made.master_key)),
+                or (
+                    None
+                    if self._given.master_key_file or self._given.master_key_command
+                    else SecretStr(made.master_key)
+                ),
                 "seal_key": self._given.seal_key
                 or (None if self._given.seal_key_file else SecretStr(made.seal_key)),
             }

@@ -24,7 +24,7 @@ KEY_LIFETIME: Final = timedelta(days=1)
 RETENTION: Final = timedelta(days=90)
 """How long a body outlives the last processing of anything under its key."""
 
-_PURPOSE: Final = "inbox-key"
+PURPOSE: Final = "inbox-key"
 _NONCE_BYTES: Final = 12
 _LOCK_CLASS, _LOCK_NEW_KEY = 0x4D5B, 1
 
@@ -92,7 +92,7 @@ def _newest(tx: Tx, keyring: Keyring, now: datetime) -> InboxKey:
             found = sql.execute(statement, (now - KEY_LIFETIME,)).fetchone()
         if found is None:
             key_id = new_id()
-            found = (key_id, keyring.seal(_PURPOSE, AESGCM.generate_key(256), key_id.bytes), now)
+            found = (key_id, keyring.seal(PURPOSE, AESGCM.generate_key(256), key_id.bytes), now)
             sql.execute(
                 "INSERT INTO integrations.inbox_key (id, wrapped, created_at) VALUES (%s, %s, %s)", found
             )
@@ -110,7 +110,7 @@ def open_keys(tx: Tx, keyring: Keyring, ids: Iterable[UUID]) -> dict[UUID, Inbox
 
 
 def _opened(keyring: Keyring, key_id: UUID, wrapped: bytes, created_at: datetime) -> InboxKey:
-    return InboxKey(key_id, created_at, AESGCM(keyring.open(_PURPOSE, wrapped, key_id.bytes)))
+    return InboxKey(key_id, created_at, AESGCM(keyring.open(PURPOSE, wrapped, key_id.bytes)))
 
 
 def destroy_keys(tx: Tx, clock: Clock, *, retention: timedelta = RETENTION) -> int:
