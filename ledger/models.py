@@ -319,3 +319,46 @@ class SealRow(Base):
     sealed_at: Mapped[datetime]
     key_id: Mapped[str] = mapped_column(ForeignKey(SealKeyRow.key_id))
     signature: Mapped[bytes]
+    audit_root: Mapped[bytes | None]
+    audit_entries: Mapped[int | None]
+    total_audit_entries: Mapped[int | None]
+
+
+class AuditEntryRow(Base):
+    """One act in the audit log: never changed, never deleted; its values are sealed under keys that are destroyed."""
+
+    __tablename__ = "audit_entry"
+    __table_args__ = (
+        CheckConstraint(
+            "actor_kind IN ('operator', 'staff', 'partner', 'member', 'cli', 'system')", name="actor_kind"
+        ),
+        CheckConstraint("outcome IN ('done', 'refused')", name="outcome"),
+        CheckConstraint("octet_length(salt) = 16", name="salt"),
+        CheckConstraint("octet_length(leaf) = 32", name="leaf"),
+        CheckConstraint("(before IS NULL) = (before_digest IS NULL)", name="before"),
+        CheckConstraint("(after IS NULL) = (after_digest IS NULL)", name="after"),
+        Index(None, "era", "xid", "id"),
+        Index("audit_entry_actor_idx", "actor", "era", "xid", "id"),
+        Index("audit_entry_object_idx", "object", "era", "xid", "id"),
+        {"schema": "ledger"},
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    actor_kind: Mapped[str]
+    actor: Mapped[str]
+    action: Mapped[str]
+    object: Mapped[str]
+    outcome: Mapped[str]
+    address: Mapped[str | None]
+    request_id: Mapped[str | None]
+    programme_id: Mapped[UUID | None]
+    before: Mapped[bytes | None]
+    after: Mapped[bytes | None]
+    before_digest: Mapped[bytes | None]
+    after_digest: Mapped[bytes | None]
+    detail: Mapped[dict[str, Any] | None]
+    recorded_at: Mapped[datetime]
+    salt: Mapped[bytes]
+    leaf: Mapped[bytes]
+    era: Mapped[int] = mapped_column(SmallInteger, server_default=_ERA)
+    xid: Mapped[int] = mapped_column(Xid8, server_default=_XID)

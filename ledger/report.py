@@ -50,13 +50,15 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A verification: `unsealed` transactions wait for their seal, and `caveat` says what they can't prove."""
+    """A verification: `unsealed` transactions and audit entries wait for their seal; `caveat` says what they can't prove."""
 
     transactions: int
     postings: int
     unsealed: int
     checks: tuple[Check, ...]
     caveat: str | None
+    audit_entries: int = 0
+    unsealed_audit_entries: int = 0
 
     @property
     def ok(self) -> bool:
@@ -76,6 +78,8 @@ class Report:
             "transactions": self.transactions,
             "postings": self.postings,
             "unsealed": self.unsealed,
+            "audit_entries": self.audit_entries,
+            "unsealed_audit_entries": self.unsealed_audit_entries,
             "checks": [
                 {"name": check.name, "checked": check.checked, "violations": check.violations}
                 for check in self.checks

@@ -1,19 +1,21 @@
-"""Seals: signed blocks of a tamper-evident chain over everything that was posted.
+"""Seals: signed blocks of a tamper-evident chain over everything that was posted, and over the audit log.
 
-A seal covers the transactions of one range of settled database transaction ids. Its root is the RFC 9162 tree over
-their entries in the order (era, xid, id); an entry binds the salted leaf that `ledger.leaves` computed when the
-transaction was posted to the place that it has in that order. The head hashes the root, the previous head, the
-range and the counts; Ed25519 signs the head. So nothing sealed can be changed, moved, added or taken away without
+A seal covers the transactions and the audit entries of one range of settled database transaction ids. Its root is the
+RFC 9162 tree over the transactions' entries in the order (era, xid, id), its audit root that over the log's; an entry
+binds the salted leaf that was computed when it was written (`ledger.leaves`, `ledger.audit`) to the place that it has in
+that order. The head hashes both roots, the previous head, the range and the counts; Ed25519 signs the head. So nothing sealed can be changed, moved, added or taken away without
 breaking a root, and no seal without breaking the chain or disagreeing with a head that was published.
 """
 
 import fcntl
+import heapq
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import datetime
 from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
 from struct import Struct
 from typing import Any, BinaryIO
@@ -40,9 +42,10 @@ GENESIS = bytes(32)
 """What the first seal names as the previous head."""
 
 SEAL_TRANSACTIONS_MAX = 65_536
-"""The most transactions asked of one seal: a receipt reads them all again, and they are 2 MiB of leaves."""
+"""The most transactions and audit entries asked of one seal: a receipt reads them again, and they are 2 MiB of leaves."""
 
-_HEAD_VERSION = b"mizan-seal-1"
+_HEAD_VERSION_1 = b"mizan-seal-1"
+_HEAD_VERSION_2 = b"mizan-seal-2"
 _ENTRY_VERSION = 1
 _ENTRY = Struct(">BhQ32s")
 _ADVISORY_CLASS, _ADVISORY_SEALER = 0x4D5A, 1
@@ -58,7 +61,10 @@ class SealError(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """One block: covers `[from_xid, to_xid)` of an era; `total_…` count everything sealed up to and with it."""
+    """One block: covers `[from_xid, to_xid)` of an era; `total_…` count everything sealed up to and with it.
+
+    The audit log's fields are None in the seals made before there was one.
+    """
 
     number: int
     previous: bytes
@@ -74,15 +80,26 @@ class Seal:
     sealed_at: datetime
     key_id: str
     signature: bytes
+    audit_root: bytes | None = None
+    audit_entries: int | None = None
+    total_audit_entries: int | None = None
+
+    @property
+    def audited(self) -> tuple[bytes, int, int] | None:
+        """The audit log's root, entries and total; None in a seal of the first form."""
+        if self.audit_root is None or self.audit_entries is None or self.total_audit_entries is None:
+            return None
+        return self.audit_root, self.audit_entries, self.total_audit_entries
 
     def computed_head(self) -> bytes:
         """The head that the other fields hash to.
 
         SHA-256 over the version and the fields, each behind its length in four bytes, integers big-endian, the time
-        as microseconds since 2000-01-01 UTC.
+        as microseconds since 2000-01-01 UTC. The second version adds the audit log's root, entries and total.
         """
+        audited = self.audited
         parts = (
-            _HEAD_VERSION,
+            _HEAD_VERSION_1 if audited is None else _HEAD_VERSION_2,
             _LONG.pack(self.number),
             self.previous,
             self.root,
@@ -95,6 +112,7 @@ class Seal:
             _LONG.pack(self.total_postings),
             _LONG.pack(microseconds(self.sealed_at)),
             self.key_id.encode(),
+            *(() if audited is None else (audited[0], _LONG.pack(audited[1]), _LONG.pack(audited[2]))),
         )
         return sha256(b"".join(_LENGTH.pack(len(part)) + part for part in parts)).digest()
 
@@ -114,6 +132,8 @@ class Seal:
         shown: dict[str, int | str] = {}
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is None:
+                continue
             if isinstance(value, bytes):
                 value = value.hex()
             elif isinstance(value, datetime):
@@ -126,26 +146,30 @@ class Seal:
         """Reads the published form. Raises SealError when it is not one."""
         try:
             return cls(
-                **{field.name: _field_from_json(field.type, shown[field.name]) for field in fields(cls)}
+                **{
+                    field.name: _field_from_json(field.type, shown[field.name])
+                    for field in fields(cls)
+                    if field.name in shown or field.default is MISSING
+                }
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SealError(f"not a published seal: {error}") from error
 
 
 def _field_from_json(kind: object, value: object) -> Any:  # what the field holds: int, str, bytes or datetime
-    if kind is int:
+    if kind in (int, int | None):
         if type(value) is not int:
             raise TypeError("a whole number was expected")
         return value
     if not isinstance(value, str):
         raise TypeError("a text was expected")
-    if kind is bytes:
+    if kind in (bytes, bytes | None):
         return bytes.fromhex(value)
     return datetime.fromisoformat(value) if kind is datetime else value
 
 
 def entry_hash(era: int, xid: int, leaf: bytes) -> bytes:
-    """The tree's leaf for a transaction: a version byte, its place (era in 2 bytes, xid in 8) and its salted leaf."""
+    """The tree's leaf for a transaction or an audit entry: a version byte, its place (era in 2 bytes, xid in 8), its leaf."""
     return hash_leaf(_ENTRY.pack(_ENTRY_VERSION, era, xid, leaf))
 
 
@@ -194,12 +218,12 @@ class SealingKey:
 
 _COLUMNS = (
     "number, previous, root, head, era, CAST(from_xid AS text) AS from_xid, CAST(to_xid AS text) AS to_xid, transactions, postings, "
-    "total_transactions, total_postings, sealed_at, key_id, signature"
+    "total_transactions, total_postings, sealed_at, key_id, signature, audit_root, audit_entries, total_audit_entries"
 )
 
 
 def seal(tx: Tx, key: SealingKey, clock: Clock, *, limit: int = SEAL_TRANSACTIONS_MAX) -> Seal | None:
-    """Seals what has settled since the last seal: about `limit` transactions, the last database transaction whole.
+    """Seals what has settled since the last seal: about `limit` transactions and entries, the last database transaction whole.
 
     None when nothing new has settled, or when another sealer is at work: it will have sealed the same. Call it in a
     transaction of its own as mizan_sealer, again until it answers None. What older eras left unsealed comes first,
@@ -239,6 +263,8 @@ class _Block:
     root: bytes
     transactions: int
     postings: int
+    audit_root: bytes
+    audit_entries: int
 
 
 def _unsealed_eras(tx: Tx, last: Seal | None, current: int) -> list[tuple[int, int]]:
@@ -252,22 +278,24 @@ def _unsealed_eras(tx: Tx, last: Seal | None, current: int) -> list[tuple[int, i
 
 
 def _read_block(tx: Tx, era: int, from_xid: int, horizon: int | None, limit: int) -> _Block | None:
-    """The tree over an era's transactions from `from_xid`, up to the horizon; an era that has ended has none."""
-    tree = Tree()
+    """The trees over an era's transactions and audit entries from `from_xid`, up to the horizon; an ended era has none."""
+    tree, audited = Tree(), Tree()
     postings = 0
     xid = -1
-    for next_xid, leaf, count in journal_entries(tx, era, from_xid, horizon):
-        if tree.size >= limit and next_xid != xid:
+    cut = horizon is None
+    journal = ((at, tree, leaf, count) for at, leaf, count in journal_entries(tx, era, from_xid, horizon))
+    log = ((at, audited, leaf, 0) for at, leaf in audit_leaves(tx, era, from_xid, horizon))
+    for next_xid, grown, leaf, count in heapq.merge(journal, log, key=itemgetter(0)):
+        if tree.size + audited.size >= limit and next_xid != xid:
+            cut = True
             break
         xid = next_xid
-        tree.append(entry_hash(era, xid, leaf))
+        grown.append(entry_hash(era, xid, leaf))
         postings += count
-    else:
-        if tree.size and horizon is not None:
-            return _Block(era, from_xid, horizon, tree.root(), tree.size, postings)
-    if not tree.size:
+    if not tree.size and not audited.size:
         return None
-    return _Block(era, from_xid, xid + 1, tree.root(), tree.size, postings)
+    to_xid = xid + 1 if cut or horizon is None else horizon
+    return _Block(era, from_xid, to_xid, tree.root(), tree.size, postings, audited.root(), audited.size)
 
 
 def journal_entries(tx: Tx, era: int, from_xid: int, to_xid: int | None) -> Iterator[tuple[int, bytes, int]]:
@@ -286,6 +314,20 @@ def journal_entries(tx: Tx, era: int, from_xid: int, to_xid: int | None) -> Iter
             yield int.from_bytes(xid), leaf, postings
 
 
+def audit_leaves(tx: Tx, era: int, from_xid: int, to_xid: int | None) -> Iterator[tuple[int, bytes]]:
+    """(xid, leaf) of an era's audit entries in their order, streamed."""
+    with cursor(tx).connection.cursor(name="audit_leaves", binary=True) as rows:
+        rows.itersize = 10_000
+        bound = "" if to_xid is None else " AND xid < %(to_xid)s::text::xid8"
+        rows.execute(
+            "SELECT xid, leaf FROM ledger.audit_entry WHERE era = %(era)s"
+            f" AND xid >= %(from_xid)s::text::xid8{bound} ORDER BY era, xid, id",
+            {"era": era, "from_xid": str(from_xid), "to_xid": str(to_xid)},
+        )
+        for xid, leaf in rows:
+            yield int.from_bytes(xid), leaf
+
+
 def _append(tx: Tx, key: SealingKey, clock: Clock, last: Seal | None, block: _Block) -> Seal | None:
     draft = Seal(
         number=last.number + 1 if last is not None else 1,
@@ -302,6 +344,10 @@ def _append(tx: Tx, key: SealingKey, clock: Clock, last: Seal | None, block: _Bl
         sealed_at=clock.now(),
         key_id=key.key_id,
         signature=b"",
+        audit_root=block.audit_root,
+        audit_entries=block.audit_entries,
+        total_audit_entries=block.audit_entries
+        + ((last.total_audit_entries or 0) if last is not None else 0),
     )
     head = draft.computed_head()
     appended = replace(draft, head=head, signature=key.sign(head))
@@ -317,9 +363,10 @@ def _append(tx: Tx, key: SealingKey, clock: Clock, last: Seal | None, block: _Bl
     inserted = tx.execute(
         text(
             "INSERT INTO ledger.seal (number, previous, root, head, era, from_xid, to_xid, transactions, postings,"
-            " total_transactions, total_postings, sealed_at, key_id, signature) VALUES (:number, :previous, :root,"
-            " :head, :era, CAST(CAST(:from_xid AS text) AS xid8), CAST(CAST(:to_xid AS text) AS xid8), :transactions,"
-            " :postings, :total_transactions, :total_postings, :sealed_at, :key_id, :signature)"
+            " total_transactions, total_postings, sealed_at, key_id, signature, audit_root, audit_entries,"
+            " total_audit_entries) VALUES (:number, :previous, :root, :head, :era, CAST(CAST(:from_xid AS text) AS xid8),"
+            " CAST(CAST(:to_xid AS text) AS xid8), :transactions, :postings, :total_transactions, :total_postings,"
+            " :sealed_at, :key_id, :signature, :audit_root, :audit_entries, :total_audit_entries)"
             " ON CONFLICT DO NOTHING RETURNING number"
         ),
         asdict(appended) | {"from_xid": str(block.from_xid), "to_xid": str(block.to_xid)},
