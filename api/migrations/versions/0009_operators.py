@@ -74,7 +74,6 @@ def _proofs() -> None:
             operator_id uuid NOT NULL REFERENCES api.operator,
             digest bytea UNIQUE CHECK (length(digest) = 32),
             code_digest bytea CHECK (length(code_digest) = 32),
-            code_tries smallint NOT NULL DEFAULT 0,
             prepared_by text NOT NULL,
             totp_sealed bytea,
             created_at timestamptz NOT NULL,
