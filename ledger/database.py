@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import psycopg
 import sqlalchemy
@@ -27,9 +27,13 @@ _REPEATABLE = frozenset(
     {"40001", "40P01"}
 )  # serialization failure, deadlock: the victim may simply try again
 
+_APART: Final = "mizan_apart"
+
 
 CONNECT_SECONDS_MAX = 5
 """How long a server that doesn't answer at all is waited for."""
+APART_CONNECTIONS_MAX: Final = 2
+"""Connections that `apart` keeps open at most, beside the pool."""
 
 
 class Database:
@@ -57,18 +61,25 @@ class Database:
             "timezone": "UTC",
             "default_transaction_isolation": r"read\ committed",
         }
-        self.engine = sqlalchemy.create_engine(
-            make_url(url).set(drivername="postgresql+psycopg"),
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=pool_timeout_seconds,
-            pool_pre_ping=True,
-            connect_args={
-                "application_name": application_name,
-                "connect_timeout": CONNECT_SECONDS_MAX,
-                "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-            },
-        )
+
+        def engine(size: int, **options: Any) -> sqlalchemy.Engine:
+            return sqlalchemy.create_engine(
+                make_url(url).set(drivername="postgresql+psycopg"),
+                pool_size=size,
+                max_overflow=0,
+                pool_timeout=pool_timeout_seconds,
+                pool_pre_ping=True,
+                connect_args={
+                    "application_name": application_name,
+                    "connect_timeout": CONNECT_SECONDS_MAX,
+                    "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+                },
+                **options,
+            )
+
+        # Both connect when first used; `apart` says why there are two.
+        self._apart = engine(APART_CONNECTIONS_MAX)
+        self.engine = engine(pool_size, execution_options={_APART: self._apart})
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
@@ -101,6 +112,20 @@ class Database:
     def close(self) -> None:
         """Close every connection that is not in use."""
         self.engine.dispose()
+        self._apart.dispose()
+
+
+@contextmanager
+def apart(tx: Tx) -> Iterator[Tx]:
+    """A transaction of its own as the role of `tx`, kept whatever becomes of `tx`: for what a rollback must not take back.
+
+    Its connections are of a pool of their own: callers that each hold one connection and ask for a second of the same pool
+    would wait for each other for ever. So keep it to a statement that waits for no lock which a caller may hold.
+    Settings of `tx`, such as whose rows it may see, are not those of this one.
+    """
+    engine: sqlalchemy.Engine = tx.get_execution_options()[_APART]
+    with engine.begin() as own:
+        yield own
 
 
 def cursor(tx: Tx) -> Cursor:

@@ -101,11 +101,11 @@ def migrate(settings: Settings) -> None:
 
 
 def metadata() -> MetaData:
-    """The tables of every module called `models`."""
+    """The tables of every module called `models` or `tables`."""
     for name in sorted(SCHEMAS):
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
-            if module.name.endswith(".models"):
+            if module.name.endswith((".models", ".tables")):
                 importlib.import_module(module.name)
     return Base.metadata
 

@@ -154,7 +154,7 @@ def find(tx: Tx, keyring: Keyring, link_id: UUID, *, with_ended: bool = False) -
 def add_facts(tx: Tx, keyring: Keyring, member: Member, facts: Sequence[Fact]) -> None:
     """Record facts of a member through the partner of the link. What was recorded before stays."""
     insert_facts(
-        tx, member.partner_id, [(member.member_id, _cipher(tx, keyring, member), fact) for fact in facts]
+        tx, member.partner_id, [(member.member_id, cipher_of(tx, keyring, member), fact) for fact in facts]
     )
     # What the member's match comes to may depend on them, also in the past: a job derives it anew.
     tx.execute(
@@ -168,7 +168,7 @@ def change_residence(tx: Tx, keyring: Keyring, member: Member, country: str) -> 
     place = field_place(MEMBER, "residence_country", member.member_id)
     tx.execute(
         text("UPDATE products.member SET residence_country = :value WHERE id = :id"),
-        {"value": _cipher(tx, keyring, member).encrypt(country, place), "id": member.member_id},
+        {"value": cipher_of(tx, keyring, member).encrypt(country, place), "id": member.member_id},
     )
 
 
@@ -358,7 +358,8 @@ def _with_those_known(
     return outcomes
 
 
-def _cipher(tx: Tx, keyring: Keyring, member: Member) -> FieldCipher:
+def cipher_of(tx: Tx, keyring: Keyring, member: Member) -> FieldCipher:
+    """What opens the personal fields of a member. Raises NotFound for one that was erased."""
     wrapped = tx.execute(
         text("SELECT wrapped_key FROM products.member WHERE id = :id"), {"id": member.member_id}
     ).scalar_one_or_none()
