@@ -100,7 +100,8 @@ def _devices_and_payees() -> None:
             registered_at timestamptz NOT NULL,
             revoked_at timestamptz
         );
-        CREATE UNIQUE INDEX device_active ON products.device (member_id, public_key) WHERE revoked_at IS NULL;
+        CREATE INDEX device_of_member ON products.device (member_id);
+        CREATE UNIQUE INDEX device_active ON products.device (link_id, public_key) WHERE revoked_at IS NULL;
 
         -- Where a member's money may be paid. A proposal until the member's proof released it.
         CREATE TABLE products.payee (
@@ -116,7 +117,8 @@ def _devices_and_payees() -> None:
             released_at timestamptz,
             removed_at timestamptz
         );
-        CREATE UNIQUE INDEX payee_active ON products.payee (member_id, payee_index) WHERE removed_at IS NULL;
+        CREATE INDEX payee_of_member ON products.payee (member_id);
+        CREATE UNIQUE INDEX payee_active ON products.payee (link_id, payee_index) WHERE removed_at IS NULL;
 
         GRANT SELECT, INSERT ON products.device, products.payee TO mizan_api, mizan_worker;
         GRANT UPDATE (revoked_at) ON products.device TO mizan_api, mizan_worker;
