@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from api.addresses import parse_networks
 from api.bootstrap import Services, bootstrap
 from api.hooks import Hooks
 from api.middleware import Edge
@@ -58,7 +59,15 @@ def create_app(
     describe(app, settings.public_url)
     app.add_middleware(hooks.in_front_of)  # inside the edge: the last one added is the outermost
     app.add_middleware(
-        Edge, environment=services.environment.value, body_bytes_max=settings.request_body_bytes_max
+        Edge,
+        environment=services.environment.value,
+        body_bytes_max=settings.request_body_bytes_max,
+        limits=services.limits,
+        trusted=parse_networks(settings.trusted_proxies),
+        forwarded=settings.forwarded_header.lower().encode(),
+        https=settings.public_url.startswith("https://"),
+        concurrency_max=settings.request_concurrency_max,
+        request_seconds_max=settings.request_seconds_max,
     )
     return app
 

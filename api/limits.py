@@ -129,6 +129,7 @@ class Limits:
         self._away_until = 0.0
         self._is_away = False
         self._leases: dict[str, _Lease] = {}
+        self._spent: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @property
@@ -170,7 +171,24 @@ class Limits:
     def by_address(self, caller: str, cost: int) -> Standing:
         """Count what an address spends: 1 for a request without a token, `REFUSED_COSTS` for a refused proof, 0 to ask."""
         window, reset = self._window(caller)
-        return self._standing(self.address, self._count(self.address, caller, window, cost), reset)
+        standing = self._standing(self.address, self._count(self.address, caller, window, cost), reset)
+        if not standing.allowed:
+            with self._lock:
+                if len(self._spent) >= LOCAL_KEYS_MAX:
+                    self._spent.clear()
+                self._spent[caller] = window
+        return standing
+
+    def spent(self, caller: str) -> Standing | None:
+        """Where an address stands that has spent its budget, as far as this process knows: nobody has to be asked."""
+        known = self._spent.get(caller)
+        if known is None:
+            return None
+        window, reset = self._window(caller)
+        if known != window:
+            self._spent.pop(caller, None)
+            return None
+        return Standing(self.address, allowed=False, remaining=0, reset_seconds=reset)
 
     def _window(self, caller: str) -> tuple[int, int]:
         """The number of the caller's present window, and the seconds until it ends."""

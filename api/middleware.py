@@ -1,24 +1,34 @@
 """The edge: what is true of every request and answer, whatever route it takes.
 
 * every request has an id, taken from ``X-Request-Id`` or made, and every answer says it;
-* what could never be read is refused before a route sees it (NUL characters, bodies too large, compressed or too slow);
+* what could never be read is refused before a route sees it (NUL characters, heads and bodies too large, bodies that are
+  compressed or too slow);
+* who proves nothing is counted by address, and so is every proof that was refused (`api.limits`);
+* a process has so many requests under way at once, each for so long;
 * the victim of a deadlock is served again, as a whole, from the body that was kept;
-* no exception leaves as anything but a problem document.
+* no exception leaves as anything but a problem document, and no answer without what browsers have to be told
+  (`api.security_headers`). No other site may read an answer: there are no CORS headers.
 """
 
 import asyncio
 import logging
+import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
+from api.addresses import X_FORWARDED_FOR, Network, client_address, counted_address
+from api.limits import REFUSED_COSTS, Limits, Standing
+from api.problems import ProblemError
+from api.security_headers import POLICIES, security_headers
 from ledger.database import sqlstate
 from ledger.ids import new_id, public_id
 
@@ -26,8 +36,17 @@ log = logging.getLogger("mizan.api")
 
 BODY_SECONDS_MAX: Final = 30.0
 ATTEMPTS_MAX: Final = 4
+HEADERS_MAX: Final = 100
+HEAD_BYTES_MAX: Final = 32 * 1024
+"""Names and values of all headers together."""
+ADDRESS_BYTES_MAX: Final = 8 * 1024
+BUFFERED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bodies that one process holds at once while they are read and served."""
 HOOKS: Final = "/hooks/"
 """Hooks read their own bodies: what a partner signed is judged, and counted, by their own table."""
+TOKENS: Final = "/oauth/token"
+UNCOUNTED: Final = frozenset({"/healthz"})
+"""Costs nothing, and is asked by whoever watches over the process, however often."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}", re.ASCII)
 _REPEATABLE = frozenset({"40001", "40P01"})  # serialization failure, deadlock
@@ -37,12 +56,35 @@ _BUSY = frozenset(
 
 
 class Edge:
-    """The outermost ASGI application. `environment` is told in every answer."""
+    """The outermost ASGI application. `environment` is told in every answer.
 
-    def __init__(self, app: ASGIApp, *, environment: str, body_bytes_max: int) -> None:
+    `limits` counts by address (None: nobody is counted); `https` says that the outside reaches us by it alone; `trusted`
+    and `forwarded` are `api.addresses`'.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        environment: str,
+        body_bytes_max: int,
+        limits: Limits | None = None,
+        trusted: Sequence[Network] = (),
+        forwarded: bytes = X_FORWARDED_FOR,
+        https: bool = False,
+        concurrency_max: int = 256,
+        request_seconds_max: float = 60.0,
+    ) -> None:
         self._app = app
-        self._environment = environment.encode()
+        self._always = [(b"mizan-environment", environment.encode()), *security_headers(https=https)]
         self._body_bytes_max = body_bytes_max
+        self._limits = limits
+        self._trusted = trusted
+        self._forwarded = forwarded
+        self._concurrency_max = concurrency_max
+        self._request_seconds_max = request_seconds_max
+        self._under_way = 0
+        self.buffered_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; other scopes (lifespan) pass through."""
@@ -54,40 +96,58 @@ class Edge:
         state = dict(scope.get("state") or {})
         state["request_id"] = request_id
         state["answer_headers"] = {}
+        state["address"] = client_address(scope, self._trusted, self._forwarded)
         scope["state"] = state
-        answer = _Answer(send, request_id, self._environment, state["answer_headers"])
-        if _unreadable(scope):
-            await self._problem(
-                scope, answer, "malformed_request", "The address or a header holds a NUL character."
-            )
-            return
-        if scope["path"].startswith(HOOKS):
-            await self._serve(scope, receive, answer)
-            return
-        if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers):
-            await self._problem(
-                scope, answer, "unsupported_media_type", "Send the body without Content-Encoding."
-            )
-            return
+        answer = _Answer(send, scope, self._always, self._limits)
         try:
-            async with asyncio.timeout(BODY_SECONDS_MAX):
-                body = await _read(receive, headers, self._body_bytes_max)
-        except TimeoutError:
-            await self._problem(scope, answer, "request_timeout", "The body was not received in time.")
-            return
-        except _TooLarge:
-            await self._problem(
-                scope, answer, "content_too_large", f"A body has at most {self._body_bytes_max} bytes."
-            )
-            return
-        if body is None:
-            return  # the client went away
-        state["body"] = body
-        for attempt in range(1, ATTEMPTS_MAX + 1):
-            last = attempt == ATTEMPTS_MAX
-            if await self._serve(scope, _replay(body, receive), answer, repeatable=not last):
-                return
-            await asyncio.sleep(0.01 * 2**attempt)
+            _require_readable(scope)
+            if scope["path"].startswith(HOOKS):
+                await self._serve(scope, receive, answer)
+            else:
+                await self._rest(scope, receive, answer)
+        except ProblemError as refused:
+            await answer.problem(refused.code, refused.detail, refused.headers)
+
+    async def _rest(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        """Count, read and serve what is no delivery. Raises the problem of what can't be served."""
+        headers = scope["headers"]
+        if self._limits is not None:
+            await _count_before(scope, self._limits)
+        if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers):
+            raise ProblemError("unsupported_media_type", "Send the body without Content-Encoding.")
+        if self.buffered_bytes >= BUFFERED_BYTES_MAX:
+            raise _busy("Too much is being received.")
+        body = _Body(self)
+        try:
+            read = await body.read(receive, headers, self._body_bytes_max)
+            if read is None:
+                return  # the client went away
+            scope["state"]["body"] = read
+            if self._under_way >= self._concurrency_max:
+                raise _busy("Too many requests are under way.")
+            self._under_way += 1
+            try:
+                await self._attempts(scope, receive, answer, read)
+            finally:
+                self._under_way -= 1
+        finally:
+            self.buffered_bytes -= body.size
+
+    async def _attempts(self, scope: Scope, receive: Receive, answer: "_Answer", body: bytes) -> None:
+        task = asyncio.current_task()
+        late = asyncio.get_running_loop().call_later(self._request_seconds_max, answer.too_late, task)
+        try:
+            for attempt in range(1, ATTEMPTS_MAX + 1):
+                last = attempt == ATTEMPTS_MAX
+                if await self._serve(scope, _replay(body, receive), answer, repeatable=not last):
+                    return
+                await asyncio.sleep(0.01 * 2**attempt)
+        except asyncio.CancelledError:
+            if not answer.given_up:
+                raise
+            log.warning("request %s was not read to its end in time", scope["state"]["request_id"])
+        finally:
+            late.cancel()
 
     async def _serve(
         self, scope: Scope, receive: Receive, answer: "_Answer", *, repeatable: bool = False
@@ -105,69 +165,177 @@ class Edge:
             if answer.started:
                 raise
             if _is_unavailable(error, found):
-                await self._problem(
-                    scope,
-                    answer,
-                    "unavailable",
-                    "The database is busy or cannot be reached.",
-                    {"Retry-After": "1"},
+                await answer.problem(
+                    "unavailable", "The database is busy or cannot be reached.", {"Retry-After": "1"}
                 )
             else:
-                await self._problem(scope, answer, "internal_error", "An error that we did not foresee.")
+                await answer.problem("internal_error", "An error that we did not foresee.")
         return True
 
-    async def _problem(
-        self, scope: Scope, answer: "_Answer", code: str, detail: str, headers: dict[str, str] | None = None
-    ) -> None:
-        response = problems.render(code, detail, scope["state"]["request_id"], headers=headers)
-        await response(scope, _nothing_more, answer)
+
+class _Body:
+    """One body while it is read, counted with all others of the process."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self.size = 0
+
+    async def read(
+        self, receive: Receive, headers: list[tuple[bytes, bytes]], bytes_max: int
+    ) -> bytes | None:
+        """The whole body, counted while reading; None when the client went away."""
+        try:
+            async with asyncio.timeout(BODY_SECONDS_MAX):
+                return await self._read(receive, headers, bytes_max)
+        except TimeoutError:
+            raise ProblemError("request_timeout", "The body was not received in time.") from None
+
+    async def _read(
+        self, receive: Receive, headers: list[tuple[bytes, bytes]], bytes_max: int
+    ) -> bytes | None:
+        too_large = ProblemError("content_too_large", f"A body has at most {bytes_max} bytes.")
+        for name, value in headers:
+            if name == b"content-length" and value.isdigit() and int(value[:20]) > bytes_max:
+                raise too_large
+        chunks: list[bytes] = []
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            chunk: bytes = message.get("body", b"")
+            self.size += len(chunk)
+            self._edge.buffered_bytes += len(chunk)
+            if self.size > bytes_max:
+                raise too_large
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
 
 
 class _Answer:
-    """`send`, adding the headers that every answer has, and knowing whether the answer has begun."""
+    """`send`, adding the headers that every answer has, and knowing whether the answer has begun.
+
+    A refused proof is counted on its way out, and is a 429 once its address has had too many refused.
+    """
 
     def __init__(
         self,
         send: Callable[[Message], Awaitable[None]],
-        request_id: str,
-        environment: bytes,
-        extra: dict[str, str],
+        scope: Scope,
+        always: list[tuple[bytes, bytes]],
+        limits: Limits | None,
     ) -> None:
         self._send = send
-        self._headers = [(b"x-request-id", request_id.encode()), (b"mizan-environment", environment)]
-        self._extra = extra
+        self._scope = scope
+        self._state = scope["state"]
+        self._always = always
+        self._limits = limits
+        self._late: asyncio.Task[None] | None = None
         self.started = False
+        self.given_up = False
 
     async def __call__(self, message: Message) -> None:
+        if self.given_up:
+            return
         if message["type"] == "http.response.start":
+            if self._limits is not None and _is_refused_proof(self._scope, message["status"]):
+                standing = await _spend(self._state, self._limits, REFUSED_COSTS)
+                if self.given_up:
+                    return
+                if not standing.allowed:
+                    await self._instead(standing.problem(REFUSED_TOO_OFTEN))
+                    return
             self.started = True
-            extra = [(name.lower().encode(), value.encode()) for name, value in self._extra.items()]
-            message = {**message, "headers": [*message.get("headers", ()), *self._headers, *extra]}
+            message = {**message, "headers": self._complete(message.get("headers", ()))}
         await self._send(message)
 
+    def _complete(self, own: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        said = {name.lower() for name, _ in own}
+        headers = [*own, (b"x-request-id", self._state["request_id"].encode())]
+        policy = POLICIES.get(self._scope["path"])
+        if policy is not None:
+            said.add(b"content-security-policy")
+            headers.append((b"content-security-policy", policy.encode()))
+        headers += [header for header in self._always if header[0] not in said]
+        for name, value in self._state["answer_headers"].items():
+            if name.lower().encode() not in said:
+                headers.append((name.lower().encode(), value.encode()))
+        return headers
 
-class _TooLarge(Exception):
-    """The body passed its limit while it was read."""
+    async def problem(self, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        """Answer with a problem of the edge's own, counting nothing."""
+        if not self.given_up:
+            await self._problem(code, detail, headers)
+
+    async def _instead(self, said: ProblemError) -> None:
+        """Answer this, and nothing that the application still says."""
+        self.given_up = True
+        await self._problem(said.code, said.detail, said.headers)
+
+    async def _problem(self, code: str, detail: str, headers: dict[str, str] | None) -> None:
+        response = problems.render(code, detail, self._state["request_id"], headers=headers)
+        self.started = True
+        complete = self._complete(response.raw_headers)
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": complete})
+        await self._send({"type": "http.response.body", "body": response.body})
+
+    def too_late(self, task: "asyncio.Task[None] | None") -> None:
+        """The request's time is over: say so, or end an answer that nobody reads.
+
+        What runs in a thread goes on and keeps its place among the requests under way: it may not be torn from its
+        database transaction. What it would still say is not sent.
+        """
+        if self.started:
+            self.given_up = True
+            if task is not None:
+                task.cancel()
+            return
+        log.warning("request %s took too long", self._state["request_id"])
+        busy = _busy("The request took too long; it may still take effect.")
+        self._late = asyncio.ensure_future(self._instead(busy))
 
 
-async def _read(receive: Receive, headers: list[tuple[bytes, bytes]], bytes_max: int) -> bytes | None:
-    """The whole body, counted while reading; None when the client went away."""
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value[:20]) > bytes_max:
-            raise _TooLarge
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > bytes_max:
-            raise _TooLarge
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+REFUSED_TOO_OFTEN: Final = "Too many proofs from this address were refused."
+
+
+async def _count_before(scope: Scope, limits: Limits) -> None:
+    """Count a request without a token; at the tokens' own address only ask, as most callers there prove themselves."""
+    if scope["path"] in UNCOUNTED:
+        return
+    if scope["path"] == TOKENS:
+        cost, detail = 0, REFUSED_TOO_OFTEN
+    elif _has_credentials(scope["headers"]):
+        return
+    else:
+        cost, detail = 1, "Too many requests without a token from this address."
+    standing = await _spend(scope["state"], limits, cost)
+    if not standing.allowed:
+        raise standing.problem(detail)
+    if cost:
+        scope["state"]["answer_headers"].update(standing.headers)
+
+
+async def _spend(state: dict[str, str], limits: Limits, cost: int) -> Standing:
+    caller = counted_address(state["address"])
+    known = limits.spent(caller)
+    return known if known is not None else await run_in_threadpool(limits.by_address, caller, cost)
+
+
+def _has_credentials(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(
+        (name == b"authorization" and value[:7].lower() == b"bearer ")
+        or (name == b"cookie" and b"mizan_session=" in value)
+        for name, value in headers
+    )
+
+
+def _is_refused_proof(scope: Scope, status: int) -> bool:
+    return status == 401 or (status == 400 and scope["path"] == TOKENS)
+
+
+def _busy(detail: str) -> ProblemError:
+    pause = str(random.randint(1, 3))  # noqa: S311  a pause, no secret
+    return ProblemError("unavailable", detail, headers={"Retry-After": pause})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -184,10 +352,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-async def _nothing_more() -> Message:
-    return {"type": "http.disconnect"}
-
-
 def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
     for name, value in headers:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
@@ -195,17 +359,28 @@ def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
     return public_id("req", new_id())
 
 
-def _unreadable(scope: Scope) -> bool:
+def _require_readable(scope: Scope) -> None:
+    """Refuse heads that no route should see."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
     query: bytes = scope.get("query_string", b"")
+    if len(headers) > HEADERS_MAX or sum(len(name) + len(value) for name, value in headers) > HEAD_BYTES_MAX:
+        raise ProblemError(
+            "headers_too_large",
+            f"A request has at most {HEADERS_MAX} headers of {HEAD_BYTES_MAX} bytes together.",
+        )
+    path: str = scope["path"]
+    if len(path) + len(query) > ADDRESS_BYTES_MAX:
+        raise ProblemError("address_too_long", f"An address has at most {ADDRESS_BYTES_MAX} bytes.")
     with suppress(UnicodeEncodeError):
-        scope["path"].encode()
-        return (
-            "\x00" in scope["path"]
+        path.encode()
+        if not (
+            "\x00" in path
             or b"\x00" in query
             or b"%00" in query
-            or any(b"\x00" in value for _, value in scope["headers"])
-        )
-    return True
+            or any(b"\x00" in value for _, value in headers)
+        ):
+            return
+    raise ProblemError("malformed_request", "The address or a header holds a NUL character.")
 
 
 def _is_unavailable(error: Exception, found: str | None) -> bool:

@@ -34,6 +34,9 @@ _EDGE: Final = {
     "400": "The request cannot be read.",
     "408": "The body took too long to arrive.",
     "413": "The body is over 256 KiB.",
+    "414": "The address is too long.",
+    "429": "Too many requests; wait as `Retry-After` says.",
+    "431": "The headers are too large.",
     "415": "The body has a Content-Encoding.",
     "503": "Not available right now; retry after `Retry-After`.",
 }

@@ -111,6 +111,20 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Send less in one request.",
         ),
         Kind(
+            "address_too_long",
+            414,
+            "The address is too long",
+            "An address has at most 8 KiB, its query included.",
+            "Send less in the address; cursors and ids are sent as they were received.",
+        ),
+        Kind(
+            "headers_too_large",
+            431,
+            "The headers are too large",
+            "A request has at most 100 headers, of 32 KiB together.",
+            "Send fewer and shorter headers.",
+        ),
+        Kind(
             "unsupported_media_type",
             415,
             "The media type is not supported",
@@ -121,7 +135,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "rate_limited",
             429,
             "Too many requests",
-            "The client has used up its requests for this minute.",
+            "The client has used up its requests for this minute; or too many requests without a token, or refused proofs, came from its address.",
             "Wait for as long as `Retry-After` says.",
         ),
         Kind(
@@ -135,7 +149,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "unavailable",
             503,
             "Not available right now",
-            "The database cannot be reached, is too busy, or a queue is full.",
+            "The database cannot be reached or is too busy, a queue is full, too many requests are under way, or this one took too long.",
             "Retry with the same Idempotency-Key after `Retry-After` seconds.",
         ),
         Kind(

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
 from api.problem_catalogue import CATALOGUE
+from api.security_headers import CONTENT_SECURITY_POLICY, TEXT_PAGE_POLICY
 from ledger.errors import MizanError
 
 log = logging.getLogger("mizan.api")
@@ -161,6 +162,8 @@ _BY_STATUS: Final = {
     408: "request_timeout",
     409: "conflict",
     413: "content_too_large",
+    414: "address_too_long",
+    431: "headers_too_large",
     415: "unsupported_media_type",
     422: "invalid_request",
     429: "rate_limited",
@@ -186,7 +189,7 @@ def problem_page(code: str) -> HTMLResponse:
         f"<p><code>{kind.code}</code> · HTTP {kind.status}</p><p>{_inline(kind.meaning)}</p>"
         f"<h2>What to do</h2><p>{_inline(kind.remedy)}</p><p><a href='/problems'>All problems</a></p>"
     )
-    return HTMLResponse(_page(kind.title, body))
+    return _html(_page(kind.title, body))
 
 
 def index_page() -> HTMLResponse:
@@ -195,7 +198,11 @@ def index_page() -> HTMLResponse:
         f"<li><a href='/problems/{kind.code}'><code>{kind.code}</code></a> {html.escape(kind.title)}</li>"
         for kind in CATALOGUE.values()
     )
-    return HTMLResponse(_page("Problems", f"<ul>{rows}</ul>"))
+    return _html(_page("Problems", f"<ul>{rows}</ul>"))
+
+
+def _html(page: str) -> HTMLResponse:
+    return HTMLResponse(page, headers={CONTENT_SECURITY_POLICY: TEXT_PAGE_POLICY})
 
 
 def _page(title: str, body: str) -> str:
