@@ -4,7 +4,7 @@ FastAPI ends a ``yield`` dependency after the response unless it is of ``scope="
 would follow a 2xx that was already sent. So every transaction here is of that scope, and a test keeps it so.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from starlette.responses import Response
 
-from api import idempotency, limits
+from api import auditing, idempotency, limits
 from api.auth import actors, operators, standing
 from api.auth.actors import Actor, Held
 from api.auth.scopes import SCOPES
@@ -27,7 +27,7 @@ from api.bootstrap import Services
 from api.pagination import Position
 from api.problems import ProblemError
 from ledger.database import Database, Tx
-from ledger.errors import InvalidId, NotFound
+from ledger.errors import InvalidId, MizanError, NotFound
 from ledger.ids import parse_public_id
 
 BEARER: Final = "Bearer "
@@ -91,6 +91,23 @@ class Call:
         """The cursor after `position` of this list, for this client and these filters."""
         return self.services.cursors.write(position, route=route, client=self.actor.id, filters=filters)
 
+    def audit(
+        self,
+        action: str,
+        object_: str,
+        *,
+        before: Mapping[str, object] | None = None,
+        after: Mapping[str, object] | None = None,
+        programme_id: UUID | None = None,
+        **detail: object,
+    ) -> None:
+        """Write what this request has done into the audit log, with it or not at all (`api.auditing`).
+
+        `before` and `after` are sealed under keys that are destroyed one day, `detail` stays in the clear; none holds
+        personal data.
+        """
+        auditing.note(self, action, object_, before=before, after=after, programme_id=programme_id, **detail)
+
     def once(self, key: str | None, route: str, effect: Callable[[], tuple[int, BaseModel]]) -> Response:
         """The answer under an Idempotency-Key (`api.idempotency.once`)."""
         asked = idempotency.operation(
@@ -143,23 +160,33 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
             claims = found.tokens.check(token)
         except InvalidToken as error:
             raise unauthorised(error.detail) from error
-    with database.begin() as tx:
-        # judged at each request: who was disabled, or whose consent is withdrawn, loses access now, not with the token
-        actor = _person(tx, token, found) if claims is None else _bearer_of(tx, claims, found)
-        limits.count(request, found, actor.id)
-        if not set(required.scopes) <= actor.scopes:
-            raise ProblemError(
-                "insufficient_scope",
-                f"The token lacks the scope {' '.join(required.scopes)}.",
-                headers={
-                    "WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(required.scopes)}"'
-                },
-            )
-        _refuse_other_members(request, actor)
-        sight = actor.sight(required.scopes)
-        tx.execute(_SIGHT, sight.settings)
-        # who sees every partner's rows speaks for no partner, whatever else they may be
-        yield Call(request, found, tx, replace(actor, partner_id=None) if sight.everyones else actor)
+    call: Call | None = None
+    try:
+        with database.begin() as tx:
+            # judged at each request: who was disabled, or whose consent is withdrawn, loses access now, not with the token
+            actor = _person(tx, token, found) if claims is None else _bearer_of(tx, claims, found)
+            limits.count(request, found, actor.id)
+            call = Call(request, found, tx, actor)
+            if not set(required.scopes) <= actor.scopes:
+                raise ProblemError(
+                    "insufficient_scope",
+                    f"The token lacks the scope {' '.join(required.scopes)}.",
+                    headers={
+                        "WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(required.scopes)}"'
+                    },
+                )
+            _refuse_other_members(request, actor)
+            sight = actor.sight(required.scopes)
+            tx.execute(_SIGHT, sight.settings)
+            # who sees every partner's rows speaks for no partner, whatever else they may be
+            call = replace(call, actor=replace(actor, partner_id=None)) if sight.everyones else call
+            yield call
+            auditing.note_unnamed(call)
+    except MizanError as error:
+        # the transaction is over and its connection given back: what is written now survives the rollback
+        if call is not None:
+            auditing.note_refusal(call, error)
+        raise
 
 
 _SIGHT: Final = text(
