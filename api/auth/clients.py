@@ -1,7 +1,7 @@
-"""OAuth clients: who may ask for tokens, and the secrets they prove themselves with.
+"""OAuth clients: who may ask for tokens, and the secrets and public keys they prove themselves with.
 
 A secret is 256 random bits, so it is stored as its SHA-256 and compared in constant time. A slow password hash would add
-nothing: it protects secrets that can be guessed, and costs what an attacker needs to keep the token endpoint busy.
+nothing: it protects secrets that can be guessed, and costs what an attacker needs to keep the token endpoint busy. Public keys are of `api.auth.client_keys`.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from sqlalchemy import text
@@ -34,6 +34,7 @@ class Client:
     partner_id: UUID | None
     roles: tuple[str, ...]
     scopes: frozenset[str]
+    generation: int
 
     @property
     def client_id(self) -> str:
@@ -89,9 +90,7 @@ def rotate_secret(
     tx: Tx, client_id: str, *, overlap: timedelta, environment: Environment, at: datetime
 ) -> NewClient:
     """Give a client a new secret; those before it work for `overlap` more. Raises NotFound."""
-    client = _parse(client_id)
-    if client is None or not _exists(tx, client):
-        raise NotFound("There is no such client.")
+    client = uuid_of(tx, client_id)
     tx.execute(
         text(
             "UPDATE api.client_secret SET expires_at = :until WHERE client_id = :id"
@@ -116,7 +115,7 @@ def authenticate(tx: Tx, client_id: str, secret: str, at: datetime) -> Client | 
     """The client that proved itself with a secret; None for an unknown or disabled one, or a wrong secret."""
     digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
     client = _parse(client_id)
-    _limit_sight(tx, client)
+    limit_sight(tx, client)
     stored = (
         tx.execute(
             text(
@@ -139,10 +138,10 @@ def find(tx: Tx, client_id: str) -> Client | None:
     client = _parse(client_id)
     if client is None:
         return None
-    _limit_sight(tx, client)
+    limit_sight(tx, client)
     row = tx.execute(
         text(
-            "SELECT c.id, c.name, c.partner_id, c.roles, c.scopes FROM api.oauth_client c"
+            "SELECT c.id, c.name, c.partner_id, c.roles, c.scopes, c.generation FROM api.oauth_client c"
             " LEFT JOIN products.partner p ON p.id = c.partner_id"
             " WHERE c.id = :id AND c.state = 'active' AND coalesce(p.state, 'active') = 'active'"
         ),
@@ -150,10 +149,34 @@ def find(tx: Tx, client_id: str) -> Client | None:
     ).one_or_none()
     if row is None:
         return None
-    return Client(row.id, row.name, row.partner_id, tuple(row.roles), frozenset(row.scopes))
+    return Client(row.id, row.name, row.partner_id, tuple(row.roles), frozenset(row.scopes), row.generation)
 
 
-def _limit_sight(tx: Tx, client: UUID | None) -> None:
+def set_state(tx: Tx, client_id: str, state: Literal["active", "disabled"]) -> None:
+    """Let a client in again, or no longer: a disabled one gets no token, and those it has hold no more. Raises NotFound."""
+    tx.execute(
+        text("UPDATE api.oauth_client SET state = :state WHERE id = :id"),
+        {"state": state, "id": uuid_of(tx, client_id)},
+    )
+
+
+def revoke_tokens(tx: Tx, client_id: str) -> None:
+    """End every access token that the client ever got, members' through it too; new ones may be asked for. Raises NotFound."""
+    tx.execute(
+        text("UPDATE api.oauth_client SET generation = generation + 1 WHERE id = :id"),
+        {"id": uuid_of(tx, client_id)},
+    )
+
+
+def uuid_of(tx: Tx, client_id: str) -> UUID:
+    """The id behind a ``cli_…`` that there is, disabled or not. Raises NotFound."""
+    client = _parse(client_id)
+    if client is None or not _exists(tx, client):
+        raise NotFound("There is no such client.")
+    return client
+
+
+def limit_sight(tx: Tx, client: UUID | None) -> None:
     """Tell row-level security which client's rows this transaction may see."""
     tx.execute(
         text("SELECT set_config('mizan.client', :client, true)"), {"client": str(client) if client else ""}

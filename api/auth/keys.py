@@ -134,13 +134,7 @@ def create(tx: Tx, keyring: Keyring, now: datetime, *, signs_from: datetime) -> 
     if there is not None:
         return there
     private = ec.generate_private_key(ec.SECP256R1())
-    numbers = private.public_key().public_numbers()
-    jwk = {
-        "kty": "EC",
-        "crv": "P-256",
-        "x": _base64url(numbers.x.to_bytes(32, "big")),
-        "y": _base64url(numbers.y.to_bytes(32, "big")),
-    }
+    jwk = jwk_of(private.public_key())
     kid = thumbprint(jwk)
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     tx.execute(
@@ -193,6 +187,17 @@ def rotate(tx: Tx, keyring: Keyring, now: datetime) -> Rotation:
         {"kid": kid},
     ).one()
     return Rotation(kid, row[0], row[1] or row[0])
+
+
+def jwk_of(public: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    """A P-256 key as a JWK (RFC 7517)."""
+    numbers = public.public_numbers()
+    return {
+        "kty": "EC",
+        "crv": "P-256",
+        "x": _base64url(numbers.x.to_bytes(32, "big")),
+        "y": _base64url(numbers.y.to_bytes(32, "big")),
+    }
 
 
 def thumbprint(jwk: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ from tests.conftest import Databases
 SCHEMAS = ["api", "integrations", "ledger", "products"]
 
 GRANTS = """
+api.client_key                 api=r  worker=ra
 api.client_secret              api=r  worker=raw
 api.idempotent_answer          api=ra  worker=rad
 api.log_in_tries               worker=rawd
@@ -27,8 +28,10 @@ api.operator_link              worker=raw
 api.operator_recovery_code     worker=rad
 api.operator_role              api=r  worker=rad  auditor=r
 api.operator_session           api=r  worker=rad
+api.revoked_token              api=a  worker=rad
 api.signing_key                api=ra  worker=ra
 api.stamp                      api=r  worker=r  sealer=r  auditor=r
+api.used_jti                   api=a  worker=rad
 integrations.delivery          api=r  worker=r  auditor=r
 integrations.delivery_outcome  api=ra  worker=ra  auditor=r
 integrations.delivery_queue    api=r  worker=rad  auditor=r
@@ -50,11 +53,15 @@ ledger.seal                    api=r  worker=r  sealer=ra  auditor=r
 ledger.seal_key                api=r  worker=r  sealer=ra  auditor=r
 ledger.transaction             api=r  worker=r  sealer=r  auditor=r
 products.beneficiary           api=ra  worker=ra  auditor=r
+products.challenge             api=ra  worker=ra  auditor=r
+products.challenge_try         auditor=r
 products.consent               api=ra  worker=ra  auditor=r
 products.contribution          api=r  worker=raw  auditor=r
 products.dependant             api=ra  worker=ra  auditor=r
+products.device                api=ra  worker=ra  auditor=r
 products.enrolment             api=ra  worker=ra  auditor=r
 products.identity_index        api=a  worker=rad
+products.link_offer            api=ra  worker=ra  auditor=r
 products.match_adjustment      api=r  worker=raw  auditor=r
 products.match_queue           api=r  worker=rawd  auditor=r
 products.match_share           api=r  worker=raw  auditor=r
@@ -64,8 +71,11 @@ products.member_document       api=ra  worker=ra  auditor=r
 products.member_fact           api=ra  worker=ra  auditor=r
 products.member_link           api=ra  worker=ra  auditor=r
 products.member_verification   api=ra  worker=ra  auditor=r
+products.notice                api=ra  worker=ra  auditor=r
 products.partner               api=r  worker=raw  auditor=r
 products.partner_programme     api=r  worker=raw  auditor=r
+products.payee                 api=ra  worker=ra  auditor=r
+products.person_member         worker=r  auditor=r
 products.programme             api=r  worker=ra  auditor=r
 products.programme_fund        api=r  worker=ra  auditor=r
 products.programme_version     api=r  worker=ra  auditor=r
@@ -75,6 +85,7 @@ products.remittance            api=r  worker=raw  auditor=r
 products.remittance_claim      api=r  worker=raw  auditor=r
 products.settlement            api=r  worker=ra  auditor=r
 products.sponsor               api=r  worker=raw  auditor=r
+products.waiting_change         api=ra  worker=ra  auditor=r
 """
 """On whole tables: r select, a insert, w update, d delete. Partitions of the journal are granted to nobody."""
 
@@ -84,6 +95,7 @@ api.operator worker update name organisation_id state
 api.operator_recovery_code worker update used_at
 api.operator_session api update seen_at
 api.operator_session worker update seen_at confirmed_at ended_at
+api.client_key worker update removed_at
 api.signing_key api update verifies_until
 api.signing_key worker update verifies_until
 integrations.delivery api insert id partner_id delivery_key kind event_type lane digest body_digest body_sealed inbox_key_id received_at
@@ -97,12 +109,16 @@ ledger.hold worker update captured state transaction_id ended_at
 ledger.outbox api insert id topic key payload recorded_at
 ledger.outbox worker insert id topic key payload recorded_at
 ledger.transaction worker insert id reference kind effective_on recorded_at reverses postings details salt leaf
+products.challenge api update sending used_at
+products.challenge worker update phone_index sending used_at
 products.consent api update paused_at withdrawn_at
 products.consent worker update paused_at withdrawn_at
 products.beneficiary api update ended_at
 products.beneficiary worker update ended_at
 products.dependant api update ended_at
 products.dependant worker update ended_at
+products.device api update revoked_at
+products.device worker update revoked_at
 products.enrolment api update ended_at
 products.enrolment worker update ended_at
 products.member api update birth_date sex origin_country residence_country given_name family_name
@@ -113,6 +129,12 @@ products.member_verification api update ended_at
 products.member_verification worker update ended_at
 products.member_link api update ended_at
 products.member_link worker update phone phone_index partner_reference partner_reference_index ended_at
+products.notice api update message next_try_at tries sent_at
+products.notice worker update message next_try_at tries sent_at
+products.payee api update released_at removed_at
+products.payee worker update payee_index released_at removed_at
+products.waiting_change api update cancelled_at cancelled_by
+products.waiting_change worker update phone phone_index former_phone_index cancelled_at cancelled_by applied_at
 products.programme_version worker update reevaluated
 products.reevaluation api insert id member_id requested_at
 """
@@ -126,6 +148,7 @@ POLICIES = {
     "integrations.delivery_outcome": ("own_rows", "public", HOOK),
     "integrations.webhook_secret": ("own_rows", "public", HOOK),
     "api.oauth_client": ("itself", "public", "id = setting mizan.client"),
+    "api.client_key": ("itself", "public", "client_id = setting mizan.client"),
     "api.client_secret": ("itself", "public", "client_id = setting mizan.client"),
     "ledger.account": ("partner", "mizan_api", OWN),
     **{
@@ -161,10 +184,19 @@ POLICIES = {
         "public",
         "EXISTS ( SELECT 1 FROM products.member_link l WHERE l.member_id = member.id)",
     ),
+    **{
+        f"products.{name}": (
+            "linked_rows",
+            "public",
+            f"EXISTS ( SELECT 1 FROM products.member_link l WHERE l.id = {name}.link_id)",
+        )
+        for name in ("challenge", "device", "link_offer", "notice", "payee", "waiting_change")
+    },
 }
 """Row-level security: the one policy of each guarded table, besides the auditor's, who reads every row."""
 
 NO_AUDITOR = {
+    "api.client_key",
     "api.client_secret",
     "api.oauth_client",
     "integrations.webhook_secret",
@@ -203,6 +235,7 @@ TRIGGERS = {
 """On each partition of the journal there is one more, which refuses inserts too."""
 
 PRIVILEGED = {
+    "api.standing": "api worker",
     "ledger.account_opened": "",
     "ledger.close_account": "worker",
     "ledger.ensure_partitions": "worker",
@@ -214,6 +247,11 @@ PRIVILEGED = {
     "ledger.release_references": "worker",
     "ledger.set_limits": "worker",
     "ledger.share_books": "api worker",
+    "products.codes_sent": "api worker",
+    "products.join_persons": "api worker",
+    "products.leave_person": "api worker",
+    "products.stop_change": "api worker",
+    "products.take_try": "api worker",
 }
 """Functions that run with their owner's rights, and who may call them; triggers are called by nobody."""
 

@@ -62,6 +62,7 @@ CLAIMS: dict[str, Any] = {
     "exp": SECOND + 900,
     "jti": "tok_1",
     "scope": "members:read",
+    "gen": 0,
 }
 HEADER = {"alg": "ES256", "kid": KID, "typ": "at+jwt"}
 
@@ -96,7 +97,7 @@ def test_every_claim_is_required_and_of_its_type(name: str) -> None:
     without = {key: value for key, value in CLAIMS.items() if key != name}
     wrong: list[Any] = [None, True, [], {}, [CLAIMS[name]], 1.5, ""]
     wrong += (
-        [str(CLAIMS[name])] if name in ("iat", "exp") else [7, "other"] if name in ("iss", "aud") else [7]
+        [str(CLAIMS[name])] if name in ("iat", "exp", "gen") else [7, "other"] if name in ("iss", "aud") else [7]
     )
     for claims in (without, *({**CLAIMS, name: value} for value in wrong)):
         with pytest.raises(InvalidToken):
