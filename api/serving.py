@@ -212,9 +212,12 @@ def run_api(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
 
     from api.app import create_app
+    from api.connections import bounded
 
     config = uvicorn.Config(
         create_app(settings),
+        http=bounded(settings.connections_max),
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
