@@ -79,9 +79,10 @@ class Call:
         return self.actor.partner_id
 
     @property
-    def address(self) -> str | None:
-        """The address that the request came from."""
-        return self.request.client.host if self.request.client is not None else None
+    def address(self) -> str:
+        """The address that the request came from, seen through the proxies that are trusted (`api.addresses`)."""
+        told: str = self.request.scope["state"]["address"]
+        return told
 
     def read_cursor(self, cursor: str | None, route: str, **filters: object) -> Position | None:
         """The position that a cursor of this list, client and filters carries."""
