@@ -34,7 +34,7 @@ def new_secret() -> str:
 
 def uri(secret: str, email: str) -> str:
     """The ``otpauth://`` address that an authenticator reads from a QR code."""
-    return pyotp.TOTP(secret, interval=STEP_SECONDS).provisioning_uri(email, issuer_name="Mizan")
+    return pyotp.TOTP(secret, interval=STEP_SECONDS).provisioning_uri(name=email, issuer_name="Mizan")
 
 
 def seal(keyring: Keyring, secret: str, operator: UUID) -> bytes:
