@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 
 from api import idempotency
+from api.auth import revocation
 from api.bootstrap import bootstrap
 from api.settings import Settings, reveal
 from api.stamp import require_keys
@@ -84,6 +85,7 @@ def jobs_of(settings: Settings) -> Jobs:
         ensure_partitions=ensure_partitions,
         destroy_inbox_keys=lambda: worker.run(lambda tx: destroy_keys(tx, clock, retention=retention)),
         forget_answers=lambda: worker.run(lambda tx: idempotency.purge(tx, clock.now())),
+        forget_tokens=lambda: worker.run(lambda tx: revocation.purge(tx, clock.now())),
         close=close,
     )
 

@@ -50,6 +50,7 @@ class Jobs:
     ensure_partitions: Callable[[], object]
     destroy_inbox_keys: Callable[[], object]
     forget_answers: Callable[[], object]
+    forget_tokens: Callable[[], object]
     close: Callable[[], None]
 
 
@@ -67,6 +68,7 @@ class Every:
     ensure_partitions: float = HOUR_SECONDS
     destroy_inbox_keys: float = HOUR_SECONDS
     forget_answers: float = HOUR_SECONDS
+    forget_tokens: float = HOUR_SECONDS
 
 
 def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None = None) -> Celery:
@@ -104,6 +106,7 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("ensure_partitions", intervals.ensure_partitions),
         ("destroy_inbox_keys", intervals.destroy_inbox_keys),
         ("forget_answers", intervals.forget_answers),
+        ("forget_tokens", intervals.forget_tokens),
     ):
         app.task(name=f"mizan.{job}", shared=False)(task_of(job))
         schedule[job] = (f"mizan.{job}", seconds)

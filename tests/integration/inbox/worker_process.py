@@ -43,6 +43,7 @@ def main(broker: str, url: str, key: str) -> None:
             ensure_partitions=nothing,
             destroy_inbox_keys=nothing,
             forget_answers=nothing,
+            forget_tokens=nothing,
             close=database.close,
         )
 
