@@ -26,6 +26,7 @@ from typing import Final, Literal, NoReturn, get_args
 
 from pydantic import SecretStr
 
+from api.observability import logs
 from api.settings import Settings, UnsafeSettings, load
 from ledger.errors import Unavailable
 
@@ -207,6 +208,17 @@ def _told(settings: Settings) -> str:
 # What runs in the children
 
 
+def log_as(process: str, settings: Settings) -> None:
+    """Log as the settings say, in the name of a process."""
+    logs.configure(
+        process,
+        style=settings.log_format,
+        level=settings.log_level,
+        file=settings.log_file,
+        environment=settings.environment,
+    )
+
+
 def run_api(settings: Settings, listener: socket.socket) -> None:
     """Answer requests on `listener` until SIGTERM; what is under way is answered first."""
     import uvicorn
@@ -218,8 +230,10 @@ def run_api(settings: Settings, listener: socket.socket) -> None:
         create_app(settings),
         http=bounded(settings.connections_max),
         ws="none",
+        proxy_headers=False,  # it would believe anyone on this machine: `api.addresses` reads them
         log_level="warning",
         access_log=False,
+        log_config=None,
         server_header=False,
         date_header=True,
         timeout_graceful_shutdown=int(STOP_SECONDS["api"]) - 5,
@@ -236,10 +250,22 @@ def run_worker(settings: Settings) -> None:
     from api import worker
     from api.jobs import every, jobs_of
 
+    _celery_logs_as_we_do()
     app = worker.create_worker(settings.broker_url, lambda: jobs_of(settings), every(settings))
     # Embedded mode as root is meant, and a container's root is its own affair.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker.run_worker(app, processes=settings.worker_processes)
+
+
+def _celery_logs_as_we_do() -> None:
+    from celery.signals import setup_logging
+
+    # Whoever listens to this signal has set up the log; Celery then leaves it alone.
+    setup_logging.connect(_set_up, weak=False)
+
+
+def _set_up(**_: object) -> None:
+    """The log is set up already."""
 
 
 def run_beat(settings: Settings) -> None:
@@ -247,16 +273,18 @@ def run_beat(settings: Settings) -> None:
     from api import worker
     from api.jobs import every, jobs_of
 
+    _celery_logs_as_we_do()
     app = worker.create_worker(settings.broker_url, lambda: jobs_of(settings), every(settings))
     worker.run_beat(app)
 
 
 def _child(role: Role, descriptor: int) -> None:
-    logging.basicConfig(level=logging.WARNING, format=f"{role}: %(levelname)s %(name)s: %(message)s")
+    logs.configure(role)  # until the settings are here
     # Descriptors and not `sys.stdin`: a thread that waits in it holds its lock, also in the children that Celery forks.
     told = os.dup(sys.stdin.fileno())
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     settings = load(**json.loads(_line(told)))
+    log_as(role, settings)
     settings.require_safe()
     threading.Thread(target=_end_with_parent, args=(told,), name="parent", daemon=True).start()
     runs: dict[Role, Callable[[], None]] = {

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from standardwebhooks import Webhook
 from starlette.types import ASGIApp
 
+from api.connections import bounded
 from api.hooks import Hooks
 from api.problems import add_problems
 from integrations.partners.secrets import create_secret
@@ -108,7 +109,15 @@ class World:
 def serving(app: ASGIApp) -> Iterator[str]:
     """The base URL of `app`, served by uvicorn as in production, in a thread."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        config = uvicorn.Config(app, http="httptools", loop="asyncio", log_level="warning", lifespan="on")
+        config = uvicorn.Config(
+            app,
+            http=bounded(connections_max=20_000),
+            loop="asyncio",
+            log_level="warning",
+            lifespan="on",
+            proxy_headers=False,
+            server_header=False,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
