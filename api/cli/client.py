@@ -1,15 +1,23 @@
-"""Clients of the API for staff: `mizan client create`. A partner's client is made with the partner."""
+"""Clients of the API: `mizan client create|keys|add-key|remove-key|revoke|disable|enable`.
 
+`create` makes staff's; a partner's is made with the partner (`mizan partner create`), and kept with the other commands.
+"""
+
+import sys
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from api.auth import clients
+from api.auth import client_keys, clients
+from api.auth.client_keys import ClientKey
 from api.cli import output, session
 from ledger.database import Tx
 
-app = typer.Typer(name="client", help="API clients of staff.", no_args_is_help=True)
+app = typer.Typer(name="client", help="API clients: staff's, and keys of any.", no_args_is_help=True)
+
+ClientId = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id, cli_….")]
 
 
 class Role(StrEnum):
@@ -42,3 +50,91 @@ def create(
     else:
         output.fields(shown)
         print("The secret is not shown again.")
+
+
+@app.command()
+@session.command
+def keys(client: ClientId, as_json: session.AsJson = False) -> None:
+    """List the public keys by which a client proves itself and, if it is a partner's, vouches for its members."""
+    with session.services() as services, services.worker.begin() as tx:
+        listed = client_keys.of_client(tx, client)
+    if as_json:
+        output.as_json({"data": [_shown(key) for key in listed]})
+        return
+    output.table(
+        ["kid", "since"], [(key.kid, key.created_at) for key in listed], empty="no key: mizan client add-key"
+    )
+
+
+@app.command("add-key")
+@session.command
+def add_key(
+    client: ClientId,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="The public key (P-256), in PEM or as a JWK; - for standard input."
+        ),
+    ],
+    as_json: session.AsJson = False,
+) -> None:
+    """Register a client's public key, beside those it has. Its id is the JWK's kid, or else its thumbprint (RFC 7638)."""
+    document = _document(file)
+    with session.services() as services:
+        added = services.worker.run(lambda tx: client_keys.add(tx, client, document, services.clock.now()))
+    if as_json:
+        output.as_json({"client_id": client, **_shown(added)})
+    else:
+        output.fields({"client_id": client, "kid": added.kid})
+        print("Tokens that the client signs name this kid in their header.")
+
+
+@app.command("remove-key")
+@session.command
+def remove_key(client: ClientId, kid: Annotated[str, typer.Argument(help="The key's id.")]) -> None:
+    """End a client's key now: nothing signed with it is accepted any more, and it does not come back."""
+    with session.services() as services:
+        services.worker.run(lambda tx: client_keys.remove(tx, client, kid, services.clock.now()))
+    print(f"{kid} is removed")
+
+
+@app.command()
+@session.command
+def revoke(client: ClientId) -> None:
+    """End every access token that a client got, members' through it too. It may ask for new ones."""
+    with session.services() as services:
+        services.worker.run(lambda tx: clients.revoke_tokens(tx, client))
+    print(f"the tokens of {client} hold no longer")
+
+
+@app.command()
+@session.command
+def disable(client: ClientId) -> None:
+    """Refuse a client its tokens, those it has and new ones, as if it were unknown."""
+    with session.services() as services:
+        services.worker.run(lambda tx: clients.set_state(tx, client, "disabled"))
+    print(f"{client} is disabled")
+
+
+@app.command()
+@session.command
+def enable(client: ClientId) -> None:
+    """Let a disabled client in again."""
+    with session.services() as services:
+        services.worker.run(lambda tx: clients.set_state(tx, client, "active"))
+    print(f"{client} is active")
+
+
+def _document(file: str) -> str:
+    limit = client_keys.KEY_CHARACTERS_MAX
+    try:
+        if file == "-":
+            return sys.stdin.read(limit + 1)
+        with Path(file).open(encoding="ascii") as opened:
+            return opened.read(limit + 1)
+    except UnicodeDecodeError:
+        raise session.Refused("a public key in PEM or as a JWK is ASCII text") from None
+
+
+def _shown(key: ClientKey) -> dict[str, Any]:
+    return {"kid": key.kid, "public_key": key.jwk, "created_at": key.created_at}
