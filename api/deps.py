@@ -13,7 +13,7 @@ from uuid import UUID
 
 from fastapi import Depends, Request, params
 from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlows
-from fastapi.security import OAuth2, SecurityScopes
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2, SecurityScopes
 from pydantic import BaseModel
 from sqlalchemy import text
 from starlette.responses import Response
@@ -42,6 +42,13 @@ oauth2 = OAuth2(
     ),
     scheme_name="oauth2",
     description="A token of `POST /oauth/token`, sent as `Authorization: Bearer …`; lives at most 15 minutes.",
+    auto_error=False,
+)
+
+
+session = HTTPBearer(
+    scheme_name="session",
+    description="An operator's session of `POST /v1/session`: `Authorization: Bearer mzn_ops_…`, or the cookie `mizan_session`.",
     auto_error=False,
 )
 
@@ -130,6 +137,11 @@ def writing(*scopes: str) -> params.Security:
     return params.Security(_worker_call, scopes=_known(scopes), scope="function")
 
 
+def in_session() -> params.Security:
+    """An operator with an open session, whatever their roles, in a transaction of the worker's role: for what is their own."""
+    return params.Security(_own_call, scope="function")
+
+
 def _known(scopes: tuple[str, ...]) -> list[str]:
     if not scopes or not set(scopes) <= set(SCOPES):
         raise ValueError(f"{scopes} are not scopes of api.auth.scopes")
@@ -150,10 +162,17 @@ def _worker_call(
         yield call
 
 
+def _own_call(
+    request: Request, _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(session)]
+) -> Iterator[Call]:
+    with _authorised(request, SecurityScopes(), services(request).worker) as call:
+        yield call
+
+
 @contextmanager
 def _authorised(request: Request, required: SecurityScopes, database: Database) -> Iterator[Call]:
     found = services(request)
-    token = _token(request)
+    token = presented(request)
     if token.startswith(operators.TOKEN_PREFIX):
         claims = None
     else:
@@ -167,6 +186,8 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
             # judged at each request: who was disabled, or whose consent is withdrawn, loses access now, not with the token
             actor = _person(tx, token, found) if claims is None else _bearer_of(tx, claims, found)
             limits.count(request, found, actor.id)
+            if not required.scopes and actor.kind != "operator":
+                raise unauthorised("This takes a person's session.")
             call = Call(request, found, tx, actor)
             if not set(required.scopes) <= actor.scopes:
                 raise ProblemError(
@@ -197,11 +218,11 @@ _SIGHT: Final = text(
 
 
 def _person(tx: Tx, token: str, found: Services) -> Actor:
-    session = operators.session_of(tx, token, found.clock.now())
-    if session is None:
+    opened = operators.session_of(tx, token, found.clock.now())
+    if opened is None:
         raise unauthorised("The session is not open.")
-    held = frozenset(Held(role, programme) for role, programme in session.held)
-    return actors.of_operator(session.operator_id, held, session.organisation_id, session.confirmed_at)
+    held = frozenset(Held(role, programme) for role, programme in opened.held)
+    return actors.of_operator(opened.operator_id, held, opened.organisation_id, opened.confirmed_at)
 
 
 def _bearer_of(tx: Tx, claims: Claims, found: Services) -> Actor:
@@ -220,7 +241,8 @@ def _refuse_other_members(request: Request, actor: Actor) -> None:
         raise NotFound("There is nothing of this id.")
 
 
-def _token(request: Request) -> str:
+def presented(request: Request) -> str:
+    """The token or session that a request carries. Raises the problem `unauthorised` when there is none that counts."""
     header = request.headers.get("authorization")
     if header is None:
         return _session_cookie(request)

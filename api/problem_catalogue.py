@@ -69,6 +69,27 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Get a token at `POST /oauth/token`; it lives at most 15 minutes.",
         ),
         Kind(
+            "log_in_refused",
+            401,
+            "The log-in is refused",
+            "The e-mail address, the password or the code is not right, or too much was tried: all are answered alike.",
+            "Try again with the next code of your authenticator; after several tries, wait a while. Another administrator can request a new link for you.",
+        ),
+        Kind(
+            "weak_password",
+            422,
+            "The password can be guessed",
+            "It has fewer than 12 or more than 128 characters, is common, a pattern, or made of your name.",
+            "Choose several unrelated words, or let a password manager make one.",
+        ),
+        Kind(
+            "approval_required",
+            409,
+            "Another administrator has to approve it",
+            "The two first administrators exist; other operators are requested, and approved by one of them.",
+            "File the request with `POST /v1/operators`.",
+        ),
+        Kind(
             "insufficient_scope",
             403,
             "The token lacks the scope",

@@ -284,6 +284,33 @@ class Settings(BaseSettings):
         description="Longest wait for a lock in PostgreSQL before the unit is retried or refused.",
     )
 
+    session_idle_minutes: int = Field(
+        default=30, ge=1, le=1440, description="Minutes after which an operator's unused session ends."
+    )
+    session_hours: int = Field(
+        default=12, ge=1, le=168, description="Hours after which an operator's session ends in any case."
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^?#\s]+$",
+        description="The OpenID Connect provider of operators who log in through one: its issuer, exactly as it writes it.",
+    )
+    oidc_client_id: str | None = Field(
+        default=None, description="The client id that the provider knows Mizan by."
+    )
+    oidc_client_secret: SecretStr | None = Field(
+        default=None, description="The secret of that client, sent with `client_secret_basic`."
+    )
+    oidc_trusted_acr: str = Field(
+        default="",
+        description="Values of `acr`, separated by commas, by which the provider says that it asked for a second factor. With any other,"
+        " Mizan asks for a code of its own authenticator.",
+    )
+    oidc_trusted_amr: str = Field(
+        default="",
+        description="Values of `amr`, separated by commas, any of which says the same: `mfa`, say.",
+    )
+
     embedded_account: str = Field(
         default="nobody",
         pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*\$?$",
@@ -350,6 +377,15 @@ class Settings(BaseSettings):
         elif self.redis_url is None:
             raise ValueError(
                 "MIZAN_DATABASE_URL is set without MIZAN_REDIS_URL: configure both servers, or neither (embedded)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_provider_is_named_whole_or_not_at_all(self) -> Self:
+        named = [self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret]
+        if any(one is not None for one in named) and None in named:
+            raise ValueError(
+                "MIZAN_OIDC_ISSUER, MIZAN_OIDC_CLIENT_ID and MIZAN_OIDC_CLIENT_SECRET are set together, or none of them"
             )
         return self
 
@@ -427,6 +463,8 @@ class Settings(BaseSettings):
                 )
         if not self.public_url.startswith("https://"):
             problems.append("MIZAN_PUBLIC_URL must be https:// in production")
+        if self.oidc_issuer is not None and not self.oidc_issuer.startswith("https://"):
+            problems.append("MIZAN_OIDC_ISSUER must be https:// in production")
         if not self.embedded:
             for name in ("worker", "sealer", "auditor"):
                 if getattr(self, f"database_url_{name}") is None:

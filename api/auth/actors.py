@@ -1,6 +1,6 @@
 """Who calls: a partner's client, a member through its partner, a member of staff's client, or an operator."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, cast
@@ -73,13 +73,14 @@ class Actor:
     scopes: frozenset[str]
     confirmed_at: datetime | None
 
-    def sight(self, required: Iterable[str]) -> Sight:
+    def sight(self, required: Collection[str]) -> Sight:
         """What this caller sees on a route that takes the scopes `required`, all of which it holds.
 
         A role that opens the route decides: for all programmes if one is held for all; a caseworker alone sees what its
-        organisation sees. An actor without roles sees what its partner sees, and a member what is its own.
+        organisation sees. An actor without roles, or a route that
+        takes no scope, sees what its partner sees, and a member what is its own.
         """
-        if not self.held:
+        if not self.held or not required:
             return Sight(False, self.partner_id, self.member_link)
         opening = frozenset[Role].intersection(*(SCOPES[name].roles for name in required))
         chosen = [held for held in self.held if held.role in opening]
