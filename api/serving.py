@@ -226,6 +226,7 @@ def run_api(settings: Settings, listener: socket.socket) -> None:
     from api.app import create_app
     from api.connections import bounded
 
+    log_as("api", settings)
     config = uvicorn.Config(
         create_app(settings),
         http=bounded(settings.connections_max),
@@ -250,6 +251,7 @@ def run_worker(settings: Settings) -> None:
     from api import worker
     from api.jobs import every, jobs_of
 
+    log_as("worker", settings)
     _celery_logs_as_we_do()
     app = worker.create_worker(settings.broker_url, lambda: jobs_of(settings), every(settings))
     # Embedded mode as root is meant, and a container's root is its own affair.
@@ -273,6 +275,7 @@ def run_beat(settings: Settings) -> None:
     from api import worker
     from api.jobs import every, jobs_of
 
+    log_as("beat", settings)
     _celery_logs_as_we_do()
     app = worker.create_worker(settings.broker_url, lambda: jobs_of(settings), every(settings))
     worker.run_beat(app)

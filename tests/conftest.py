@@ -28,6 +28,7 @@ from api.migrations.run import migrate
 from api.settings import Settings, load
 from ledger.clock import FixedClock
 from ledger.database import Database
+from tests import log_watch
 
 TEMPLATE = "mizan_template"
 RUN_DIRECTORY = "MIZAN_TESTS_DIRECTORY"
@@ -43,6 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         os.environ[RUN_DIRECTORY] = tempfile.mkdtemp(prefix="mizan-tests-")
         Path(os.environ[RUN_DIRECTORY]).chmod(0o711)
+    log_watch.begin(Path(os.environ[RUN_DIRECTORY]))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run when its logs hold what tests have planted."""
+    if not hasattr(session.config, "workerinput"):
+        log_watch.end(session, Path(os.environ[RUN_DIRECTORY]))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

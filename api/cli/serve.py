@@ -53,6 +53,7 @@ def serve(
     keeps dying, everything ends with exit code 1. Nothing that was acknowledged is lost in either case.
     """
     settings = session.overridden(session.settings(), host=host, port=port, worker_processes=processes)
+    serving.log_as("serve", settings)
     with (
         serving.listen(settings.host, settings.port) as listener,
         _signals() as (asked, hurry),

@@ -24,7 +24,8 @@ from sqlalchemy.exc import DBAPIError
 from api.bootstrap import Services, bootstrap
 from api.embedded import connected
 from api.migrations import run as migrations
-from api.settings import Settings, UnsafeSettings, load, reveal
+from api.observability import logs
+from api.settings import LogFormat, LogLevel, Settings, UnsafeSettings, load, reveal
 from api.stamp import require_keys, require_stamp
 from ledger.database import Database
 from ledger.errors import MizanError
@@ -193,8 +194,16 @@ def _require_newest(complete: Settings) -> None:
 
 
 def _log(debug: bool) -> None:
-    logging.basicConfig(
-        level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    try:
+        given = settings()
+    except MizanError:
+        given = None  # the command itself will say what is wrong with them
+    logs.configure(
+        "cli",
+        style=given.log_format if given else LogFormat.AUTO,
+        level=LogLevel.INFO if debug else given.log_level if given else LogLevel.WARNING,
+        file=given.log_file if given else None,
+        environment=given.environment if given else None,
     )
     _quiet_alembic()
 
