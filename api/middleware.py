@@ -45,8 +45,8 @@ BUFFERED_BYTES_MAX: Final = 64 * 1024 * 1024
 HOOKS: Final = "/hooks/"
 """Hooks read their own bodies: what a partner signed is judged, and counted, by their own table."""
 TOKENS: Final = "/oauth/token"
-UNCOUNTED: Final = frozenset({"/healthz"})
-"""Costs nothing, and is asked by whoever watches over the process, however often."""
+UNCOUNTED: Final = frozenset({"/healthz", "/readyz"})
+"""For whoever watches over the process, whose address may be that of all the world (a node's, in a cluster)."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}", re.ASCII)
 _REPEATABLE = frozenset({"40001", "40P01"})  # serialization failure, deadlock
@@ -238,8 +238,9 @@ class _Answer:
         if self.given_up:
             return
         if message["type"] == "http.response.start":
-            if self._limits is not None and _is_refused_proof(self._scope, message["status"]):
-                standing = await _spend(self._state, self._limits, REFUSED_COSTS)
+            cost = _costs(self._scope, message["status"])
+            if self._limits is not None and cost:
+                standing = await _spend(self._state, self._limits, cost)
                 if self.given_up:
                     return
                 if not standing.allowed:
@@ -329,8 +330,11 @@ def _has_credentials(headers: list[tuple[bytes, bytes]]) -> bool:
     )
 
 
-def _is_refused_proof(scope: Scope, status: int) -> bool:
-    return status == 401 or (status == 400 and scope["path"] == TOKENS)
+def _costs(scope: Scope, status: int) -> int:
+    """What an answer costs the address: a refused proof, or a request for a token that nobody could read."""
+    if status == 401:
+        return REFUSED_COSTS
+    return 1 if status == 400 and scope["path"] == TOKENS else 0
 
 
 def _busy(detail: str) -> ProblemError:

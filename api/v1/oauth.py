@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
+from api import limits
 from api.auth import exchange, revocation, scopes
 from api.auth.assertions import TYPE_NAME
 from api.auth.client_authentication import (
@@ -173,6 +174,7 @@ def _token(request: Request) -> dict[str, Any]:
     found = services(request)
     form = form_of(request)
     client = client_of(request, found, form)
+    limits.count(request, found, f"{client.client_id} for tokens")
     grant = form.get("grant_type")
     if grant is None:
         raise OAuthRefused("invalid_request", "grant_type is missing.")
