@@ -49,6 +49,9 @@ MATCH_VESTED = Code("match_vested", "liability", floor=0)
 MEMBER_UNAPPLIED = Code("member_unapplied", "liability", floor=0)
 MEMBER_RECEIVABLE = Code("member_receivable", "asset")
 
+ADMINISTRATOR_COST = Code("administrator_cost", "expense", hot=True)
+CREDIT_LOSS = Code("credit_loss", "expense", hot=True)
+
 COLLECTED = {"agency": AGENCY_COLLECTED, "pool": UNEARNED_CONTRIBUTIONS}
 """The account that contributions enter whose destination is not the savers' fund, one per agency or pool."""
 
@@ -105,6 +108,17 @@ def open_programme_funds(tx: Tx, programme_id: UUID, programme: Programme) -> di
         ],
     )
     return known
+
+
+def open_administrator_fund(tx: Tx, slug: str, name: str, time_zone: str, currency: str) -> UUID:
+    """Open the administrator's fund of a programme, which bears its costs and losses; where done before, it stays.
+
+    It is not one of the funds that partners pay into (`programme_funds`): what it owes them lies in due-to and due-from.
+    """
+    fund = open_fund(tx, f"{slug}/{ADMINISTRATOR}", f"{name}: {ADMINISTRATOR}", time_zone)
+    shared = [BANK, DUE_TO_FUNDS, DUE_FROM_FUNDS, ADMINISTRATOR_COST, CREDIT_LOSS]
+    open_accounts(tx, [spec(code, fund, "", currency) for code in shared])
+    return fund
 
 
 def programme_funds(tx: Tx, programme_id: UUID) -> dict[str, UUID]:

@@ -94,7 +94,7 @@ def record_settlement(
         if (known.currency, known.amount, known.through) != (currency, amount, through):
             raise Conflict(f"settlement “{reference}” is on record with another amount or date")
         return known
-    return _Settling(tx, books, partner, joined, context, amount, through, reference).run()
+    return Settling(tx, books, partner, joined, context, amount, through, reference).run()
 
 
 def _known(tx: Tx, partner: Partner, reference: str) -> Settlement | None:
@@ -114,8 +114,8 @@ def _known(tx: Tx, partner: Partner, reference: str) -> Settlement | None:
     )  # fmt: skip
 
 
-class _Settling:
-    """One settlement on its way through the books."""
+class Settling:
+    """One settlement on its way through the books. What brings the money in is `_received`."""
 
     def __init__(
         self,
