@@ -62,6 +62,7 @@ def create_app(
         Edge,
         environment=services.environment.value,
         body_bytes_max=settings.request_body_bytes_max,
+        body_seconds_max=settings.request_body_seconds_max,
         limits=services.limits,
         trusted=parse_networks(settings.trusted_proxies),
         forwarded=settings.forwarded_header.lower().encode(),

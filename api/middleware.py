@@ -34,7 +34,6 @@ from ledger.ids import new_id, public_id
 
 log = logging.getLogger("mizan.api")
 
-BODY_SECONDS_MAX: Final = 30.0
 ATTEMPTS_MAX: Final = 4
 HEADERS_MAX: Final = 100
 HEAD_BYTES_MAX: Final = 32 * 1024
@@ -72,12 +71,14 @@ class Edge:
         trusted: Sequence[Network] = (),
         forwarded: bytes = X_FORWARDED_FOR,
         https: bool = False,
+        body_seconds_max: float = 30.0,
         concurrency_max: int = 256,
         request_seconds_max: float = 60.0,
     ) -> None:
         self._app = app
         self._always = [(b"mizan-environment", environment.encode()), *security_headers(https=https)]
         self._body_bytes_max = body_bytes_max
+        self._body_seconds_max = body_seconds_max
         self._limits = limits
         self._trusted = trusted
         self._forwarded = forwarded
@@ -119,7 +120,7 @@ class Edge:
             raise _busy("Too much is being received.")
         body = _Body(self)
         try:
-            read = await body.read(receive, headers, self._body_bytes_max)
+            read = await body.read(receive, headers, self._body_bytes_max, self._body_seconds_max)
             if read is None:
                 return  # the client went away
             scope["state"]["body"] = read
@@ -181,11 +182,11 @@ class _Body:
         self.size = 0
 
     async def read(
-        self, receive: Receive, headers: list[tuple[bytes, bytes]], bytes_max: int
+        self, receive: Receive, headers: list[tuple[bytes, bytes]], bytes_max: int, seconds_max: float
     ) -> bytes | None:
         """The whole body, counted while reading; None when the client went away."""
         try:
-            async with asyncio.timeout(BODY_SECONDS_MAX):
+            async with asyncio.timeout(seconds_max):
                 return await self._read(receive, headers, bytes_max)
         except TimeoutError:
             raise ProblemError("request_timeout", "The body was not received in time.") from None

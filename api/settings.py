@@ -255,6 +255,9 @@ class Settings(BaseSettings):
         pattern=r"^(?i:X-Forwarded-For|Forwarded)$",
         description="The header in which those proxies leave the client's address: `X-Forwarded-For` or `Forwarded` (RFC 7239).",
     )
+    request_body_seconds_max: float = Field(
+        default=30.0, gt=0, le=3600, description="How long the body of a REST request may take to arrive; longer is 408."
+    )
     request_concurrency_max: int = Field(
         default=256,
         ge=1,
