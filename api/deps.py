@@ -199,7 +199,7 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
                 )
             _refuse_other_members(request, actor)
             sight = actor.sight(required.scopes)
-            tx.execute(_SIGHT, sight.settings)
+            tx.execute(_SIGHT, {**sight.settings, "client": str(actor.key)})
             # who sees every partner's rows speaks for no partner, whatever else they may be
             call = replace(call, actor=replace(actor, partner_id=None)) if sight.everyones else call
             yield call
@@ -213,7 +213,8 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
 
 _SIGHT: Final = text(
     "SELECT set_config('mizan.access', :access, true), set_config('mizan.partner', :partner, true),"
-    " set_config('mizan.member', :member, true), set_config('mizan.programmes', :programmes, true)"
+    " set_config('mizan.member', :member, true), set_config('mizan.programmes', :programmes, true),"
+    " set_config('mizan.client', :client, true)"
 )
 
 

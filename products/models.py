@@ -74,12 +74,13 @@ class ProgrammeFundRow(Base):
 
 
 class PartnerRow(Base):
-    """A fintech or telecom partner."""
+    """A fintech or telecom partner, or an organisation, which registers people and sends no money."""
 
     __tablename__ = "partner"
     __table_args__ = (
         UniqueConstraint("slug"),
         CheckConstraint("state IN ('active', 'disabled')", name="state"),
+        CheckConstraint("kind IN ('remitter', 'organisation')", name="kind"),
         {"schema": "products"},
     )
 
@@ -89,6 +90,7 @@ class PartnerRow(Base):
     format: Mapped[str]
     state: Mapped[str] = mapped_column(server_default=text("'active'"))
     created_at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(server_default=text("'remitter'"))
 
 
 class PartnerProgrammeRow(Base):
