@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 from uuid import UUID
 
 from sqlalchemy import text
@@ -35,6 +35,7 @@ from products.members.models import Member
 Purpose = Literal[
     "device", "phone", "new_phone", "payee", "link", "consent", "erasure", "export", "cancel", "payout"
 ]
+PURPOSES: Final[tuple[Purpose, ...]] = get_args(Purpose)
 Method = Literal["code", "device"]
 
 LIFETIME: Final = timedelta(minutes=10)
