@@ -82,7 +82,7 @@ class Actor:
         """
         if not self.held or not required:
             return Sight(False, self.partner_id, self.member_link)
-        opening = frozenset[Role].intersection(*(SCOPES[name].roles for name in names))
+        opening = frozenset[Role].intersection(*(SCOPES[name].roles for name in required))
         chosen = [held for held in self.held if held.role in opening]
         staff = [held for held in chosen if held.role != "caseworker"]
         limits = [held.programme_id for held in staff or chosen]
