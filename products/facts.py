@@ -7,7 +7,7 @@ date. Money among them is in minor units of the programme's currency. Nothing he
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from ledger.errors import InvalidInput
 from ledger.money import AMOUNT_MAX
@@ -15,6 +15,9 @@ from ledger.money import AMOUNT_MAX
 FactType = Literal["integer", "money", "text", "boolean", "date"]
 Evidence = Literal["self_declared", "document", "institution"]
 FactScalar = int | str | bool | date
+
+EVIDENCE: Final[Mapping[Evidence, int]] = {"self_declared": 0, "document": 1, "institution": 2}
+"""Kinds of evidence by their weight."""
 
 TEXT_LENGTH_MAX = 200
 
@@ -30,7 +33,10 @@ class InvalidFact(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class FactDeclaration:
-    """What a programme says about a fact: its type, the least evidence that it accepts, and the allowed values."""
+    """What a programme says about a fact: its type, the least evidence that it accepts, and the allowed values.
+
+    ``weaker``: what has less evidence than that ``counts`` until something better is known, or is ``ignored``.
+    """
 
     name: str
     type: FactType
@@ -39,6 +45,15 @@ class FactDeclaration:
     values: tuple[FactScalar, ...] | None
     minimum: int | None
     maximum: int | None
+    weaker: Literal["counts", "ignored"] = "ignored"
+
+    def proven(self, evidence: Evidence) -> bool:
+        """Whether this is at least the evidence that the programme asks for."""
+        return EVIDENCE[evidence] >= EVIDENCE[self.evidence]
+
+    def counts(self, evidence: Evidence) -> bool:
+        """Whether the rules see a fact of this evidence."""
+        return self.weaker == "counts" or self.proven(evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +99,19 @@ class Facts:
         """Every fact that held on a date, by name."""
         held = ((name, self.value(name, day)) for name in self._by_name)
         return {name: value for name, value in held if value is not None}
+
+
+def counting(declarations: Mapping[str, FactDeclaration], recorded: Iterable[Fact]) -> Facts:
+    """The facts that a programme's rules see: those of the evidence that it asks for.
+
+    What has less is on record all the same, and gives way here to an earlier one that was proven. Recording the value
+    again with better evidence makes it count from its own date on.
+    """
+    return Facts(
+        fact
+        for fact in recorded
+        if (declared := declarations.get(fact.name)) is None or declared.counts(fact.evidence)
+    )
 
 
 def read_value(

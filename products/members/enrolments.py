@@ -17,7 +17,7 @@ from ledger.database import Tx, cursor
 from ledger.errors import InvalidInput, NotFound
 from ledger.ids import new_id
 from products import chart
-from products.facts import Fact, Facts
+from products.facts import Fact, counting
 from products.members.models import AlreadyEnrolled, Enrolment, Member
 from products.programmes.model import Product
 from products.programmes.registry import Programmes, Version
@@ -175,7 +175,8 @@ def _in_force(tx: Tx, programmes: Programmes, programme_id: UUID, at: datetime) 
 def _judged(version: Version, joining: Joining, joined_on: date, at: datetime) -> Enrolment:
     product = version.programme.product(joining.product)
     validate_choice(product, joining.choice)
-    terms = entry_terms(product, Facts(joining.facts), joined_on, joining.birth_date)
+    facts = counting(version.programme.facts, joining.facts)
+    terms = entry_terms(product, facts, joined_on, joining.birth_date)
     if terms.refusals:
         raise NotEligible("; ".join(refusal.detail for refusal in terms.refusals), pointer="/product")
     return Enrolment(

@@ -104,12 +104,35 @@ DEFS: dict[str, Schema] = {
             "evidence": one_of(
                 "The least evidence that is accepted.", "self_declared", "document", "institution"
             ),
+            "weaker": one_of(
+                "What has less evidence than that: the rules ignore it until better evidence is recorded, or it counts "
+                "meanwhile.",
+                "counts",
+                "ignored",
+                default="ignored",
+            ),
             "description": text("What it means, for the people who record it."),
             "values": array("The only values allowed.", ref("scalar")),
             "minimum": ref("scalar", "The least value, of integers and money."),
             "maximum": ref("scalar", "The greatest value, of integers and money."),
         },
         ("type", "evidence", "description"),
+    ),
+    "level": record(
+        "What a level of verification lets a member do. A level has what the ones below it have, unless it says more.",
+        {
+            "level": one_of(
+                "How well it is known who the member is: not at all, by a code sent to the phone, by a document that was "
+                "seen, by an institution's word.",
+                "none",
+                "phone",
+                "document",
+                "institution",
+            ),
+            "contributions_per_month": ref("money", "The most that may be contributed in a calendar month."),
+            "payouts_per_month": ref("money", "The most that may be paid out in a calendar month."),
+        },
+        ("level",),
     ),
     "sponsor": record(
         "Who pays for a match.",

@@ -21,12 +21,23 @@ from ledger.money import exponent
 from products.facts import FactDeclaration
 from products.programmes import strict_yaml
 from products.programmes.faults import InvalidProgramme
-from products.programmes.model import Corridor, Product, Programme, Reading, Sponsor, Validity
+from products.programmes.model import (
+    LEVELS,
+    Corridor,
+    Level,
+    LevelLimits,
+    Product,
+    Programme,
+    Reading,
+    Sponsor,
+    Validity,
+)
 from products.programmes.reading import Context, Node
 from products.programmes.reading_contribution import most_of_received
 from products.programmes.reading_product import read_product
 from products.programmes.scalars import format_percent
 from products.programmes.schema import SCHEMA
+from products.vocabulary import what_is_never_held
 
 __all__ = ["InvalidProgramme", "catalogue", "digest", "load"]
 
@@ -117,6 +128,7 @@ def _read(top: Node, faulty: frozenset[str]) -> Programme | None:
         context.sponsors = {sponsor.text("slug") for sponsor in top.children("sponsors")}
         sponsors = _read_sponsors(top)
     _read_facts(top, sound)
+    levels = _read_levels(top) if sound("/verification") else {}
     for key in ("in_force_from", "since"):
         if sound(f"/{key}"):
             top.day(key)
@@ -153,6 +165,8 @@ def _read(top: Node, faulty: frozenset[str]) -> Programme | None:
         facts=dict(context.facts),
         sponsors=sponsors,
         products=tuple(sorted(products, key=lambda product: product.priority)),
+        cooling_off_days=limits.get("cooling_off_days", 0),
+        limits=levels,
     )
 
 
@@ -184,6 +198,8 @@ def _read_sponsors(top: Node) -> tuple[Sponsor, ...]:
 def _read_facts(top: Node, sound: Callable[[str], bool]) -> None:
     facts = top.child("facts")
     for name in facts.values if facts is not None else ():
+        if unheld := what_is_never_held(name):
+            top.context.fault(f"/facts/{name}", f"Mizan holds nothing on {unheld}")
         node = facts.child(name) if facts is not None else None
         if node is None or not sound(node.pointer):
             top.context.doubtful.add(name)
@@ -206,7 +222,27 @@ def _read_facts(top: Node, sound: Callable[[str], bool]) -> None:
             ),
             minimum=_limit(node, "minimum", type_),
             maximum=_limit(node, "maximum", type_),
+            weaker=node.get("weaker", "ignored"),
         )
+
+
+def _read_levels(top: Node) -> dict[Level, LevelLimits]:
+    """The limits of every level: what a level doesn't say is as at the level below it, and none at the lowest."""
+    top.unique("verification", "level")
+    declared = {node.text("level"): node for node in top.children("verification")}
+    limits: dict[Level, LevelLimits] = {}
+    below = LevelLimits(None, None)
+    for level in LEVELS:
+        node = declared.get(level)
+        if node is not None:
+            below = LevelLimits(
+                node.money("contributions_per_month")
+                if "contributions_per_month" in node
+                else below.contributions_per_month,
+                node.money("payouts_per_month") if "payouts_per_month" in node else below.payouts_per_month,
+            )
+        limits[level] = below
+    return limits
 
 
 def _limit(node: Node, key: str, type_: str) -> int | None:

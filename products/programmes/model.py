@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from ledger.errors import NotFound
 from products.facts import FactDeclaration, FactScalar
@@ -327,6 +327,20 @@ class Sponsor:
     budget_per: Literal["programme", "calendar_year", "financial_year"] | None
 
 
+Level = Literal["none", "phone", "document", "institution"]
+"""How well it is known who a member is, in rising order."""
+
+LEVELS: Final[tuple[Level, ...]] = get_args(Level)
+
+
+@dataclass(frozen=True, slots=True)
+class LevelLimits:
+    """What may move in a calendar month at a level of verification, in minor units; None: no limit."""
+
+    contributions_per_month: int | None
+    payouts_per_month: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Corridor:
     """Where money may come from and go to; an empty tuple means anywhere."""
@@ -372,6 +386,8 @@ class Programme:
     facts: Mapping[str, FactDeclaration]
     sponsors: tuple[Sponsor, ...]
     products: tuple[Product, ...]
+    cooling_off_days: int
+    limits: Mapping[Level, LevelLimits]
     _by_code: Mapping[str, Product] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -63,6 +63,13 @@ SCHEMA: Schema = {
                     "ceiling": ref(
                         "percent", "The most that all products together may take, as a share of `received`."
                     ),
+                    "cooling_off_days": whole(
+                        "For so many days a member may withdraw its first mandate and get back what has been collected "
+                        "under it and not yet paid in.",
+                        0,
+                        90,
+                        default=0,
+                    ),
                 },
                 ("taken", "ceiling"),
             ),
@@ -73,6 +80,7 @@ SCHEMA: Schema = {
                 "additionalProperties": ref("fact"),
                 "maxProperties": 100,
             },
+            "verification": array("Limits by level of verification.", ref("level"), least=0, most=4),
             "sponsors": array("Who pays for matches.", ref("sponsor"), least=0),
             "products": array("The products.", ref("product"), most=50),
         },

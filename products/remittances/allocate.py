@@ -43,6 +43,14 @@ class Enrolled:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """The most that all products together may take now, besides the ceiling, and why: a code of the outcomes."""
+
+    reason: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
 class Leg:
     """One product's part: what its rule wanted, and what it gets."""
 
@@ -55,13 +63,15 @@ class Leg:
 class Allocation:
     """The split. ``legs`` stand in the order of the enrolments given; Σ amounts + unapplied = collected.
 
-    ``trace`` is plain JSON: inputs, dates, version and the reasons, for whoever asks why.
+    ``trace`` is plain JSON: inputs, dates, version and the reasons, for whoever asks why. ``limited_by`` is the reason of
+    the limit that kept products from taking more.
     """
 
     legs: tuple[Leg, ...]
     unapplied: int
     collected: int
     trace: dict[str, Any]
+    limited_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +127,13 @@ def allocate(
     enrolments: Sequence[Enrolled],
     facts: Facts,
     contributed_on: date,
+    limit: Limit | None = None,
 ) -> Allocation:
     """Split what was collected over the products of one member.
 
     ``received`` is the remittance in minor units of the programme's currency: percentages are of it. ``collected``
-    None means *by rule*: exactly what the rules want. Facts are read as of ``contributed_on``, a local date.
+    None means *by rule*: exactly what the rules want. Facts are read as of ``contributed_on``, a local date. What
+    ``limit`` keeps the products from taking is unapplied.
     """
     if received < 0 or (collected is not None and collected < 0):
         raise ValueError("amounts of a remittance are never negative")
@@ -131,10 +143,14 @@ def allocate(
         _ask(one, facts, contributed_on)
     _round_together([one for one in waterfall if one.rate is not None], received)
     ceiling = _nearest(received, programme.ceiling)
-    _want(waterfall, ceiling)
+    bound, most = "ceiling", ceiling
+    if limit is not None and limit.amount < ceiling:
+        bound, most = limit.reason, limit.amount
+    _want(waterfall, most, bound)
     by_rule = collected is None
     total = sum(one.wanted for one in waterfall) if collected is None else collected
-    unapplied = _give(waterfall, total, ceiling)
+    unapplied = _give(waterfall, total, most, bound)
+    limited = bound != "ceiling" and any(bound in one.because for one in waterfall)
     trace = {
         "programme": programme.slug,
         "version": programme.validity.version,
@@ -143,6 +159,7 @@ def allocate(
         "collected": total,
         "by_rule": by_rule,
         "ceiling": {"share": format_percent(programme.ceiling), "amount": ceiling},
+        **({} if limit is None else {"limit": {"reason": limit.reason, "amount": limit.amount}}),
         "products": [
             {
                 "product": one.product.code,
@@ -158,7 +175,7 @@ def allocate(
         "unapplied": unapplied,
     }
     legs = tuple(Leg(one.product.code, one.wanted, one.amount) for one in asking)
-    return Allocation(legs, unapplied, total, trace)
+    return Allocation(legs, unapplied, total, trace, bound if limited and (by_rule or unapplied) else None)
 
 
 def _ask(one: _Asking, facts: Facts, on: date) -> None:
@@ -238,9 +255,9 @@ def _round_together(asking: Sequence[_Asking], received: int) -> None:
         one.due = due
 
 
-def _want(waterfall: Sequence[_Asking], ceiling: int) -> None:
-    """Bound what each asks for by its own limits, what the period has had already, and the ceiling on all."""
-    left = ceiling
+def _want(waterfall: Sequence[_Asking], most: int, bound: str) -> None:
+    """Bound what each asks for by its own limits, what the period has had already, and the most for all."""
+    left = most
     for one in waterfall:
         rule, already = one.rule, one.enrolled.already_in_period
         if rule.rule == "remainder" or one.due == 0:
@@ -253,7 +270,7 @@ def _want(waterfall: Sequence[_Asking], ceiling: int) -> None:
             wanted = _still_due(one, wanted, already)
         if wanted > left:
             wanted = left
-            one.because.append("ceiling")
+            one.because.append(bound)
         one.wanted = one.fit(wanted)
         left -= one.wanted
 
@@ -271,13 +288,15 @@ def _still_due(one: _Asking, wanted: int, already: int) -> int:
     return left
 
 
-def _give(waterfall: Sequence[_Asking], collected: int, ceiling: int) -> int:
+def _give(waterfall: Sequence[_Asking], collected: int, most: int, bound: str) -> int:
     """Give out what was collected in priority order; the answer is what nobody took."""
-    left, room = collected, ceiling
+    left, room = collected, most
     for one in waterfall:
         wanted = one.wanted
         if one.rule.rule == "remainder":
             wanted = min(left, room)
+            if room < left:
+                one.because.append(bound)
             if one.rule.maximum is not None:
                 already = one.enrolled.already_in_period if one.rule.period else 0
                 wanted = max(0, min(wanted, one.rule.maximum - already))

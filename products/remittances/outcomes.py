@@ -100,6 +100,18 @@ REASONS: Final[Mapping[str, Reason]] = {
             "Register and enrol the member. Unallocated money under their phone number or partner reference then finds them by itself; replay what is quarantined, or what names another key.",
         ),
         Reason(
+            "mandate_limit",
+            ("posted",),
+            "The member's mandate limits what may be deducted in a calendar month. What was collected above that is unapplied.",
+            "Return what is unapplied to the member, or have the member raise the limit with a new mandate for the next remittances.",
+        ),
+        Reason(
+            "verification_limit",
+            ("posted",),
+            "The programme limits what a member of this level of verification may contribute in a calendar month. What was collected above that is unapplied.",
+            "Return what is unapplied to the member, or have the member verified for the next remittances.",
+        ),
+        Reason(
             "remittance_conflict",
             ("quarantined",),
             "The `remittance_id` is known with other content. What was taken first stands.",

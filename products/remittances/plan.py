@@ -12,7 +12,7 @@ from uuid import UUID
 
 from products import chart
 from products.chart import EnrolmentAccounts
-from products.facts import Facts, FactScalar
+from products.facts import Facts, FactScalar, counting
 from products.members.models import Mandate, MemberRecord
 from products.programmes.model import Match, Product, Programme
 from products.programmes.registry import Version
@@ -21,6 +21,7 @@ from products.remittances.allocate import allocate
 from products.remittances.context import Context, Enrolled, Joined, version_on
 from products.remittances.events import RemittanceCompleted
 from products.remittances.instalments import Paid
+from products.remittances.monthly import Contributed
 from products.savings import rules
 
 AHEAD_MAX = timedelta(days=1)
@@ -96,6 +97,7 @@ def plan(
     enrolments: Mapping[UUID, Sequence[Enrolled]],
     collect_by_quote: int | None,
     paid: Paid,
+    contributed: Contributed,
     now: datetime,
 ) -> Plan:
     """Decide one completed remittance.
@@ -140,6 +142,7 @@ def plan(
         enrolments.get(member.member_id, ()),
         collected,
         paid,
+        contributed,
     )
 
 
@@ -206,15 +209,18 @@ def _allocated(
     enrolments: Sequence[Enrolled],
     collected: int | None,
     paid: Paid,
+    contributed: Contributed,
 ) -> Plan:
     event = base.event
-    facts = Facts(member.facts)
+    facts = counting(programme.facts, member.facts)
     # Money that was collected before the member's word reached us still follows it; what ended before does not.
-    consented = any(_covers(mandate, event.completed_at) for mandate in member.mandates)
+    mandate = next((one for one in member.mandates if _covers(one, event.completed_at)), None)
     active = [
         one
         for one in enrolments
-        if consented and one.product in programme.codes and (one.ended_on is None or on < one.ended_on)
+        if mandate is not None
+        and one.product in programme.codes
+        and (one.ended_on is None or on < one.ended_on)
     ]
     allocation = allocate(
         programme,
@@ -223,27 +229,44 @@ def _allocated(
         enrolments=[_asked(programme, one, member, on, paid) for one in active],
         facts=facts,
         contributed_on=on,
+        limit=contributed.limit(member, mandate, programme, on),
     )
-    held: Mapping[str, FactScalar] | None = None
+    tier_facts = _TierFacts(member, programme, facts, on)
     legs: list[Leg] = []
     for enrolled, part in zip(active, allocation.legs, strict=True):
         if not part.amount:
             continue
         product = programme.product(part.product_code)
-        if product.match is not None and held is None:
-            held = facts.on(on)
-        legs.append(_leg(joined, versions, product, enrolled, held or {}, on, part.amount))
+        legs.append(_leg(joined, versions, product, enrolled, tier_facts, on, part.amount))
         paid.add(enrolled.id, on, part.amount)
     if allocation.unapplied:
         source = joined.source(joined.savers)
         legs.append(Leg("unapplied", joined.savers, source, member.unapplied_account, allocation.unapplied))
     return replace(
         base,
+        reason=allocation.limited_by,
         collected=allocation.collected,
         unapplied=allocation.unapplied,
         legs=tuple(legs),
-        trace=allocation.trace if consented else {**allocation.trace, "because": ["no_mandate"]},
+        trace=allocation.trace if mandate is not None else {**allocation.trace, "because": ["no_mandate"]},
     )
+
+
+class _TierFacts:
+    """A member's facts on the day, as the programme version that decides on a match sees them; looked up only for a match."""
+
+    __slots__ = ("_facts", "_held", "_member", "_on", "_programme")
+
+    def __init__(self, member: MemberRecord, programme: Programme, facts: Facts, on: date) -> None:
+        self._member, self._programme, self._facts, self._on = member, programme, facts, on
+        self._held: Mapping[str, FactScalar] | None = None
+
+    def under(self, deciding: Programme) -> Mapping[str, FactScalar]:
+        if deciding is not self._programme:
+            return counting(deciding.facts, self._member.facts).on(self._on)
+        if self._held is None:
+            self._held = self._facts.on(self._on)
+        return self._held
 
 
 def _covers(mandate: Mandate, at: datetime) -> bool:
@@ -267,7 +290,7 @@ def _leg(
     versions: Sequence[Version],
     product: Product,
     enrolled: Enrolled,
-    held: Mapping[str, FactScalar],
+    tier_facts: _TierFacts,
     on: date,
     amount: int,
 ) -> Leg:
@@ -286,11 +309,13 @@ def _leg(
         )
     match = window = tier = None
     rule_version = 0
+    held: Mapping[str, FactScalar] = {}
     if product.match is not None:
         window = rules.window_of(product.match, on, enrolled.enrolled_on)
         having = [version.programme for version in versions if product.code in version.programme.codes]
         deciding = rules.rule_version_for(having, window) if len(having) > 1 else having[0]
         match, rule_version = deciding.product(product.code).match, deciding.validity.version
+        held = tier_facts.under(deciding)
     if match is not None:
         # Who paid before the enrolment reached us was a member that day at the latest.
         tier = rules.tier_of(match, held, on, min(enrolled.enrolled_on, on), enrolled.entry_age)

@@ -20,7 +20,7 @@ from ledger.posting import Outcome, Posting, Transaction, post
 from products import chart
 from products.members.batch import load_members
 from products.posting import MOVED, BooksRefused
-from products.remittances import instalments, quotes, record, reverse
+from products.remittances import instalments, monthly, quotes, record, reverse
 from products.remittances.context import Books, Context, Joined, load_context, load_enrolments
 from products.remittances.events import Event, RemittanceCompleted, RemittanceReversed, canonical
 from products.remittances.models import Contributed, Existing
@@ -180,7 +180,9 @@ def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> Non
     members = load_members(
         tx, books.keyring, [(work.delivery.partner_id, event.member) for work, event in open_]
     )
-    enrolments = load_enrolments(tx, sorted({one.member_id for found in members.values() for one in found}))
+    people = [one for found in members.values() for one in found]
+    enrolments = load_enrolments(tx, sorted({one.member_id for one in people}))
+    contributed = monthly.load(tx, context, people, enrolments, now.date())
     paid = instalments.load(tx, context, enrolments)
     quoted = quotes.load(tx, [event.quote_id for _, event in open_ if event.quote_id is not None])
     for work, event in open_:
@@ -196,6 +198,7 @@ def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> Non
             enrolments=enrolments,
             collect_by_quote=collect,
             paid=paid,
+            contributed=contributed,
             now=now,
         )
         before = None if work.existing is None else work.existing.status
@@ -206,12 +209,24 @@ def _plan(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> Non
             quoted[quote.id] = replace(quote, used_by=work.id)
             work.quote_id = quote.id
         work.plan = decided
+        _count_month(contributed, decided, awaited)
         if decided.status == "quarantined":
             work.verdict = Verdict("quarantined", decided.reason, None)
         elif awaited:
             work.verdict = Verdict("reversed", None, work.id)
         elif decided.status == "parked":
             work.verdict = Verdict("parked", decided.reason, work.id)
+
+
+def _count_month(contributed: monthly.Contributed, decided: Plan, awaited: bool) -> None:
+    """Let what comes later in the batch see the room that a decided remittance takes; one reversed at once takes none."""
+    if awaited or decided.status != "posted" or decided.member is None or decided.contributed_on is None:
+        return
+    for leg in decided.legs:
+        if leg.enrolment is not None:
+            contributed.add(
+                decided.member.member_id, decided.member.partner_id, decided.contributed_on, leg.amount
+            )
 
 
 def _load_reversible(tx: Tx, works: Sequence[_Work], books: Books) -> None:

@@ -10,7 +10,8 @@ from ledger.errors import InvalidInput, NotFound
 from ledger.ids import new_id
 from ledger.money import Money
 from products.members.batch import load_members
-from products.remittances import instalments, quotes
+from products.members.models import MandateRequired
+from products.remittances import instalments, monthly, quotes
 from products.remittances.context import Books, load_context, load_enrolments
 from products.remittances.events import MemberKey, RemittanceCompleted
 from products.remittances.plan import Leg, Plan, plan
@@ -61,7 +62,8 @@ def give(
 ) -> Offer:
     """Quote a remittance: what the rules would collect, where it would go, and the match that it would earn now.
 
-    Raises `NotFound` for a member whom the partner doesn't know, `NotQuotable` for what could not be taken.
+    Raises `NotFound` for a member whom the partner doesn't know, `MandateRequired` for one without a mandate in force,
+    `NotQuotable` for what could not be taken.
     """
     if sent.amount <= 0 or received.amount <= 0:
         raise InvalidInput("a remittance has a positive amount", pointer="/received/amount")
@@ -80,12 +82,15 @@ def give(
         enrolments=enrolments,
         collect_by_quote=None,
         paid=instalments.read(tx, context, enrolments),
+        contributed=monthly.read(tx, context, members, enrolments, now.date()),
         now=now,
     )
     if decided.reason == "member_unknown":
         raise NotFound("There is no such member.")
     if decided.joined is None or decided.member is None:
         raise NotQuotable(decided.reason or decided.status)
+    if decided.member.mandate_at(now) is None:
+        raise MandateRequired("No mandate of the member is in force: nothing may be deducted.")
     currency = decided.joined.currency
     offer = Offer(
         new_id(),

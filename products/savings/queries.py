@@ -11,7 +11,7 @@ from ledger.balances import balances_as_of
 from ledger.database import Tx, cursor
 from ledger.errors import NotFound
 from ledger.ids import public_id
-from products.facts import Facts
+from products.facts import counting
 from products.members.models import Member
 from products.programmes.model import Programme
 from products.programmes.registry import Programmes, Version
@@ -286,7 +286,7 @@ def _explain_day(tx: Tx, programmes: Programmes, member: Member, enrolment: UUID
         contributed_on=on,
         joined_on=min(enrolled_on, on),
         entry_age=terms.get("entry_age"),
-        facts=Facts(member.facts).on(on),
+        facts=counting(programme.facts, member.facts).on(on),
         by_tier=by_tier,
     )
     cur.execute(

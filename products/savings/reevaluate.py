@@ -18,7 +18,7 @@ from ledger.database import Tx, cursor
 from ledger.horizon import SETTLED
 from ledger.ids import new_id, public_id
 from ledger.posting import Transaction
-from products.facts import Facts
+from products.facts import FactDeclaration, counting
 from products.members.batch import load_members
 from products.members.models import MemberRecord
 from products.posting import BooksRefused, post_whole
@@ -163,9 +163,9 @@ def _derive_once(
     now = books.clock.now()
     batch: list[Transaction] = []
     for key in sorted(holdings):
-        holding = _governed(holdings[key], versions)
+        holding, declared = _governed(holdings[key], versions)
         counted = contributions.get(key, ())
-        tiers = _tiers(holding, counted, members.get(holding.member_id), *entry[key[0]])
+        tiers = _tiers(holding, declared, counted, members.get(holding.member_id), *entry[key[0]])
         _write_tiers(tx, counted, tiers)
         by_tier, settled = _totals(holding, counted, tiers)
         latest = max((one.contributed_at for one in counted), default=now)
@@ -195,15 +195,15 @@ def _derive_once(
     match_book.save(tx, now)
 
 
-def _governed(holding: Holding, versions: Sequence[Version]) -> Holding:
-    """The holding under the rules that govern its window now."""
+def _governed(holding: Holding, versions: Sequence[Version]) -> tuple[Holding, Mapping[str, FactDeclaration]]:
+    """The holding under the rules that govern its window now, and what these say about facts."""
     having = [one.programme for one in versions if holding.product in one.programme.codes]
     window = rules.Window(holding.window_start, holding.window_end)
     deciding = rules.rule_version_for(having, window)
     match = deciding.product(holding.product).match
     if match is None:
-        return holding
-    return replace(holding, match=match, rule_version=deciding.validity.version)
+        return holding, deciding.facts
+    return replace(holding, match=match, rule_version=deciding.validity.version), deciding.facts
 
 
 def _contributions(tx: Tx, keys: Sequence[StateKey]) -> Mapping[StateKey, Sequence[_Contribution]]:
@@ -244,6 +244,7 @@ def _entry_terms(tx: Tx, enrolments: Sequence[UUID]) -> dict[UUID, tuple[date, i
 
 def _tiers(
     holding: Holding,
+    declared: Mapping[str, FactDeclaration],
     counted: Sequence[_Contribution],
     member: MemberRecord | None,
     joined_on: date,
@@ -252,7 +253,7 @@ def _tiers(
     """The tier of each contribution under the rules and facts of now; an erased member's facts are gone: as decided."""
     if member is None or not member.active:
         return [one.tier for one in counted]
-    facts = Facts(member.facts)
+    facts = counting(declared, member.facts)
     return [
         rules.tier_of(
             holding.match,

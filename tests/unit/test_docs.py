@@ -59,7 +59,7 @@ def test_every_reason_that_the_code_gives_is_in_the_table_and_the_table_has_no_o
     sources = [
         *(
             Path(process.__file__).with_name(f"{name}.py")
-            for name in ("plan", "process", "reverse", "record")
+            for name in ("plan", "process", "reverse", "record", "monthly")
         ),
         *Path(integrations.__file__).parent.joinpath("inbox").glob("*.py"),
         PROJECT / "api" / "hooks.py",

@@ -20,6 +20,7 @@ from products.programmes.registry import Version
 from products.remittances.context import Context, Enrolled, Joined
 from products.remittances.events import MemberKey, RemittanceCompleted
 from products.remittances.instalments import Paid
+from products.remittances.monthly import Contributed
 from products.remittances.plan import AGE_MAX, AHEAD_MAX, Plan, plan
 from tests.unit.programmes.world import programme
 
@@ -89,6 +90,7 @@ def decide(
         enrolments={MEMBER: [enrolment or enrolled()]},
         collect_by_quote=by_quote,
         paid=Paid(),
+        contributed=Contributed(),
         now=NOW,
     )
 

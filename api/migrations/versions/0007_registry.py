@@ -14,6 +14,11 @@ depends_on = None
 OWN_ROWS = """(partner_id = nullif(current_setting('mizan.partner', true), '')::uuid
     or current_setting('mizan.access', true) = 'staff')"""
 
+_NARROW = "nullif(current_setting('mizan.{name}', true), '') IS NULL"
+# What is left to a request for one member or for some programmes, as in 0005_access.
+NARROWED = f"""({_NARROW.format(name="member")} AND {_NARROW.format(name="programmes")}
+    OR EXISTS (SELECT FROM products.member_link l WHERE l.member_id = {{table}}.member_id))"""
+
 
 def upgrade() -> None:
     """Deepen the registry."""
@@ -25,6 +30,8 @@ def upgrade() -> None:
         op.execute(f"""
             ALTER TABLE products.{table} ENABLE ROW LEVEL SECURITY;
             CREATE POLICY own_rows ON products.{table} USING {OWN_ROWS};
+            CREATE POLICY narrowed ON products.{table} AS RESTRICTIVE TO mizan_api
+                USING {NARROWED.format(table=table)};
             -- encrypted, and auditors hold no key
             CREATE POLICY auditor ON products.{table} FOR SELECT TO mizan_auditor USING (true);
             GRANT SELECT, INSERT ON products.{table} TO mizan_api, mizan_worker;

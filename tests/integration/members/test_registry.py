@@ -262,6 +262,7 @@ def test_master_keys_rotate_without_touching_the_fields(databases: Databases) ->
     with databases.worker.begin() as tx:
         registered = registry.register(tx, world.keyring, world.programme, world.acme, a_person(), NOW)
     rotated = Keyring.of(b"n" * 31 + b"!", bytes(range(32)))
+    rotated.index_from(world.keyring.first_index_root)
     with databases.worker.begin() as tx:
         row = tx.execute(text("SELECT id, wrapped_key FROM products.member")).one()
         tx.execute(
