@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -25,6 +25,9 @@ from ledger.database import Tx
 from ledger.errors import Conflict, InvalidInput, NotFound
 from ledger.horizon import SETTLED, START, Position
 from ledger.ids import new_id, parse_public_id, public_id
+
+if TYPE_CHECKING:
+    from api.deps import Call
 
 PREFIX: Final = "apr"
 LIFETIME: Final = timedelta(days=7)
@@ -112,6 +115,12 @@ class Origin:
 NOWHERE: Final = Origin()
 
 
+def origin_of(call: "Call") -> Origin:
+    """Where a request of the API comes from. What it asks for or decides is then audited here, not by the edge."""
+    call.request.state.audited = True
+    return Origin(call.address, call.request.state.request_id)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request. ``payload`` is None once its key was destroyed; ``payload_digest`` is of the sealed bytes."""
@@ -157,11 +166,12 @@ def file(
     object_: str | None = None,
     programme_id: UUID | None = None,
     origin: Origin = NOWHERE,
+    join: bool = False,
 ) -> Request:
     """Ask for something; as the worker. The same asked again is the request that is open already.
 
     ``actor`` is the caller, or a name for who is none: a partner's id, ``system``, who runs a command. ``object_`` is
-    what it concerns: one request of a kind is open for it at a time.
+    what it concerns: one request of a kind is open for it at a time; with ``join`` that one is the answer whatever it says.
 
     Raises:
         NotFound: the operator or staff client holds none of the roles that ask for this kind.
@@ -199,13 +209,13 @@ def file(
         },
     ).rowcount
     if not inserted:
-        return _open_already(tx, services, kind, concerned, payload)
+        return _open_already(tx, services, kind, concerned, None if join else payload)
     filed = one(tx, services, request_id)
     _audit(tx, services, actor, "approval.requested", filed, origin)
     return filed
 
 
-def _open_already(tx: Tx, services: Services, kind: str, object_: str, payload: Payload) -> Request:
+def _open_already(tx: Tx, services: Services, kind: str, object_: str, payload: Payload | None) -> Request:
     found = tx.execute(
         text(
             f"SELECT {_COLUMNS} FROM api.approval_request WHERE kind = :kind AND object = :object"
@@ -216,7 +226,7 @@ def _open_already(tx: Tx, services: Services, kind: str, object_: str, payload: 
     if found is None:
         raise RequestClosed("It was decided at this moment: ask again.")
     standing = _request(tx, services, found)
-    if standing.payload != payload:
+    if payload is not None and standing.payload != payload:
         raise RequestOpen(f"{standing.public_id} already asks for something else there.")
     return standing
 
@@ -260,7 +270,7 @@ def refuse(
     asked = _deciding(tx, services, actor, request_id)
     put_back = KINDS[asked.kind].refused
     if put_back is not None:
-        put_back(tx, services, _opened(asked))
+        put_back(tx, services, _opened(asked) | {"approval": asked.public_id})
     return _decide(tx, services, actor, asked, "refused", remark, origin, None)
 
 
