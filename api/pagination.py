@@ -58,7 +58,7 @@ class Cursors:
         dies = int((self._clock.now() + self._lifetime).timestamp())
         payload = json.dumps([dies, *position], separators=(",", ":")).encode()
         signed = _mac(self._key, payload, route, client, filters) + payload
-        return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
+        return _encoded(signed)
 
     def read(
         self, cursor: str | None, *, route: str, client: str, filters: Mapping[str, object]
@@ -70,6 +70,8 @@ class Cursors:
             signed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             raise _invalid() from None
+        if _encoded(signed) != cursor:
+            raise _invalid()  # one spelling alone: base64 has several of the same bytes
         mac, payload = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
         keys = (self._key, *self._other_keys)
         if not any(hmac.compare_digest(mac, _mac(key, payload, route, client, filters)) for key in keys):
@@ -85,6 +87,10 @@ def _mac(key: bytes, payload: bytes, route: str, client: str, filters: Mapping[s
     # the length keeps a byte from moving between what is bound and what is carried
     message = len(bound).to_bytes(8, "big") + bound + payload
     return hmac.digest(key, message, hashlib.sha256)[:_MAC_BYTES]
+
+
+def _encoded(signed: bytes) -> str:
+    return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 
 
 def _invalid() -> ProblemError:
