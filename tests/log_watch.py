@@ -35,6 +35,8 @@ def begin(folder: Path) -> None:
     root = logging.getLogger()
     root.addHandler(logs.file_handler(folder / f"tests-{os.getpid()}.jsonl", "tests"))
     root.setLevel(logging.INFO)
+    for name in ("httpx", "alembic"):  # the tests' own requests, and each test's schema
+        logging.getLogger(name).setLevel(logging.WARNING)
     os.environ[LOG_FILE] = str(folder / "processes.jsonl")
 
 

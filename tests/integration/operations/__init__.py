@@ -1,0 +1,1 @@
+"""What those who run Mizan do: rotate the master key, watch, stop and start."""

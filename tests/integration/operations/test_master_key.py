@@ -1,0 +1,345 @@
+"""The master key: rotated under load, stopped in the middle, and the old one thrown away afterwards."""
+
+import base64
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from api import rotation
+from api.app import create_app
+from api.bootstrap import Services, bootstrap
+from api.rotation import SEALED, Step
+from api.settings import Settings, UnsafeSettings, load
+from api.stamp import require_keys
+from integrations.inbox.drain import drain
+from integrations.partners.secrets import newest_secret
+from ledger.clock import FixedClock
+from products import safekeeping
+from products.keyring import Keyring
+from products.remittances.process import process
+from tests.conftest import Databases
+from tests.http.hooked import Signer, completed, serving
+from tests.http.served import Served, a_person, served
+from tests.world import World
+
+OLD = base64.b64encode(bytes(range(100, 132))).decode()
+NEW = base64.b64encode(bytes(range(150, 182))).decode()
+
+UNDER_MEMBERS_KEYS = {
+    "products.consent.evidence",
+    "products.member.birth_date",
+    "products.member.origin_country",
+    "products.member.residence_country",
+    "products.member.sex",
+    "products.member_fact.value",
+    "products.member_link.partner_reference",
+    "products.member_link.phone",
+}
+"""Encrypted under a member's data key, whose wrapped copy is sealed anew."""
+
+UNDER_OTHER_KEYS = {"integrations.delivery.body_sealed"}
+"""Encrypted under a key that is in `SEALED` itself."""
+
+NOT_SECRET = {
+    "api.client_secret.digest",
+    "api.idempotent_answer.fingerprint",
+    "api.idempotent_answer.key_digest",
+    "integrations.delivery.body_digest",
+    "integrations.delivery.delivery_key",
+    "integrations.delivery.digest",
+    "ledger.reference.digest",
+    "ledger.seal.head",
+    "ledger.seal.previous",
+    "ledger.seal.root",
+    "ledger.seal.signature",
+    "ledger.seal_key.public_key",
+    "ledger.transaction.leaf",
+    "ledger.transaction.salt",
+    "products.master_key.canary",  # stays under the key that it proves
+    "products.member_link.partner_reference_index",
+    "products.member_link.phone_index",
+    "products.programme_version.digest",
+    "products.remittance.digest",
+    "products.remittance.member_key",
+}
+"""Digests, signatures, public keys, and blind indexes, which are computed under the index root."""
+
+
+def keys(settings: Settings, *texts: str) -> Settings:
+    """Settings with these master keys, the current one first."""
+    return settings.model_copy(
+        update={
+            "master_key": SecretStr(texts[0]),
+            "master_keys_retired": SecretStr(",".join(texts[1:])) if texts[1:] else None,
+        }
+    )
+
+
+def ring(settings: Settings) -> Keyring:
+    return Keyring.of(settings.master_key_bytes, *settings.master_keys_retired_bytes)
+
+
+def test_every_column_of_bytes_is_known_to_rotation_or_known_not_to_need_it(databases: Databases) -> None:
+    with databases.superuser.begin() as tx:
+        found = {
+            row[0]
+            for row in tx.execute(
+                text(
+                    "SELECT n.nspname || '.' || c.relname || '.' || a.attname FROM pg_attribute a"
+                    " JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+                    " WHERE n.nspname IN ('api', 'integrations', 'ledger', 'products') AND c.relkind IN ('r', 'p')"
+                    " AND NOT c.relispartition AND a.atttypid = 'bytea'::regtype AND NOT a.attisdropped"
+                )
+            )
+        }
+    sealed = {one.name for one in SEALED}
+    assert found == sealed | UNDER_MEMBERS_KEYS | UNDER_OTHER_KEYS | NOT_SECRET
+    assert len(found) == sum(map(len, (sealed, UNDER_MEMBERS_KEYS, UNDER_OTHER_KEYS, NOT_SECRET)))
+
+
+class Interrupted(Exception):
+    """Somebody pressed Ctrl-C."""
+
+
+def interrupt_after(values: int) -> Callable[[Step], None]:
+    """A watcher that ends a rotation when it has done so much of a column."""
+
+    def watch(step: Step) -> None:
+        if step.done >= values:
+            raise Interrupted
+
+    return watch
+
+
+@contextmanager
+def running(settings: Settings, clock: FixedClock) -> Iterator[tuple[str, Services]]:
+    """Another process of the deployment, on these keys."""
+    app = create_app(settings, clock=clock, publish=lambda: None)
+    with serving(app) as url:
+        yield url, app.state.services
+
+
+def remittance(number: int) -> dict[str, Any]:
+    """What a partner says of a remittance of the member `number`."""
+    return completed(
+        remittance_id=f"R-{number}",
+        member={"phone": a_person(number)["phone"]},
+        received={"amount": 400_000, "currency": "RWF"},
+        collected={"amount": 20_000, "currency": "RWF"},
+        destination_country="RW",
+        completed_at=datetime.now(UTC).isoformat(),
+    )
+
+
+@contextmanager
+def acme(world: Served, url: str) -> Iterator[tuple[httpx.Client, Signer]]:
+    """The partner at one process: with the token and the webhook secret that it was given in the beginning."""
+    assert world.acme.partner is not None
+    headers = {"Authorization": f"Bearer {world.acme.token}"}
+    with httpx.Client(base_url=url, timeout=30, headers=headers) as http:
+        yield http, Signer(world.acme.partner, "acme", world.webhook_secret, world.clock, http)
+
+
+def ask_quote(http: httpx.Client, member: str) -> httpx.Response:
+    """A quote under one Idempotency-Key."""
+    asked = {
+        "member": {"id": member},
+        "received": {"amount": 400_000, "currency": "RWF"},
+        "sent": {"amount": 100_000, "currency": "AED"},
+        "origin_country": "AE",
+        "destination_country": "RW",
+    }
+    return http.post("/v1/quotes", json=asked, headers={"Idempotency-Key": "always the same"})
+
+
+def test_it_is_rotated_under_load_and_the_old_key_can_go(settings: Settings, databases: Databases) -> None:
+    """Two processes hold both keys, each with another one current, as in the middle of a rolling restart."""
+    clock = FixedClock(datetime.now(UTC))
+    old, new = keys(settings, OLD, NEW), keys(settings, NEW, OLD)
+    with served(old, databases.worker, clock) as world, running(new, clock) as (after_url, _):
+        with acme(world, world.url) as (http, signer):
+            members = [http.post("/v1/members", json=a_person(one)).json()["id"] for one in range(30)]
+            quoted = ask_quote(http, members[0])
+            assert quoted.status_code == 201, quoted.text
+            assert {signer.send(remittance(one)).status_code for one in range(10)} == {202}
+        with pytest.raises(Interrupted):
+            rotation.rotate(databases.owner, ring(new), batch=7, watch=interrupt_after(20))
+        failed: list[str] = []
+        asked, rounds = threading.Event(), itertools.count()
+        reached = 0
+
+        def load_it(thread: int) -> None:
+            nonlocal reached
+            with acme(world, world.url) as before, acme(world, after_url) as after:
+                for number in range(1000 * (thread + 1), 1000 * (thread + 2)):
+                    if asked.is_set():
+                        return
+                    http, signer = (before, after)[number % 2]
+                    answers = [
+                        http.post("/v1/members", json=a_person(number)),
+                        http.get(f"/v1/members/{members[number % 30]}"),
+                        signer.send(remittance(number)),
+                    ]
+                    failed.extend(one.text for one in answers if one.status_code >= 300)
+                    reached = next(rounds)
+
+        with ThreadPoolExecutor(3) as pool:
+            loading = [pool.submit(load_it, thread) for thread in range(3)]
+            wait_for(lambda: reached > 20)
+            done = rotation.rotate(databases.owner, ring(new), batch=7)
+            at = reached
+            wait_for(lambda: reached > at + 20)
+            asked.set()
+            for one in loading:
+                one.result()
+        assert failed == []
+        assert done["products.member.wrapped_key"] > 10
+        with databases.owner.begin() as tx:
+            assert (
+                rotation.left(tx, ring(new))["products.member.wrapped_key"] > 0
+            )  # sealed meanwhile by `world`
+
+    # By now every process has the new key as its current one: another pass, and nothing needs the old one any more.
+    rotation.rotate(databases.owner, ring(new))
+    with databases.owner.begin() as tx:
+        assert set(rotation.left(tx, ring(new)).values()) == {0}
+        assert set(rotation.in_use(tx)) == {ring(new).current}
+    with (
+        running(keys(settings, NEW), clock) as (url, services),
+        acme(world, url) as (http, signer),  # the signing key opens: a token of before still verifies
+    ):
+        for number, member in enumerate(members):
+            shown = http.get(f"/v1/members/{member}").json()
+            assert (shown["phone"], shown["birth_date"]) == (a_person(number)["phone"], "1990-05-01")
+        again = http.post("/v1/members", json=a_person(3, partner_reference="other"))
+        assert (again.status_code, again.json()["member"]) == (409, members[3])  # found by its blind index
+        replayed = ask_quote(http, members[0])
+        assert (replayed.json(), replayed.headers["Idempotency-Replayed"]) == (quoted.json(), "true")
+        assert signer.send(remittance(29)).status_code == 202  # its secret opens
+        drain(
+            services.worker, partial(process, books=services.books), clock, services.keyring, seconds_max=30
+        )
+        with services.worker.begin() as tx:
+            outcomes = {
+                row[0]: row[1]
+                for row in tx.execute(
+                    text("SELECT state, count(*) FROM integrations.delivery_outcome GROUP BY 1")
+                )
+            }
+            assert set(outcomes) == {"posted"}  # what arrived under the old key too
+            assert outcomes["posted"] > 50
+            assert world.acme.partner is not None
+            assert newest_secret(tx, services.keyring, clock, world.acme.partner) == world.webhook_secret
+    with pytest.raises(UnsafeSettings, match="MIZAN_MASTER_KEY is not the key of this database"):
+        begin(keys(settings, OLD))
+
+
+def wait_for(come_about: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not come_about():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def begin(settings: Settings) -> None:
+    """What every process does first."""
+    services = bootstrap(settings)
+    try:
+        services.api.run(lambda tx: require_keys(tx, services.keyring, services.clock.now()))
+    finally:
+        services.close()
+
+
+def test_a_member_erased_while_keys_are_sealed_anew_stays_erased(
+    databases: Databases, clock: FixedClock
+) -> None:
+    """Between reading a wrapped key and replacing it: the copy that was read does not come back."""
+    world = World(databases, clock)
+    person = world.member(world.partner())
+
+    class Erasing(Keyring):
+        """Erases the member before the new copy is written."""
+
+        def rewrap(self, wrapped: bytes, owner: UUID) -> bytes:
+            with databases.worker.begin() as erasing:
+                erasing.execute(
+                    text("UPDATE products.member SET wrapped_key = NULL, erased_at = now() WHERE id = :id"),
+                    {"id": owner},
+                )
+            return super().rewrap(wrapped, owner)
+
+    both = Erasing({"test": bytes(range(32)), "next": bytes(range(32, 64))}, "next")
+    assert rotation.rotate(databases.owner, both)["products.member.wrapped_key"] == 0
+    with databases.worker.begin() as tx:
+        wrapped = tx.execute(
+            text("SELECT wrapped_key FROM products.member WHERE id = :id"), {"id": person.member_id}
+        ).scalar_one()
+        assert wrapped is None
+
+
+def test_processes_that_start_at_once_agree_on_one_index_root(
+    settings: Settings, databases: Databases
+) -> None:
+    texts = [keys(settings, OLD, NEW), keys(settings, NEW, OLD)]
+    services = [bootstrap(one) for one in texts * 4]
+    with ThreadPoolExecutor(8) as pool:
+        indexes = set(pool.map(lambda one: one.keyring.blind_index("phone", "x"), services))
+    assert len(indexes) == 1
+    with databases.worker.begin() as tx:
+        known = safekeeping.known(tx, ring(texts[0]))
+    assert {one.id for one in known} == set(ring(texts[0]).ids)
+    assert all(one.opens for one in known)
+    for one in services:
+        one.close()
+
+
+def printing(*lines: str) -> str:
+    """A key service's command line that prints these lines."""
+    return " ".join(["printf '%s\\n'", *lines])
+
+
+def test_keys_come_from_a_variable_a_file_or_a_key_services_command(tmp_path: Path) -> None:
+    file = tmp_path / "master keys"
+    file.write_text(f"{NEW}\n{OLD}\n", encoding="ascii")
+    sources: list[dict[str, object]] = [
+        {"master_key": NEW, "master_keys_retired": OLD},
+        {"master_key_file": file},
+        {"master_key_command": printing(NEW, OLD)},
+        {"master_key_command": printing(NEW), "master_keys_retired": f" {OLD},"},
+    ]
+    for given in sources:
+        settings = load(_env_file=None, **given)
+        assert settings.master_key_bytes == base64.b64decode(NEW), given
+        assert settings.master_keys_retired_bytes == [base64.b64decode(OLD)], given
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("false", "MIZAN_MASTER_KEY_COMMAND ended with 1"),
+        ("/no/such/program", "MIZAN_MASTER_KEY_COMMAND can't be run: FileNotFoundError"),
+        ("true", "MIZAN_MASTER_KEY is missing"),
+        (printing("n0takey"), "MIZAN_MASTER_KEY is not base64"),
+        ("'", "MIZAN_MASTER_KEY_COMMAND can't be run: ValueError"),
+    ],
+    ids=lambda one: one[:12],
+)
+def test_a_command_that_gives_no_key_is_refused_and_what_it_printed_is_not_shown(
+    command: str, said: str
+) -> None:
+    with pytest.raises(UnsafeSettings, match=said) as refused:
+        _ = load(_env_file=None, master_key_command=command).master_key_bytes
+    assert "n0takey" not in refused.value.detail
