@@ -169,6 +169,10 @@ def _own_call(
         yield call
 
 
+GUARDS: Final = frozenset({_call, _worker_call, _own_call})
+"""What stands before a route: each of these ends with a caller that is known, or with a refusal."""
+
+
 @contextmanager
 def _authorised(request: Request, required: SecurityScopes, database: Database) -> Iterator[Call]:
     found = services(request)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from api.access import MEMBER_SCHEME, security
 from api.auth.scopes import SCOPES
 from api.problems import MEDIA_TYPE
 
@@ -57,6 +58,7 @@ def describe(app: FastAPI, public_url: str) -> None:
         {"name": "deliveries", "description": "What became of each received webhook."},
         {"name": "programmes", "description": "Schemes as data."},
         {"name": "ledger", "description": "The books."},
+        {"name": "operators", "description": "The persons of the back office: their sessions, roles and proofs."},
         {"name": "operations", "description": "For those who run the service."},
     ]
     generated = app.openapi
@@ -73,6 +75,8 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
             responses = operation["responses"]
+            if "oauth2" in (operation.get("security") or [{}])[0]:
+                operation["security"] = security(operation["security"][0]["oauth2"])
             for status, meaning in _EDGE.items():
                 responses.setdefault(status, {"description": meaning, "content": {}})
             for status, response in responses.items():
@@ -88,6 +92,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         "scheme": "basic",
         "description": "The client's id and secret, for `POST /oauth/token` alone.",
     }
+    schemes["member"] = MEMBER_SCHEME
     schemes["oauth2"]["flows"]["clientCredentials"]["scopes"] = {
         scope.name: scope.allows for scope in SCOPES.values()
     }
