@@ -35,6 +35,17 @@ _LINKS: Final = (
     " FROM products.member_link l JOIN products.member m ON m.id = l.member_id WHERE "
 )
 
+_CHANGED_PHONES: Final = (
+    "SELECT l.id, l.partner_id, w.named, l.partner_reference_index, l.ended_at, l.member_id, l.programme_id,"
+    " m.wrapped_key, m.birth_date, m.unapplied_account, m.receivable_account"
+    " FROM (SELECT link_id, phone_index AS named FROM products.waiting_change"
+    " WHERE phone_index = ANY(%b::bytea[]) AND cancelled_at IS NULL AND applied_at IS NULL"
+    " UNION SELECT link_id, former_phone_index FROM products.waiting_change"
+    " WHERE former_phone_index = ANY(%b::bytea[]) AND applied_at IS NOT NULL) w"
+    " JOIN products.member_link l ON l.id = w.link_id AND l.ended_at IS NULL"
+    " JOIN products.member m ON m.id = l.member_id"
+)
+
 
 def load_members(
     tx: Tx, keyring: Keyring, keys: Iterable[PartnerKey]
@@ -43,7 +54,8 @@ def load_members(
 
     A key that names nobody is absent from the answer. A phone number or reference may name the same person in several
     programmes of the partner: then there is one record for each, oldest link first. Ended links and erased members are
-    found by id only, as records that are not `active`; phones and references find active links.
+    found by id only, as records that are not `active`; phones and references find active links. A phone that is no active
+    link's own finds the link that it is becoming, or was until lately, the phone of (`products.members.waiting`).
     """
     named = _Named(keyring)
     for key in set(keys):
@@ -55,6 +67,9 @@ def load_members(
     respelt = named.respelt(found)
     if respelt is not None:
         _match(tx, keyring, respelt, found, records)
+    for named_so in (named, respelt):
+        if named_so is not None:
+            _match_changed_phones(tx, keyring, named_so, found, records)
     if records:
         _add_facts(tx, records)
         _add_mandates(tx, records)
@@ -130,6 +145,25 @@ def _match(
                 if key[0] == row[1]:
                     record = record or _record(keyring, row, records)
                     found.setdefault(key, []).append(record)
+
+
+def _match_changed_phones(
+    tx: Tx,
+    keyring: Keyring,
+    named: _Named,
+    found: dict[PartnerKey, list[MemberRecord]],
+    records: _Records,
+) -> None:
+    """Find what is named by a phone that waits to be a link's, or was one's before the last change."""
+    missing = [index for index in named.phones if any(key not in found for key in named.keys[index])]
+    if not missing:
+        return
+    db = cursor(tx)
+    db.execute(_CHANGED_PHONES, (missing, missing), binary=True)
+    for row in db.fetchall():
+        for key in named.keys[row[2]]:
+            if key[0] == row[1]:
+                found.setdefault(key, []).append(_record(keyring, row, records))
 
 
 def _record(keyring: Keyring, row: tuple[Any, ...], records: _Records) -> MemberRecord:

@@ -29,7 +29,7 @@ from ledger.errors import Conflict, InvalidInput, MizanError
 from ledger.ids import new_id, public_id
 from products.keyring import Keyring
 from products.members import devices, waiting
-from products.members.messages import code_text, language_of
+from products.members.messages import CodeMessage, code_text, language_of
 from products.members.models import Member
 
 Purpose = Literal[
@@ -91,15 +91,6 @@ class CodeSender(Protocol):
     def send(self, to: str, text: str, language: str) -> None:
         """Hand one message over. Raises `CodeNotSent`."""
         ...
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class CodeMessage:
-    """A message to send after the commit. Holds a code or a phone number: never logged, so it has no repr."""
-
-    to: str
-    text: str
-    language: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,15 @@ DEFAULT_LANGUAGE: Final = "en"
 TAIL_CHARACTERS: Final = 4
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class CodeMessage:
+    """A message to send after the commit. Holds a code or a phone number: never logged, so it has no repr."""
+
+    to: str
+    text: str
+    language: str
+
+
 @dataclass(frozen=True, slots=True)
 class Wording:
     """One language: how a code and a notice read, and the names of what they are about."""

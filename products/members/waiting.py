@@ -5,8 +5,8 @@ no partner's help, or with a proof. Whether a change is in effect follows from w
 that applies what is due only tidies up behind it.
 
 Which phone finds the member: the old one until the change takes effect, the new one from the moment it was asked for (the
-member has proven to hold it), and the old one again for 7 days after, for events that come late. A number that is
-registered as somebody's own comes before all of these.
+member has proven to hold it), and the old one for about 7 days after, for events that come late. A number that is
+registered as somebody's own comes before these (`products.members.batch.load_members`).
 """
 
 import secrets
@@ -24,7 +24,7 @@ from ledger.database import Tx
 from ledger.errors import Conflict, NotFound
 from ledger.ids import new_id
 from products.keyring import Keyring, field_place
-from products.members.messages import language_of, notice_text
+from products.members.messages import CodeMessage, language_of, notice_text
 from products.members.models import Member
 from products.members.registry import LINK, cipher_of, phone_index
 
@@ -34,6 +34,10 @@ CHANGE: Final = "products.waiting_change"
 NOTICE: Final = "products.notice"
 STOP_PATH: Final = "/stop/"
 APPLIED_AT_ONCE_MAX: Final = 500
+SENT_AT_ONCE_MAX: Final = 50
+NOTICE_TRIES_MAX: Final = 12
+LENT: Final = timedelta(minutes=1)
+"""How long a sender has for a notice before another may try; doubled at each try, to about four hours."""
 
 Kind = Literal["phone", "device", "payee"]
 State = Literal["waiting", "in_effect", "cancelled"]
@@ -68,6 +72,14 @@ class Change:
     cancelled_at: datetime | None
     cancelled_by: str | None
     phone: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A notice to send."""
+
+    notice: UUID
+    message: CodeMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +266,49 @@ def notices_of(tx: Tx, member: Member) -> list[Notice]:
     return [Notice(row.id, row.kind, row.change_id, row.created_at, row.sent_at) for row in rows]
 
 
+def messages_due(
+    tx: Tx, keyring: Keyring, at: datetime, *, only: UUID | None = None, limit: int = SENT_AT_ONCE_MAX
+) -> list[Outbound]:
+    """Notices to send now, as the worker, each lent to this sender for a minute: commit, send, then record (`told`).
+
+    A sender that dies in between leaves them to the next one, so that a notice may come twice, and is never lost; one that
+    can't be sent is tried `NOTICE_TRIES_MAX` times, later each time. `only` is one notice just written.
+    """
+    rows = tx.execute(
+        text(
+            "SELECT n.id, n.message, n.member_id, m.wrapped_key, n.tries FROM products.notice n"
+            " JOIN products.member m ON m.id = n.member_id WHERE n.next_try_at <= :at AND m.wrapped_key IS NOT NULL"
+            " AND (CAST(:only AS uuid) IS NULL OR n.id = :only) ORDER BY n.next_try_at LIMIT :max"
+            " FOR NO KEY UPDATE OF n SKIP LOCKED"
+        ),
+        {"at": at, "only": only, "max": limit},
+    ).all()
+    due = []
+    for row in rows:
+        tries = row.tries + 1
+        tx.execute(
+            text("UPDATE products.notice SET tries = :tries, next_try_at = :next WHERE id = :id"),
+            {
+                "id": row.id,
+                "tries": tries,
+                "next": at + LENT * 2 ** min(tries - 1, 8) if tries < NOTICE_TRIES_MAX else None,
+            },
+        )
+        cipher = keyring.cipher(row.wrapped_key, row.member_id)
+        plain = cipher.decrypt(bytes(row.message), field_place(NOTICE, "message", row.id))
+        to, language, body = plain.split("\n", 2)
+        due.append(Outbound(row.id, CodeMessage(to, body, language)))
+    return due
+
+
+def told(tx: Tx, notice: UUID, at: datetime) -> None:
+    """Record that a notice went out; its message is dropped."""
+    tx.execute(
+        text("UPDATE products.notice SET sent_at = :at, message = NULL, next_try_at = NULL WHERE id = :id"),
+        {"id": notice, "at": at},
+    )
+
+
 def apply_due(tx: Tx, at: datetime) -> int:
     """Write what is due into the registry, as the worker: links get their new phones. How many changes.
 
@@ -274,6 +329,13 @@ def apply_due(tx: Tx, at: datetime) -> int:
             text("UPDATE products.waiting_change SET applied_at = effective_at WHERE id = :id"),
             {"id": row.id},
         )
+    tx.execute(
+        text(
+            "UPDATE products.waiting_change SET former_phone_index = NULL WHERE former_phone_index IS NOT NULL"
+            " AND effective_at < :before"
+        ),
+        {"before": at - FORMER_PHONE_FINDS},
+    )
     return len(due)
 
 
