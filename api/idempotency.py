@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import Header, Request
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from starlette.responses import Response
 
-from api.problems import ProblemError
+from api.problems import MEDIA_TYPE, ProblemError
 from integrations import strict_json
 from ledger.database import Tx
 from products.keyring import Keyring
@@ -127,7 +128,8 @@ def purge(tx: Tx, now: datetime) -> int:
 
 def _answer(status: int, body: bytes, *, replayed: bool) -> Response:
     headers = {"Idempotency-Replayed": "true"} if replayed else {}
-    return Response(body, status, headers, "application/json")
+    media_type = MEDIA_TYPE if status >= HTTPStatus.BAD_REQUEST else "application/json"
+    return Response(body, status, headers, media_type)
 
 
 def _fingerprint(request: Request) -> bytes:

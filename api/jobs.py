@@ -8,7 +8,8 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 
-from api import idempotency
+from api import auditing, idempotency
+from api.approvals import kinds
 from api.auth import revocation
 from api.bootstrap import bootstrap
 from api.settings import Settings, reveal
@@ -74,6 +75,7 @@ def jobs_of(settings: Settings) -> Jobs:
         services.close()
 
     retention = timedelta(days=settings.delivery_retention_days)
+    audit_retention = timedelta(days=settings.audit_value_retention_days)
     return Jobs(
         drain_inbox=drain_inbox,
         drain_funds=lambda: drain_funds(worker, books),
@@ -85,6 +87,10 @@ def jobs_of(settings: Settings) -> Jobs:
         ensure_partitions=ensure_partitions,
         destroy_inbox_keys=lambda: worker.run(lambda tx: destroy_keys(tx, clock, retention=retention)),
         forget_answers=lambda: worker.run(lambda tx: idempotency.purge(tx, clock.now())),
+        destroy_audit_keys=lambda: worker.run(
+            lambda tx: auditing.destroy_keys(tx, clock.now(), retention=audit_retention)
+        ),
+        requests=lambda: kinds.request_and_expire(services),
         forget_tokens=lambda: worker.run(lambda tx: revocation.purge(tx, clock.now())),
         close=close,
     )

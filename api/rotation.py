@@ -16,7 +16,7 @@ from uuid import UUID
 
 from psycopg import sql
 
-from api import idempotency
+from api import auditing, idempotency
 from api.auth import keys as signing_keys
 from integrations.inbox import keys as inbox_keys
 from integrations.partners import secrets as webhook_secrets
@@ -60,6 +60,7 @@ SEALED: Final = (
     Sealed("products.member", "wrapped_key", ("id",), None, "id"),
     Sealed("products.index_root", "sealed", ("only",), safekeeping.INDEX_PURPOSE, None),
     Sealed("integrations.inbox_key", "wrapped", ("id",), inbox_keys.PURPOSE, "id"),
+    Sealed("api.audit_key", "wrapped", ("id",), auditing.KEY_PURPOSE, "id"),
     Sealed("integrations.webhook_secret", "sealed", ("id",), webhook_secrets.PURPOSE, "id"),
     Sealed("api.signing_key", "sealed_private_key", ("kid",), signing_keys.PURPOSE, "kid"),
     Sealed(

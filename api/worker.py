@@ -50,6 +50,8 @@ class Jobs:
     ensure_partitions: Callable[[], object]
     destroy_inbox_keys: Callable[[], object]
     forget_answers: Callable[[], object]
+    destroy_audit_keys: Callable[[], object]
+    requests: Callable[[], object]
     forget_tokens: Callable[[], object]
     close: Callable[[], None]
 
@@ -68,6 +70,8 @@ class Every:
     ensure_partitions: float = HOUR_SECONDS
     destroy_inbox_keys: float = HOUR_SECONDS
     forget_answers: float = HOUR_SECONDS
+    destroy_audit_keys: float = HOUR_SECONDS
+    requests: float = 10
     forget_tokens: float = HOUR_SECONDS
 
 
@@ -106,6 +110,8 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("ensure_partitions", intervals.ensure_partitions),
         ("destroy_inbox_keys", intervals.destroy_inbox_keys),
         ("forget_answers", intervals.forget_answers),
+        ("destroy_audit_keys", intervals.destroy_audit_keys),
+        ("requests", intervals.requests),
         ("forget_tokens", intervals.forget_tokens),
     ):
         app.task(name=f"mizan.{job}", shared=False)(task_of(job))

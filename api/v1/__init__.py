@@ -5,6 +5,8 @@ from typing import Final
 from fastapi import APIRouter
 
 from api.v1 import (
+    approvals,
+    audit,
     balances,
     deliveries,
     enrolments,
@@ -12,9 +14,11 @@ from api.v1 import (
     ledger,
     members,
     oauth,
+    operators,
     programmes,
     quotes,
     remittances,
+    session,
 )
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
@@ -27,5 +31,9 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     deliveries.router,
     programmes.router,
     ledger.router,
+    session.router,
+    operators.router,
+    approvals.router,
+    audit.router,
     health.router,
 )

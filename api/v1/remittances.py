@@ -4,12 +4,15 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from api.approvals.reversals import request_reversal
+from api.approvals.service import origin_of
 from api.deps import Call, calling, path_id, writing
 from api.idempotency import KeyHeader
 from api.pagination import LIMIT_DEFAULT, CursorText, Limit
-from api.problems import ProblemError
+from api.problem_catalogue import CATALOGUE
+from api.problems import ProblemError, request_id
 from api.v1.schemas import (
     REPLAYED,
     ROUTE_CLASS,
@@ -188,6 +191,32 @@ def get_remittance(
     return _shown(reading.remittance(call.tx, path_id("rmt", remittance), partner_id=call.actor.partner_id))
 
 
+class ApprovalRequired(BaseModel):
+    """The problem `approval_required`, with the request that was made for it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    approval: str
+
+    @classmethod
+    def of(cls, approval: str, request: str) -> "ApprovalRequired":
+        """The problem for a request `apr_…`."""
+        kind = CATALOGUE["approval_required"]
+        return cls(
+            type=f"/problems/{kind.code}",
+            title=kind.title,
+            status=kind.status,
+            detail="What is settled is reversed by a fund manager, who is asked to.",
+            code=kind.code,
+            request_id=request,
+            approval=approval,
+        )
+
+
 @router.post(
     "/{remittance}/reversal",
     operation_id="reverse_remittance",
@@ -202,15 +231,21 @@ def reverse_remittance(
     call: Annotated[Call, writing("remittances:write")],
     idempotency_key: KeyHeader = None,
 ) -> Response:
-    """Reverse a remittance; what is settled already is not reversed without a fund manager's approval."""
+    """Reverse a remittance; what is settled already is not reversed without a fund manager's approval.
 
-    def effect() -> tuple[int, RemittanceOut]:
+    Then the answer is 409 `approval_required`, and `approval` names the request that a manager decides.
+    """
+
+    def effect() -> tuple[int, BaseModel]:
         known = reading.remittance(call.tx, path_id("rmt", remittance), partner_id=call.partner)
-        verdict = _process(call, RemittanceReversed(known.remittance_id, body.reversed_at, body.reason))
+        event = RemittanceReversed(known.remittance_id, body.reversed_at, body.reason)
+        verdict = _process(call, event)
         if verdict.reason == "reversal_needs_approval":
-            raise ProblemError(
-                "approval_required", "What is settled is reversed by a fund manager: ask them to."
+            # answered, not raised: the request for approval is kept with the answer
+            filed = request_reversal(
+                call.tx, call.services, call.actor, known.id, event, origin=origin_of(call)
             )
+            return 409, ApprovalRequired.of(filed.public_id, request_id(call.request))
         if verdict.state not in ("reversed", "duplicate"):
             raise _refused(verdict)
         return 200, _read(call, known.id)

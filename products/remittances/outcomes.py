@@ -117,6 +117,12 @@ REASONS: Final[Mapping[str, Reason]] = {
             "The `remittance_id` is known with other content. What was taken first stands.",
             "Use a new `remittance_id` for another remittance; to correct one, reverse it and send a new one.",
         ),
+        Reason(
+            "reversal_refused",
+            ("quarantined",),
+            "A fund manager refused to reverse what is settled. The remittance stands.",
+            "Talk to the fund; a new delivery asks again.",
+        ),
         # what is waited for
         Reason(
             "partner_prefund_exhausted",
