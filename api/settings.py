@@ -219,6 +219,12 @@ class Settings(BaseSettings):
         le=3650,
         description="Days after posting at which the encrypted body of a delivery is destroyed.",
     )
+    audit_value_retention_days: int = Field(
+        default=90,
+        ge=8,
+        le=3650,
+        description="Days after which the values before and after in the audit log, and what requests asked for, are destroyed. Their digests stay.",
+    )
 
     request_body_bytes_max: int = Field(
         default=256 * 1024,
@@ -256,7 +262,10 @@ class Settings(BaseSettings):
         description="The header in which those proxies leave the client's address: `X-Forwarded-For` or `Forwarded` (RFC 7239).",
     )
     request_body_seconds_max: float = Field(
-        default=30.0, gt=0, le=3600, description="How long the body of a REST request may take to arrive; longer is 408."
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="How long the body of a REST request may take to arrive; longer is 408.",
     )
     request_concurrency_max: int = Field(
         default=256,
