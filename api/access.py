@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from api import deps
 from api.auth.scopes import ROLES, SCOPES, Role, Scope
 from api.v1 import ROUTERS
+from api.v1.session import holder
 
 Caller = Literal["partner", "member"] | Role
 
@@ -36,6 +37,9 @@ OPEN: Final[Mapping[str, str]] = {
     "/problems/{code}": "what errors mean",
 }
 """Every route that takes neither token nor session, by operation id or path, and why that is right."""
+
+
+_GUARDS: Final = deps.GUARDS | {holder}
 
 
 class Unlisted(Exception):
@@ -90,7 +94,7 @@ def _entries(route: BaseRoute) -> Iterator[Entry]:
     if not isinstance(route, Route):
         raise Unlisted(f"{route} is no route that can be judged")
     guards = [] if not isinstance(route, APIRoute) else route.dependant.dependencies
-    guarded = [one for one in guards if one.call in deps.GUARDS]
+    guarded = [one for one in guards if one.call in _GUARDS]
     operation = (route.operation_id if isinstance(route, APIRoute) else None) or route.path
     scopes = tuple(scope for one in guarded for scope in one.own_oauth_scopes or ())
     because = OPEN.get(operation)

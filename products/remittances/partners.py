@@ -1,8 +1,9 @@
-"""Partners and the programmes that they join, on which terms."""
+"""Partners and the programmes that they join, on which terms; organisations, which join without any."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 from uuid import UUID
 
 from sqlalchemy import text
@@ -19,6 +20,10 @@ Collection = Literal["as_reported", "by_quote", "by_rule"]
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
+NO_FORMAT: Final = "none"
+"""The format of an organisation: it sends no webhooks."""
+
+
 class PartnerExists(Conflict):
     """A partner of this slug is there already."""
 
@@ -27,7 +32,7 @@ class PartnerExists(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Partner:
-    """A fintech or telecom partner. ``format`` names the adapter that reads its webhooks."""
+    """A fintech or telecom partner, or an organisation. ``format`` names the adapter that reads its webhooks."""
 
     id: UUID
     slug: str
@@ -38,14 +43,33 @@ class Partner:
 
 def create_partner(tx: Tx, *, slug: str, name: str, format_: str, clock: Clock) -> Partner:
     """Record a partner. Slugs are 1–63 lower-case letters, digits and inner hyphens, and never used twice."""
+    return _create(tx, slug, name, format_, "remitter", clock)
+
+
+def create_organisation(tx: Tx, *, slug: str, name: str, programmes: Iterable[UUID], clock: Clock) -> Partner:
+    """Record an association, an NGO or a consulate, whose caseworkers register people in some programmes.
+
+    It sends no money, so it has neither terms nor accounts, and may join several programmes of one currency. Its slug is
+    taken from those of partners. Raises InvalidInput, `PartnerExists`.
+    """
+    made = _create(tx, slug, name, NO_FORMAT, "organisation", clock)
+    for programme_id in programmes:
+        # the columns are of partners that collect; nothing reads them for one that does not
+        _join(tx, made.id, programme_id, "net", "as_reported", clock)
+    return made
+
+
+def _create(
+    tx: Tx, slug: str, name: str, format_: str, kind: Literal["remitter", "organisation"], clock: Clock
+) -> Partner:
     if not _SLUG.fullmatch(slug):
         raise InvalidInput("a slug is 1 to 63 lower-case letters, digits and inner hyphens", pointer="/slug")
     created = tx.execute(
         text(
-            "INSERT INTO products.partner (id, slug, name, format, created_at)"
-            " VALUES (:id, :slug, :name, :format, :now) ON CONFLICT (slug) DO NOTHING RETURNING id"
+            "INSERT INTO products.partner (id, slug, name, format, kind, created_at)"
+            " VALUES (:id, :slug, :name, :format, :kind, :now) ON CONFLICT (slug) DO NOTHING RETURNING id"
         ),
-        {"id": new_id(), "slug": slug, "name": name, "format": format_, "now": clock.now()},
+        {"id": new_id(), "slug": slug, "name": name, "format": format_, "kind": kind, "now": clock.now()},
     ).scalar_one_or_none()
     if created is None:
         raise PartnerExists(f"there is a partner “{slug}” already")
@@ -82,20 +106,26 @@ def join_programme(
     ).scalar_one_or_none()
     if taken is not None:
         raise Conflict(f"{partner.slug} is in {taken} already, whose money is {currency} too")
+    _join(tx, partner.id, programme_id, terms, collection, clock)
+    funds = chart.programme_funds(tx, programme_id)
+    chart.open_partner_accounts(tx, funds, partner.slug, partner.id, currency, exposure_ceiling)
+
+
+def _join(
+    tx: Tx, partner_id: UUID, programme_id: UUID, terms: Terms, collection: Collection, clock: Clock
+) -> None:
     tx.execute(
         text(
             "INSERT INTO products.partner_programme VALUES (:partner, :programme, :terms, :collection, :now)"
         ),
         {
-            "partner": partner.id,
+            "partner": partner_id,
             "programme": programme_id,
             "terms": terms,
             "collection": collection,
             "now": clock.now(),
         },
     )
-    funds = chart.programme_funds(tx, programme_id)
-    chart.open_partner_accounts(tx, funds, partner.slug, partner.id, currency, exposure_ceiling)
 
 
 def open_accounts_of_partners(tx: Tx, programme_id: UUID, currency: str) -> None:
@@ -104,7 +134,7 @@ def open_accounts_of_partners(tx: Tx, programme_id: UUID, currency: str) -> None
     rows = tx.execute(
         text(
             "SELECT p.id, p.slug FROM products.partner_programme pp JOIN products.partner p ON p.id = pp.partner_id"
-            " WHERE pp.programme_id = :id"
+            " WHERE pp.programme_id = :id AND p.kind = 'remitter'"
         ),
         {"id": programme_id},
     )
