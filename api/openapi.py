@@ -31,6 +31,12 @@ _CHALLENGE: Final[dict[str, Any]] = {
     "WWW-Authenticate": {"description": "what is missing", "schema": {"type": "string"}}
 }
 
+_KEY_SCHEMA: Final[dict[str, Any]] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 255,
+    "pattern": "^[ -~]+$",
+}
 _EDGE: Final = {
     "400": "The request cannot be read.",
     "408": "The body took too long to arrive.",
@@ -74,6 +80,11 @@ def describe(app: FastAPI, public_url: str) -> None:
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "Idempotency-Key":
+                    # absent it is a 400 of its own kind, so the code takes it as optional
+                    parameter["required"] = True
+                    parameter["schema"] = _KEY_SCHEMA
             responses = operation["responses"]
             if "oauth2" in (operation.get("security") or [{}])[0]:
                 operation["security"] = security(operation["security"][0]["oauth2"])

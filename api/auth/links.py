@@ -58,6 +58,11 @@ class SetUp:
     expires_at: datetime
 
 
+def address(public_url: str, token: str) -> str:
+    """Where a person opens a link. What follows # stays in the browser: no log and no proxy sees the token."""
+    return f"{public_url}/set-up#{token}"
+
+
 def found(tx: Tx, *, email: str, name: str, log_in: LogIn, by: str, at: datetime) -> Link:
     """Make one of the two first administrators, or a new link for one who has not set up yet.
 
