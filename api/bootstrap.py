@@ -9,15 +9,22 @@ from redis.retry import Retry
 
 from api.auth.keys import SigningKeys
 from api.auth.tokens import Tokens
+from api.codes import Codes
 from api.limits import VALKEY_SECONDS_MAX, Limits
 from api.pagination import Cursors
-from api.settings import Environment, Settings, reveal
+from api.settings import Environment, Settings, UnsafeSettings, reveal
+from integrations.codes.console import ConsoleSender
+from integrations.codes.file import FileSender
+from integrations.codes.nobody import NobodySender
+from integrations.codes.webhook import WebhookSender
+from integrations.partners.standard_webhooks import SymmetricSecret, parse_secret
 from ledger.clock import Clock, SystemClock
 from ledger.database import Database
 from products.keyring import Keyring
+from products.members.challenges import CodeSender
 from products.programmes.registry import Programmes
-from products.safekeeping import prepare
 from products.remittances.context import Books
+from products.safekeeping import prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Services:
     cursors: Cursors
     valkey: redis.Redis
     limits: Limits
+    codes: Codes
 
     @property
     def environment(self) -> Environment:
@@ -42,7 +50,8 @@ class Services:
         return self.settings.environment or Environment.SANDBOX
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Send what was handed over for sending, and give back every connection."""
+        self.codes.close()
         self.api.close()
         self.worker.close()
         self.valkey.close()
@@ -60,13 +69,14 @@ def bootstrap(settings: Settings, *, clock: Clock | None = None, name: str = "mi
     api = _database(settings, "database_url", f"{name} api")
     keyring.index_from(lambda: api.run(lambda tx: prepare(tx, keyring, ticking.now())))
     keys = SigningKeys(api, keyring, ticking)
+    worker = _database(settings, "database_url_worker", f"{name} worker")
     return Services(
         settings=settings,
         clock=ticking,
         keyring=keyring,
         books=Books(ticking, keyring, Programmes()),
         api=api,
-        worker=_database(settings, "database_url_worker", f"{name} worker"),
+        worker=worker,
         keys=keys,
         tokens=Tokens(keys, settings.public_url, ticking, timedelta(seconds=settings.token_seconds)),
         cursors=Cursors(keyring, ticking, timedelta(seconds=settings.cursor_seconds)),
@@ -83,7 +93,25 @@ def bootstrap(settings: Settings, *, clock: Clock | None = None, name: str = "mi
             requests_per_minute=settings.requests_per_minute,
             anonymous_requests_per_minute=settings.anonymous_requests_per_minute,
         ),
+        codes=Codes(_code_sender(settings, ticking), worker, keyring, ticking),
     )
+
+
+def _code_sender(settings: Settings, clock: Clock) -> CodeSender:
+    """How members are written to; `Settings.require_safe` has seen to what each way needs."""
+    if settings.code_sender == "webhook" and settings.code_webhook_url is not None:
+        try:
+            secret = parse_secret(reveal(settings.code_webhook_secret, "MIZAN_CODE_WEBHOOK_SECRET"))
+        except ValueError as error:
+            raise UnsafeSettings(f"MIZAN_CODE_WEBHOOK_SECRET: {error}") from None
+        if not isinstance(secret, SymmetricSecret):
+            raise UnsafeSettings("MIZAN_CODE_WEBHOOK_SECRET is a whsec_ secret: a public key signs nothing")
+        return WebhookSender(
+            settings.code_webhook_url, secret, clock, timeout_seconds=settings.code_webhook_timeout_seconds
+        )
+    if settings.code_sender == "file" and settings.code_file is not None:
+        return FileSender(settings.code_file)
+    return NobodySender() if settings.environment is Environment.PRODUCTION else ConsoleSender()
 
 
 def _database(settings: Settings, field: str, application_name: str) -> Database:

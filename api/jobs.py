@@ -12,16 +12,18 @@ from api import auditing, idempotency
 from api.approvals import kinds
 from api.auth import revocation
 from api.bootstrap import bootstrap
+from api.observability import metrics
 from api.settings import Settings, reveal
 from api.stamp import require_keys
 from api.worker import Every, Jobs
-from integrations.inbox.drain import drain
+from integrations.inbox.drain import Process, drain
 from integrations.inbox.keys import destroy_keys
 from integrations.inbox.queries import WAITING, requeue
 from ledger import fold, holds
 from ledger.clock import Clock
 from ledger.database import Database, Tx
 from ledger.seals import Seal, SealingKey, seal
+from products.members import waiting as changes
 from products.remittances import waiting
 from products.remittances.context import Books
 from products.remittances.process import process
@@ -49,10 +51,16 @@ def jobs_of(settings: Settings) -> Jobs:
     )
     key = sealing_key(settings)
 
+    decide: Process = partial(process, books=books)
+    if settings.metrics_port is not None:
+        metrics.watch_pool(worker, "worker")
+        metrics.watch_pool(sealer, "sealer")
+        decide = metrics.counted(decide)
+
     def drain_inbox() -> bool:
         return drain(
             worker,
-            partial(process, books=books),
+            decide,
             clock,
             books.keyring,
             batch=settings.worker_batch_max,
@@ -87,6 +95,8 @@ def jobs_of(settings: Settings) -> Jobs:
         ensure_partitions=ensure_partitions,
         destroy_inbox_keys=lambda: worker.run(lambda tx: destroy_keys(tx, clock, retention=retention)),
         forget_answers=lambda: worker.run(lambda tx: idempotency.purge(tx, clock.now())),
+        send_notices=services.codes.send_notices,
+        apply_changes=lambda: worker.run(lambda tx: changes.apply_due(tx, clock.now())),
         destroy_audit_keys=lambda: worker.run(
             lambda tx: auditing.destroy_keys(tx, clock.now(), retention=audit_retention)
         ),

@@ -8,7 +8,7 @@ import base64
 import binascii
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -323,6 +323,31 @@ class Settings(BaseSettings):
         description="Values of `amr`, separated by commas, any of which says the same: `mfa`, say.",
     )
 
+    code_sender: Literal["console", "file", "webhook"] | None = Field(
+        default=None,
+        description="How members are sent their codes and notices: `webhook`, a signed POST to an SMS gateway; `console`, on the terminal, or"
+        " `file`, both in the sandbox only. Unset: `console` in the sandbox; in production nothing is sent, so no member proves anything.",
+    )
+    code_file: Path | None = Field(
+        default=None,
+        description="The file that `MIZAN_CODE_SENDER=file` appends messages to, one line of JSON each.",
+    )
+    code_webhook_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^#\s]+$",
+        description="The address of the SMS gateway for `MIZAN_CODE_SENDER=webhook`; `https://` in production.",
+    )
+    code_webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="What those messages are signed with (Standard Webhooks): `whsec_` and 16 to 64 random bytes in base64.",
+    )
+    code_webhook_timeout_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=60,
+        description="How long the gateway may take to answer before the message is tried again.",
+    )
+
     embedded_account: str = Field(
         default="nobody",
         pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*\$?$",
@@ -462,9 +487,27 @@ class Settings(BaseSettings):
             problems.append(
                 "MIZAN_MASTER_KEY and MIZAN_SEAL_KEY are the same key: one that signs must not decrypt"
             )
+        problems.extend(self._code_sender_problems())
         if self.environment is Environment.PRODUCTION and not problems:
             problems.extend(self._production_problems())
         return problems
+
+    def _code_sender_problems(self) -> list[str]:
+        if self.code_sender == "file" and self.code_file is None:
+            return ["MIZAN_CODE_SENDER=file needs MIZAN_CODE_FILE"]
+        if self.code_sender == "webhook" and (
+            self.code_webhook_url is None or self.code_webhook_secret is None
+        ):
+            return ["MIZAN_CODE_SENDER=webhook needs MIZAN_CODE_WEBHOOK_URL and MIZAN_CODE_WEBHOOK_SECRET"]
+        if self.environment is not Environment.PRODUCTION:
+            return []
+        if self.code_sender in ("console", "file"):
+            return [
+                f"MIZAN_CODE_SENDER={self.code_sender} shows members' codes to whoever runs Mizan: production needs webhook"
+            ]
+        if self.code_sender == "webhook" and not (self.code_webhook_url or "").startswith("https://"):
+            return ["MIZAN_CODE_WEBHOOK_URL must be https:// in production"]
+        return []
 
     def _production_problems(self) -> list[str]:
         problems: list[str] = []

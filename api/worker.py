@@ -50,6 +50,8 @@ class Jobs:
     ensure_partitions: Callable[[], object]
     destroy_inbox_keys: Callable[[], object]
     forget_answers: Callable[[], object]
+    send_notices: Callable[[], object]
+    apply_changes: Callable[[], object]
     destroy_audit_keys: Callable[[], object]
     requests: Callable[[], object]
     forget_tokens: Callable[[], object]
@@ -70,6 +72,8 @@ class Every:
     ensure_partitions: float = HOUR_SECONDS
     destroy_inbox_keys: float = HOUR_SECONDS
     forget_answers: float = HOUR_SECONDS
+    send_notices: float = 15
+    apply_changes: float = 60
     destroy_audit_keys: float = HOUR_SECONDS
     requests: float = 10
     forget_tokens: float = HOUR_SECONDS
@@ -110,6 +114,8 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("ensure_partitions", intervals.ensure_partitions),
         ("destroy_inbox_keys", intervals.destroy_inbox_keys),
         ("forget_answers", intervals.forget_answers),
+        ("send_notices", intervals.send_notices),
+        ("apply_changes", intervals.apply_changes),
         ("destroy_audit_keys", intervals.destroy_audit_keys),
         ("requests", intervals.requests),
         ("forget_tokens", intervals.forget_tokens),

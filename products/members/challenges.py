@@ -79,7 +79,7 @@ class NoWayToProve(Conflict):
 
 
 class CodeNotSent(Exception):
-    """A `CodeSender` could not hand the message over; whether it may be tried again is for the caller to say."""
+    """A `CodeSender` could not hand the message over. Says why in a word for the log, and nothing of the message."""
 
 
 class CodeSender(Protocol):
