@@ -8,7 +8,7 @@ import base64
 import binascii
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,6 +46,14 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class CodeSenderKind(StrEnum):
+    """How members are sent their codes and notices."""
+
+    CONSOLE = "console"
+    FILE = "file"
+    WEBHOOK = "webhook"
 
 
 class UnsafeSettings(MizanError):
@@ -323,7 +331,7 @@ class Settings(BaseSettings):
         description="Values of `amr`, separated by commas, any of which says the same: `mfa`, say.",
     )
 
-    code_sender: Literal["console", "file", "webhook"] | None = Field(
+    code_sender: CodeSenderKind | None = Field(
         default=None,
         description="How members are sent their codes and notices: `webhook`, a signed POST to an SMS gateway; `console`, on the terminal, or"
         " `file`, both in the sandbox only. Unset: `console` in the sandbox; in production nothing is sent, so no member proves anything.",
@@ -501,7 +509,7 @@ class Settings(BaseSettings):
             return ["MIZAN_CODE_SENDER=webhook needs MIZAN_CODE_WEBHOOK_URL and MIZAN_CODE_WEBHOOK_SECRET"]
         if self.environment is not Environment.PRODUCTION:
             return []
-        if self.code_sender in ("console", "file"):
+        if self.code_sender in (CodeSenderKind.CONSOLE, CodeSenderKind.FILE):
             return [
                 f"MIZAN_CODE_SENDER={self.code_sender} shows members' codes to whoever runs Mizan: production needs webhook"
             ]
