@@ -12,7 +12,7 @@ from api.auth.tokens import Tokens
 from api.codes import Codes
 from api.limits import VALKEY_SECONDS_MAX, Limits
 from api.pagination import Cursors
-from api.settings import Environment, Settings, UnsafeSettings, reveal
+from api.settings import CodeSenderKind, Environment, Settings, UnsafeSettings, reveal
 from integrations.codes.console import ConsoleSender
 from integrations.codes.file import FileSender
 from integrations.codes.nobody import NobodySender
@@ -99,7 +99,7 @@ def bootstrap(settings: Settings, *, clock: Clock | None = None, name: str = "mi
 
 def _code_sender(settings: Settings, clock: Clock) -> CodeSender:
     """How members are written to; `Settings.require_safe` has seen to what each way needs."""
-    if settings.code_sender == "webhook" and settings.code_webhook_url is not None:
+    if settings.code_sender is CodeSenderKind.WEBHOOK and settings.code_webhook_url is not None:
         try:
             secret = parse_secret(reveal(settings.code_webhook_secret, "MIZAN_CODE_WEBHOOK_SECRET"))
         except ValueError as error:
@@ -109,7 +109,7 @@ def _code_sender(settings: Settings, clock: Clock) -> CodeSender:
         return WebhookSender(
             settings.code_webhook_url, secret, clock, timeout_seconds=settings.code_webhook_timeout_seconds
         )
-    if settings.code_sender == "file" and settings.code_file is not None:
+    if settings.code_sender is CodeSenderKind.FILE and settings.code_file is not None:
         return FileSender(settings.code_file)
     return NobodySender() if settings.environment is Environment.PRODUCTION else ConsoleSender()
 

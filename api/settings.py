@@ -501,9 +501,9 @@ class Settings(BaseSettings):
         return problems
 
     def _code_sender_problems(self) -> list[str]:
-        if self.code_sender == "file" and self.code_file is None:
+        if self.code_sender is CodeSenderKind.FILE and self.code_file is None:
             return ["MIZAN_CODE_SENDER=file needs MIZAN_CODE_FILE"]
-        if self.code_sender == "webhook" and (
+        if self.code_sender is CodeSenderKind.WEBHOOK and (
             self.code_webhook_url is None or self.code_webhook_secret is None
         ):
             return ["MIZAN_CODE_SENDER=webhook needs MIZAN_CODE_WEBHOOK_URL and MIZAN_CODE_WEBHOOK_SECRET"]
@@ -513,7 +513,7 @@ class Settings(BaseSettings):
             return [
                 f"MIZAN_CODE_SENDER={self.code_sender} shows members' codes to whoever runs Mizan: production needs webhook"
             ]
-        if self.code_sender == "webhook" and not (self.code_webhook_url or "").startswith("https://"):
+        if self.code_sender is CodeSenderKind.WEBHOOK and not (self.code_webhook_url or "").startswith("https://"):
             return ["MIZAN_CODE_WEBHOOK_URL must be https:// in production"]
         return []
 
