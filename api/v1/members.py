@@ -180,7 +180,13 @@ def change_member(member: MemberId, body: MemberChange, call: Writing) -> Member
     person = found(call, member)
     add_facts(call, person, body.facts)
     if body.residence_country is not None:
-        registry.change_residence(call.tx, call.services.keyring, person, body.residence_country)
+        registry.change(
+            call.tx,
+            call.services.keyring,
+            person,
+            {"residence_country": body.residence_country},
+            call.now,
+        )
     return _shown(call, found(call, member))
 
 

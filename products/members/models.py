@@ -96,6 +96,8 @@ class Registration:
 
     phone: str | None = None
     partner_reference: str | None = None
+    given_name: str | None = None
+    family_name: str | None = None
     birth_date: date | None = None
     sex: Sex | None = None
     origin_country: str | None = None
@@ -130,6 +132,8 @@ class Member:
     linked_at: datetime
     ended_at: datetime | None
     erased: bool
+    given_name: str | None = None
+    family_name: str | None = None
     facts: tuple[Fact, ...] = ()
     mandates: tuple[Mandate, ...] = ()
 

@@ -7,7 +7,7 @@ Personal fields are encrypted one by one under the member's own data key, which 
 (`products.keyring`); links are found by keyed blind index. Erasing a member destroys the wrapped key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Final
 from uuid import UUID
@@ -20,6 +20,7 @@ from ledger.ids import new_id
 from products import chart
 from products.facts import Fact
 from products.keyring import FieldCipher, Keyring, field_place
+from products.members import duplicates
 from products.members.facts import insert_facts, read_facts
 from products.members.mandates import insert_mandates, mandates_of
 from products.members.models import InvalidRegistration, Member, MemberExists, Registered, Registration
@@ -87,6 +88,17 @@ def register_many(
     created = _insert_links(tx, programme_id, partner_id, prepared, at)
     new = [person for person in prepared if person.link_id in created]
     _insert_members(tx, keyring, programme_id, partner_id, new, at)
+    duplicates.note(
+        tx,
+        keyring,
+        partner_id,
+        [
+            duplicates.phone(person.member_id, person.link_id, person.number)
+            for person in new
+            if person.number is not None
+        ],
+        at,
+    )
     insert_facts(
         tx,
         partner_id,
@@ -116,8 +128,8 @@ def find(tx: Tx, keyring: Keyring, link_id: UUID, *, with_ended: bool = False) -
     row = tx.execute(
         text(
             "SELECT l.id AS link_id, l.partner_id, l.programme_id, l.member_id, l.phone, l.partner_reference, l.linked_at,"
-            " l.ended_at, m.wrapped_key, m.birth_date, m.sex, m.origin_country, m.residence_country"
-            " FROM products.member_link l JOIN products.member m ON m.id = l.member_id WHERE l.id = :link"
+            " l.ended_at, m.wrapped_key, m.birth_date, m.sex, m.origin_country, m.residence_country,"
+            " m.given_name, m.family_name FROM products.member_link l JOIN products.member m ON m.id = l.member_id WHERE l.id = :link"
         ),
         {"link": link_id},
     ).one_or_none()
@@ -146,6 +158,8 @@ def find(tx: Tx, keyring: Keyring, link_id: UUID, *, with_ended: bool = False) -
         linked_at=row.linked_at,
         ended_at=row.ended_at,
         erased=cipher is None,
+        given_name=field(row.given_name, MEMBER, "given_name", row.member_id),
+        family_name=field(row.family_name, MEMBER, "family_name", row.member_id),
         facts=read_facts(tx, cipher, row.member_id) if cipher is not None else (),
         mandates=mandates_of(tx, row.member_id),
     )
@@ -156,19 +170,60 @@ def add_facts(tx: Tx, keyring: Keyring, member: Member, facts: Sequence[Fact]) -
     insert_facts(
         tx, member.partner_id, [(member.member_id, cipher_of(tx, keyring, member), fact) for fact in facts]
     )
-    # What the member's match comes to may depend on them, also in the past: a job derives it anew.
+    _reevaluate(tx, member)
+
+
+CHANGEABLE: Final = (
+    "given_name",
+    "family_name",
+    "birth_date",
+    "sex",
+    "origin_country",
+    "residence_country",
+)
+"""What is said about a person and may be said anew. Who is found by what is not among it: a phone takes proof."""
+
+
+def change(tx: Tx, keyring: Keyring, member: Member, said: Mapping[str, str], at: datetime) -> None:
+    """Record what is now known of a member: fields of `CHANGEABLE`, a birth date as ISO text. Raises InvalidRegistration."""
+    if not said or not set(said) <= set(CHANGEABLE):
+        raise ValueError(f"{sorted(said)} are not what may be changed about a member")
+    if "birth_date" in said:
+        _check_birth_date(date.fromisoformat(said["birth_date"]), at)
+    cipher = cipher_of(tx, keyring, member)
+    tx.execute(
+        text(f"UPDATE products.member SET {', '.join(f'{name} = :{name}' for name in said)} WHERE id = :id"),
+        {
+            "id": member.member_id,
+            **{
+                name: cipher.encrypt(value, field_place(MEMBER, name, member.member_id))
+                for name, value in said.items()
+            },
+        },
+    )
+    if "birth_date" in said:
+        _reevaluate(tx, member)
+    known = {
+        "given_name": member.given_name,
+        "family_name": member.family_name,
+        "birth_date": member.birth_date.isoformat() if member.birth_date else None,
+    }
+    if any(known[name] not in (None, said[name]) for name in known.keys() & said.keys()):
+        # who was verified is not who is on record now
+        tx.execute(
+            text(
+                "UPDATE products.member_verification SET ended_at = :at"
+                " WHERE member_id = :id AND level <> 'phone' AND ended_at IS NULL"
+            ),
+            {"id": member.member_id, "at": at},
+        )
+
+
+def _reevaluate(tx: Tx, member: Member) -> None:
+    """What the member's match comes to may depend on what changed, also in the past: a job derives it anew."""
     tx.execute(
         text("INSERT INTO products.reevaluation (id, member_id, requested_at) VALUES (:id, :member, now())"),
         {"id": new_id(), "member": member.member_id},
-    )
-
-
-def change_residence(tx: Tx, keyring: Keyring, member: Member, country: str) -> None:
-    """Record where the member lives now (ISO 3166-1 alpha-2)."""
-    place = field_place(MEMBER, "residence_country", member.member_id)
-    tx.execute(
-        text("UPDATE products.member SET residence_country = :value WHERE id = :id"),
-        {"value": cipher_of(tx, keyring, member).encrypt(country, place), "id": member.member_id},
     )
 
 
@@ -181,9 +236,9 @@ def end_link(tx: Tx, member: Member, at: datetime) -> None:
 
 
 def erase(tx: Tx, member_id: UUID, at: datetime) -> None:
-    """Destroy the member's key and blind indexes: nobody can read or find the person again; the pseudonym stays.
+    """Destroy the member's key and what finds its links: nobody can read the person again; the pseudonym stays.
 
-    Needs the worker's rights: no partner erases anyone. Raises NotFound.
+    A part of `products.members.erasure`, which does the whole. Needs the worker's rights. Raises NotFound.
     """
     erased = tx.execute(
         text(
@@ -211,6 +266,7 @@ class _Prepared:
         "data_key",
         "link_id",
         "member_id",
+        "number",
         "phone",
         "phone_index",
         "reference",
@@ -225,9 +281,10 @@ class _Prepared:
         self.member_id = new_id()
         self.data_key = keyring.new_data_key()
         self.cipher = FieldCipher(self.data_key)
+        self.number: str | None = None
         self.phone = self.phone_index = self.reference = self.reference_index = None
         if registration.phone is not None:
-            number = e164(registration.phone)
+            self.number = number = e164(registration.phone)
             self.phone = self.cipher.encrypt(number, field_place(LINK, "phone", self.link_id))
             self.phone_index = phone_index(keyring, partner_id, number)
         if registration.partner_reference is not None:
@@ -250,10 +307,14 @@ def _check(registration: Registration, at: datetime) -> None:
         raise InvalidRegistration(
             "A member is registered by phone, by partner_reference, or by both.", pointer=""
         )
-    born = registration.birth_date
-    if born is not None and not at.year - AGE_YEARS_MAX <= born.year <= at.year:
+    if registration.birth_date is not None:
+        _check_birth_date(registration.birth_date, at)
+
+
+def _check_birth_date(born: date, at: datetime) -> None:
+    if not at.year - AGE_YEARS_MAX <= born.year <= at.year:
         raise InvalidRegistration("The birth date is not that of a living person.", pointer="/birth_date")
-    if born is not None and born > at.date():
+    if born > at.date():
         raise InvalidRegistration("The birth date lies in the future.", pointer="/birth_date")
 
 
@@ -301,10 +362,11 @@ def _insert_members(
     )
     cursor(tx).execute(
         "INSERT INTO products.member (id, programme_id, wrapped_key, birth_date, sex, origin_country, residence_country,"
-        " unapplied_account, receivable_account, registered_at)"
-        " SELECT id, %s, wrapped_key, birth_date, sex, origin, residence, unapplied, receivable, %s"
-        " FROM unnest(%s::uuid[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[], %s::uuid[], %s::uuid[])"
-        " AS t (id, wrapped_key, birth_date, sex, origin, residence, unapplied, receivable)",
+        " given_name, family_name, unapplied_account, receivable_account, registered_at)"
+        " SELECT id, %s, wrapped_key, birth_date, sex, origin, residence, given, family, unapplied, receivable, %s"
+        " FROM unnest(%s::uuid[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[],"
+        " %s::bytea[], %s::uuid[], %s::uuid[])"
+        " AS t (id, wrapped_key, birth_date, sex, origin, residence, given, family, unapplied, receivable)",
         (
             programme_id,
             at,
@@ -317,6 +379,8 @@ def _insert_members(
                 person.personal("residence_country", person.registration.residence_country)
                 for person in people
             ],
+            [person.personal("given_name", person.registration.given_name) for person in people],
+            [person.personal("family_name", person.registration.family_name) for person in people],
             [account.unapplied for account in accounts],
             [account.receivable for account in accounts],
         ),
