@@ -52,7 +52,7 @@ def subject_of(
 
 def _require_authentication(claims: dict[str, Any], now: datetime) -> None:
     """When and how the member logged in with the partner: ``auth_time``, and ``amr`` (RFC 8176)."""
-    if not 0 < tokens.seconds_of(claims, "auth_time") <= int(now.timestamp()) + tokens.SKEW_SECONDS_MAX:
+    if not 0 < tokens.integer_of(claims, "auth_time") <= int(now.timestamp()) + tokens.SKEW_SECONDS_MAX:
         raise InvalidToken("The member did not log in yet.")
     methods = claims.get("amr")
     if not isinstance(methods, list) or not 0 < len(methods) <= METHODS_MAX:

@@ -30,6 +30,7 @@ LENGTH_MAX: Final = 4096
 LIFETIME_MAX: Final = timedelta(minutes=15)
 SKEW_SECONDS_MAX: Final = 30
 """How far the clock of whoever issued a token may run ahead of ours."""
+GENERATION_MAX: Final = 2**31 - 1
 MEMBER: Final = "mem_"
 KID: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
 """How a key's id is spelled: printable ASCII without spaces."""
@@ -90,8 +91,8 @@ def text_of(claims: Mapping[str, Any], name: str, length_max: int = 512) -> str:
     return value
 
 
-def seconds_of(claims: Mapping[str, Any], name: str) -> int:
-    """A claim that is an instant, in whole seconds. Raises `InvalidToken`."""
+def integer_of(claims: Mapping[str, Any], name: str) -> int:
+    """A claim that is an integer, as instants in whole seconds are. Raises `InvalidToken`."""
     value = claims.get(name)
     if type(value) is not int:  # a bool is an int to isinstance
         raise InvalidToken(f"The token has no {name}.")
@@ -100,13 +101,13 @@ def seconds_of(claims: Mapping[str, Any], name: str) -> int:
 
 def lifetime_of(claims: Mapping[str, Any], now: datetime, seconds_max: int) -> tuple[int, int]:
     """``iat`` and ``exp`` of a token alive now, issued for `seconds_max` at most. Raises `InvalidToken`."""
-    issued_at, expires_at = seconds_of(claims, "iat"), seconds_of(claims, "exp")
+    issued_at, expires_at = integer_of(claims, "iat"), integer_of(claims, "exp")
     second = int(now.timestamp())
     if second >= expires_at:
         raise InvalidToken("The token has expired.")
     if issued_at > second + SKEW_SECONDS_MAX or not 0 < expires_at - issued_at <= seconds_max:
         raise InvalidToken("The token's times are not possible.")
-    if "nbf" in claims and seconds_of(claims, "nbf") > second + SKEW_SECONDS_MAX:
+    if "nbf" in claims and integer_of(claims, "nbf") > second + SKEW_SECONDS_MAX:
         raise InvalidToken("The token is not valid yet.")
     return issued_at, expires_at
 
@@ -190,6 +191,9 @@ class Tokens:
         if text_of(claims, "iss") != self.issuer or text_of(claims, "aud") != self.audience:
             raise InvalidToken("The token is meant for another.")
         issued_at, expires_at = lifetime_of(claims, now, int(LIFETIME_MAX.total_seconds()))
+        generation = integer_of(claims, "gen")
+        if not 0 <= generation <= GENERATION_MAX:
+            raise InvalidToken("The token has no gen.")
         actor = claims.get("act")
         speaks_for_a_member = actor == {"sub": client_id} and subject.startswith(MEMBER)
         if not speaks_for_a_member and (actor is not None or subject != client_id):
@@ -199,7 +203,7 @@ class Tokens:
             client_id=client_id,
             actor=client_id if speaks_for_a_member else None,
             scopes=frozenset(scope.split()),
-            generation=seconds_of(claims, "gen"),
+            generation=generation,
             issued_at=issued_at,
             expires_at=expires_at,
             token_id=token_id,
