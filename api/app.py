@@ -11,6 +11,7 @@ from api.addresses import parse_networks
 from api.bootstrap import Services, bootstrap
 from api.hooks import Hooks
 from api.middleware import Edge
+from api.observability import metrics
 from api.openapi import describe
 from api.problems import add_problems
 from api.settings import Settings
@@ -57,6 +58,11 @@ def create_app(
         app.include_router(router)
     add_problems(app)
     describe(app, settings.public_url)
+    if settings.metrics_port is not None:
+        hooks.counts = metrics.HookCounts()
+        metrics.watch_pool(services.api, "api")
+        metrics.watch_pool(services.worker, "worker")
+        app.add_middleware(metrics.RouteNoted)
     app.add_middleware(hooks.in_front_of)  # inside the edge: the last one added is the outermost
     app.add_middleware(
         Edge,
@@ -70,6 +76,8 @@ def create_app(
         concurrency_max=settings.request_concurrency_max,
         request_seconds_max=settings.request_seconds_max,
     )
+    if settings.metrics_port is not None:
+        app.add_middleware(metrics.Timed)
     return app
 
 

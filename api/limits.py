@@ -27,6 +27,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from starlette.requests import Request
 
+from api.observability import metrics
 from api.problems import ProblemError
 from ledger.clock import Clock
 
@@ -86,6 +87,7 @@ class Standing:
     def problem(self, detail: str) -> ProblemError:
         """The 429 for a caller that has spent its budget."""
         spread = random.randrange(RETRY_SPREAD_SECONDS + 1)  # noqa: S311  a pause, no secret
+        metrics.RATE_LIMITED.labels(self.budget.name).inc()
         return ProblemError(
             "rate_limited", detail, headers={"Retry-After": str(self.reset_seconds + spread), **self.headers}
         )

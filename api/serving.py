@@ -22,11 +22,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, NoReturn, get_args
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn, get_args
 
 from pydantic import SecretStr
 
-from api.observability import logs
+from api.observability import logs, metrics, scrape
 from api.settings import Settings, UnsafeSettings, load
 from ledger.errors import Unavailable
 
@@ -84,6 +85,9 @@ class Serving:
         self._roles = tuple(roles)
         self._children: dict[Role, subprocess.Popen[bytes]] = {}
         self._starts: dict[Role, list[float]] = {role: [] for role in self._roles}
+        self._metrics = contextlib.ExitStack()
+        self._counts: Path | None = None
+        self.metrics_url: str | None = None
 
     @property
     def url(self) -> str:
@@ -102,6 +106,11 @@ class Serving:
         Raises `ServeError` when it doesn't; then nothing is left running. Comes back early when `cancelled` is set.
         """
         try:
+            if self._settings.metrics_port is not None:
+                self._counts = self._metrics.enter_context(scrape.shared_folder())
+                self.metrics_url = self._metrics.enter_context(
+                    scrape.listening(self._settings, self._counts)
+                )
             for role in self._roles:
                 self._spawn(role)
             if "api" in self._roles:
@@ -145,6 +154,7 @@ class Serving:
             self._end_group(role)
         self._children.clear()
         self._listener.close()
+        self._metrics.close()
 
     def _spawn(self, role: Role) -> None:
         self._starts[role].append(time.monotonic())
@@ -154,6 +164,7 @@ class Serving:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,  # Celery's banner; what there is to say goes to stderr
             pass_fds=[descriptor] if role == "api" else [],
+            env=os.environ | ({scrape.FOLDER: str(self._counts)} if self._counts is not None else {}),
             start_new_session=True,
         )
         self._children[role] = child
@@ -253,6 +264,8 @@ def run_worker(settings: Settings) -> None:
 
     log_as("worker", settings)
     _celery_logs_as_we_do()
+    if settings.metrics_port is not None:
+        _time_tasks()
     app = worker.create_worker(settings.broker_url, lambda: jobs_of(settings), every(settings))
     # Embedded mode as root is meant, and a container's root is its own affair.
     warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -264,6 +277,19 @@ def _celery_logs_as_we_do() -> None:
 
     # Whoever listens to this signal has set up the log; Celery then leaves it alone.
     setup_logging.connect(_set_up, weak=False)
+
+
+def _time_tasks() -> None:
+    from celery.signals import task_postrun, task_prerun
+
+    def began(task_id: str, **_: object) -> None:
+        metrics.task_began(task_id)
+
+    def ended(task_id: str, task: Any, state: str | None, **_: object) -> None:  # Celery's, made at run time
+        metrics.task_ended(task_id, str(task.name), "done" if state == "SUCCESS" else "failed")
+
+    task_prerun.connect(began, weak=False)
+    task_postrun.connect(ended, weak=False)
 
 
 def _set_up(**_: object) -> None:

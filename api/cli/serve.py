@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ from api.cli import output, session
 from api.embedded import EmbeddedServers, connected
 from api.embedded import servers as embedded_servers
 from api.migrations import run as migrations
+from api.observability import scrape
 from api.settings import Settings, reveal
 
 OWNING_SECONDS_MAX: Final = 60.0
@@ -80,14 +84,18 @@ def api(host: Host = None, port: Port = None) -> None:
     given = session.overridden(session.settings(), host=host, port=port)
     listener = serving.listen(given.host, given.port)
     # The server takes the signals, and hands them on to us when it has ended.
-    with _signals(), session.running(given) as complete:
+    with _signals(), session.running(given) as complete, scrape.listening(complete):
         serving.run_api(complete, listener)
 
 
 def worker(processes: Processes = None) -> None:
     """Run background tasks until SIGTERM or Ctrl-C; what runs then is finished first."""
     given = session.overridden(session.settings(), worker_processes=processes)
-    with session.running(given) as complete:
+    with (
+        _counting_together(given) as folder,
+        session.running(given) as complete,
+        scrape.listening(complete, folder),
+    ):
         serving.run_worker(complete)
 
 
@@ -112,6 +120,27 @@ def migrate(as_json: session.AsJson = False) -> None:
         print(f"the database is at {after} already ({environment})")
     else:
         print(f"the database went from {before or 'nothing'} to {after} ({environment})")
+
+
+@contextmanager
+def _counting_together(given: Settings) -> Iterator[Path | None]:
+    """A folder that the worker's processes count into, if anybody asks for metrics.
+
+    The library decides when it is imported where it counts: so this program begins anew, with the folder in its environment.
+    """
+    if given.metrics_port is None:
+        yield None
+        return
+    folder = os.environ.get(scrape.FOLDER)
+    if folder is None:
+        made = tempfile.mkdtemp(prefix=scrape.FOLDER_PREFIX)
+        os.execve(  # noqa: S606  ourselves, as we were called
+            sys.executable, sys.orig_argv, {**os.environ, scrape.FOLDER: made}
+        )
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def running_url(data_dir: Path) -> str | None:

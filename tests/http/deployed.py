@@ -135,6 +135,7 @@ class Deployment:
     url: str
     http: httpx.Client
     environment: dict[str, str]
+    processes: Serving
 
     def mizan(self, command: str, code: int = 0) -> Any:
         """Run a command with `--json`, as an operator would type it; what it prints."""
@@ -177,6 +178,6 @@ def deployed(settings: Settings, **changes: object) -> Iterator[Deployment]:
     try:
         with httpx.Client(base_url=url, timeout=30) as http:
             inherited = {name: value for name, value in os.environ.items() if not name.startswith("MIZAN_")}
-            yield Deployment(url, http, inherited | chosen.variables())
+            yield Deployment(url, http, inherited | chosen.variables(), processes)
     finally:
         processes.stop()
