@@ -6,7 +6,7 @@ would follow a 2xx that was already sent. So every transaction here is of that s
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
@@ -204,8 +204,6 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
             _refuse_other_members(request, actor)
             sight = actor.sight(required.scopes)
             tx.execute(_SIGHT, {**sight.settings, "client": str(actor.key)})
-            # who sees every partner's rows speaks for no partner, whatever else they may be
-            call = replace(call, actor=replace(actor, partner_id=None)) if sight.everyones else call
             yield call
             auditing.note_unnamed(call)
     except MizanError as error:

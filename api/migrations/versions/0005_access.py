@@ -190,6 +190,22 @@ def _ledger() -> None:
             USING ({_STAFF} AND {in_funds.format(fund="fund_id")});
         CREATE POLICY auditor ON ledger.fund FOR SELECT TO mizan_auditor USING (true);
         CREATE POLICY auditor ON ledger.period_event FOR SELECT TO mizan_auditor USING (true);
+        -- The journal is reached through accounts: whose a posting is, is asked of narrowed requests alone. Asked of every
+        -- row for every partner, it made a statement take 103 ms instead of 1.9.
+        ALTER TABLE ledger.transaction ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE ledger.posting ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY journal ON ledger.transaction FOR SELECT TO mizan_api
+            USING ({_STAFF} OR {_PARTNER} IS NOT NULL);
+        CREATE POLICY journal ON ledger.posting FOR SELECT TO mizan_api USING ({_STAFF} OR {_PARTNER} IS NOT NULL);
+        CREATE POLICY narrowed ON ledger.posting AS RESTRICTIVE FOR SELECT TO mizan_api
+            USING ({_UNNARROWED} OR EXISTS (
+                SELECT FROM ledger.account a WHERE a.id IN (posting.debit_account, posting.credit_account)));
+        CREATE POLICY narrowed ON ledger.transaction AS RESTRICTIVE FOR SELECT TO mizan_api
+            USING ({_UNNARROWED} OR EXISTS (SELECT FROM ledger.posting p WHERE p.transaction_id = transaction.id));
+        CREATE POLICY auditor ON ledger.transaction FOR SELECT TO mizan_auditor USING (true);
+        CREATE POLICY auditor ON ledger.posting FOR SELECT TO mizan_auditor USING (true);
+        CREATE POLICY sealer ON ledger.transaction FOR SELECT TO mizan_sealer USING (true);
+        CREATE POLICY sealer ON ledger.posting FOR SELECT TO mizan_sealer USING (true);
         -- no request reads these: the worker does, and what it tells a partner has its own table
         REVOKE SELECT ON ledger.outbox, ledger.reference FROM mizan_api
     """)

@@ -1,0 +1,266 @@
+"""Every route is tried by every kind of caller, and answers as the table of scopes and roles says."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+import pytest
+from starlette.routing import Route
+
+import tests
+from api import access
+from api.access import OPEN, Caller, Entry
+from api.auth import operators, sessions
+from api.auth.clients import create_client
+from api.auth.operators import Grant
+from api.auth.scopes import Role, for_members
+from api.auth.sessions import Lifetimes
+from api.bootstrap import Services
+from api.settings import Environment
+from ledger.ids import new_id, public_id
+from products.programmes.registry import apply
+from products.remittances.partners import create_organisation
+from tests.http.served import Served, a_person
+
+PROJECT = Path(tests.__file__).parents[1]
+CATALOGUE = files("products.programmes.catalogue")
+LIVES = Lifetimes(idle=timedelta(hours=1), absolute=timedelta(hours=8))
+
+
+@dataclass(frozen=True, slots=True)
+class Someone:
+    """A caller: what it is, with which token, and which member it names as its own."""
+
+    name: str
+    kinds: tuple[Caller, ...]
+    person: bool
+    token: str | None
+    sees_member: bool
+    """Whether acme's member is within its sight, if it may look at all."""
+
+    def allowed(self, entry: Entry) -> bool:
+        return any(entry.lets_in(kind, person=self.person) for kind in self.kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Everyone who calls, and what there is to see."""
+
+    api: Served
+    everyone: dict[str, Someone]
+    member: str
+    ids: dict[str, str] = field(default_factory=dict)
+
+    def send(self, who: Someone, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = {"Idempotency-Key": public_id("try", new_id())}
+        if who.token is not None:
+            headers["Authorization"] = f"Bearer {who.token}"
+        return self.api.http.request(method, path, headers=headers, **more)
+
+
+def session_of(
+    services: Services, name: str, grants: list[tuple[Role, UUID | None]], organisation: UUID | None = None
+) -> str:
+    """The token of an operator's open session."""
+    now = services.clock.now()
+    with services.worker.begin() as tx:
+        made = operators.create(
+            tx,
+            email=f"{name}@fund.example",
+            name=name,
+            grants=[Grant(role, programme) for role, programme in grants],
+            organisation_id=organisation,
+            log_in="password",
+            at=now,
+        )
+        operator = operators.find(tx, made)
+        opened = sessions.open_session(
+            tx, operator, address="192.0.2.1", now=now, lifetimes=LIVES, confirmed=True
+        )
+    return opened.token
+
+
+def staff_token(api: Served, role: str) -> str:
+    with api.services.worker.begin() as tx:
+        client = create_client(
+            tx, name=role, roles=[role], environment=Environment.SANDBOX, at=api.clock.now()
+        )
+    answer = api.http.post(
+        "/oauth/token",
+        data={"grant_type": "client_credentials"},
+        auth=(client.client_id, client.client_secret),
+    )
+    token: str = answer.json()["access_token"]
+    return token
+
+
+@pytest.fixture(scope="module")
+def everyone(shared_api: Served) -> Cast:
+    api = shared_api
+    services = api.services
+    mine = api.acme.post("/v1/members", a_person()).json()["id"]
+    another = api.acme.post("/v1/members", a_person(2)).json()["id"]
+    api.acme.post(f"/v1/members/{mine}/enrolments", {"product": "savings"})
+    remittance = api.acme.post(
+        "/v1/remittances",
+        {
+            "remittance_id": "ACME-1",
+            "member": {"id": mine},
+            "sent": {"amount": 80000, "currency": "AED"},
+            "received": {"amount": 300000, "currency": "RWF"},
+            "collected": {"amount": 15000, "currency": "RWF"},
+            "origin_country": "AE",
+            "destination_country": "RW",
+            "completed_at": "2026-03-02T09:20:00Z",
+        },
+        headers={"Idempotency-Key": "ACME-1"},
+    ).json()
+    with services.worker.begin() as tx:
+        here = tx.exec_driver_sql("SELECT id FROM products.programme").scalar_one()
+        other_file = next(
+            name
+            for name in sorted(one.name for one in CATALOGUE.iterdir() if one.name.endswith(".yaml"))
+            if name != "ejoheza.yaml"
+        )
+        elsewhere = apply(tx, CATALOGUE.joinpath(other_file).read_text(), clock=api.clock).programme_id
+        ngo = create_organisation(tx, slug="ngo", name="NGO", programmes=[here], clock=api.clock)
+        account = tx.exec_driver_sql(
+            "SELECT savings_account FROM products.enrolment WHERE savings_account IS NOT NULL"
+        ).scalar_one()
+
+    def member_token(member: str) -> str:
+        return services.tokens.issue(
+            subject=member,
+            client_id=api.acme.client.client_id,
+            actor=api.acme.client.client_id,
+            scopes=frozenset(for_members()),
+        )
+
+    def operator(name: str, *grants: tuple[Role, UUID | None], organisation: UUID | None = None) -> Someone:
+        token = session_of(services, name, list(grants), organisation)
+        sees = any(role != "caseworker" and where in (None, here) for role, where in grants)
+        return Someone(name, tuple(role for role, _ in grants), True, token, sees)
+
+    people = [
+        Someone("acme", ("partner",), False, api.acme.token, True),
+        Someone("bolt", ("partner",), False, api.bolt.token, False),
+        Someone("the member", ("member",), False, member_token(mine), True),
+        Someone("another member", ("member",), False, member_token(another), False),
+        *(
+            Someone(f"{role} client", (role,), False, staff_token(api, role), True)
+            for role in ("manager", "administrator", "auditor")
+        ),
+        operator("manager", ("manager", None)),
+        operator("administrator", ("administrator", None)),
+        operator("auditor", ("auditor", None)),
+        operator("caseworker", ("caseworker", None), organisation=ngo.id),
+        operator("manager-here", ("manager", here)),
+        operator("manager-elsewhere", ("manager", elsewhere)),
+        operator("auditor-elsewhere", ("auditor", elsewhere)),
+        operator("administrator-here-auditor-anywhere", ("administrator", here), ("auditor", None)),
+        Someone("nobody", (), False, None, False),
+        Someone("a made-up session", (), False, f"{operators.TOKEN_PREFIX}{'x' * 43}", False),
+        Someone("a made-up token", (), False, "eyJhbGciOiJub25lIn0.e30.", False),
+    ]
+    return Cast(
+        api,
+        {one.name: one for one in people},
+        mine,
+        {
+            "member": mine,
+            "remittance": remittance["id"],
+            "transaction": remittance["transaction"],
+            "account": public_id("acc", account),
+            "subject": "match:savings",
+            "programme": "ejoheza",
+        },
+    )
+
+
+UNKNOWN: Final = public_id("xxx", UUID(int=7))
+OF_THE_MEMBER: Final = {"member", "remittance", "account", "transaction"}
+"""What a path may name that is acme's member's: not there for who may not see that member."""
+
+
+def walked(api: Served) -> list[Entry]:
+    return access.entries(api.app.routes)
+
+
+def test_every_route_of_the_application_is_judged(everyone: Cast) -> None:
+    judged = {(entry.method, entry.path) for entry in walked(everyone.api)}
+    served = {
+        (method, route.path)
+        for route in access.flat(everyone.api.app.routes)
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert judged == served
+    described = everyone.api.app.openapi()["paths"]
+    assert {path for _, path in served} >= set(described)
+    # what stands in the list of open routes is there, and open
+    assert {entry.operation for entry in walked(everyone.api) if entry.open_because} == set(OPEN)
+
+
+def test_each_caller_passes_or_is_refused_as_the_table_says(everyone: Cast) -> None:
+    wrong = []
+    for entry in walked(everyone.api):
+        if entry.open_because is not None:
+            continue
+        for who in everyone.everyone.values():
+            if entry.operation == "log_out" and who.person:
+                continue  # it would
+            # nothing that exists is named to what changes it, but by members, whose tokens open one member's pages alone
+            named = everyone.ids if entry.method == "GET" or "member" in who.kinds else {}
+            parts = {part: named.get(part, UNKNOWN) for part in re.findall(r"{(\w+)}", entry.path)}
+            body: dict[str, Any] = {} if entry.method == "GET" else {"json": {}}
+            answer = everyone.send(who, entry.method, entry.path.format(**parts), **body)
+            meant = expected(entry, who, parts)
+            if answered(answer) not in meant:
+                wrong.append(
+                    f"{who.name}: {entry.method} {entry.path}: {answered(answer)}, not {meant}: {answer.text[:200]}"
+                )
+    assert not wrong, "\n".join(wrong)
+
+
+def answered(answer: httpx.Response) -> str:
+    """The class of an answer: unauthorised, forbidden, hidden, or that the caller was let in."""
+    code = answer.json().get("code") if "json" in answer.headers.get("content-type", "") else None
+    if answer.status_code >= 500:
+        return "broken"
+    if answer.status_code == 404:
+        return "hidden"
+    return {"unauthorised": "unauthorised", "insufficient_scope": "forbidden"}.get(code or "", "let in")
+
+
+def expected(entry: Entry, who: Someone, parts: dict[str, str]) -> set[str]:
+    """What the table says of a caller on a route, and the caller's sight of what the path names."""
+    if not who.kinds or (entry.session and not who.person):
+        return {"unauthorised"}
+    if not who.allowed(entry):
+        return {"forbidden"}
+    if parts.get("member") != UNKNOWN and "member" in parts and not who.sees_member:
+        return {"hidden"}
+    if entry.method != "GET":
+        return {"let in", "hidden"}  # an empty body, or nothing of this id
+    if not who.sees_member and OF_THE_MEMBER & parts.keys():
+        return {"hidden"}
+    return {"hidden", "let in"} if UNKNOWN in parts.values() else {"let in"}
+
+
+def test_the_page_about_access_is_current() -> None:
+    assert (PROJECT / "docs" / "reference" / "access.md").read_text("utf-8") == access.render(), (
+        "write it again: python -m api.access > docs/reference/access.md"
+    )
+
+
+def test_a_route_without_a_guard_and_without_a_reason_is_found(everyone: Cast) -> None:
+    def bare() -> None:
+        """Says nothing."""
+
+    with pytest.raises(access.Unlisted):
+        access.entries([Route("/new", bare)])
