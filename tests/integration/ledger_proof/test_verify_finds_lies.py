@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from ledger import holds
+from ledger import audit, holds
+from ledger.audit import Act
 from ledger.clock import FixedClock
 from ledger.database import Tx
 from ledger.errors import Conflict
@@ -55,6 +56,8 @@ class World:
             payment = books.payment(books.members[1], books.bank, 20)
             assert holds.capture(tx, used.id, payment, clock=books.clock).status == "posted"
         self.hold, self.captured = kept.id, used.id
+        with books.databases.worker.begin() as tx:
+            audit.record(tx, Act("opr_a", "operator", "hold.captured", "hold:used", "done"), books.clock)
         self.seals = books.seal(limit=7)
         with books.databases.sealer.begin() as tx:
             write_heads(tx, file)
