@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from integrations.codes.nobody import NobodySender
 from ledger.clock import Clock
 from ledger.database import Database
 from ledger.ids import public_id
@@ -38,6 +39,11 @@ class Codes:
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mizan-codes")
         self._room = BoundedSemaphore(QUEUED_MAX)
+
+    @property
+    def available(self) -> bool:
+        """Whether this deployment can write to members at all."""
+        return not isinstance(self._sender, NobodySender)
 
     def send_code(self, challenge: UUID, message: CodeMessage) -> None:
         """Send a challenge's code soon; call it once its transaction has committed."""

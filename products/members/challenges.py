@@ -11,6 +11,8 @@ Sending happens outside: `start` returns the message, the caller commits, then s
 what became of it (`sent`). A code that is lost is asked for again.
 """
 
+import base64
+import binascii
 import hashlib
 import hmac
 import json
@@ -142,6 +144,14 @@ def signed_bytes(challenge: UUID, nonce: bytes, purpose: str, digest: bytes) -> 
     """What a device signs: five lines of ASCII, each ended by a line feed but the last."""
     lines = (SIGNED_PREFIX, public_id("chl", challenge), nonce.hex(), purpose, digest.hex())
     return "\n".join(lines).encode("ascii")
+
+
+def from_base64url(text: str) -> bytes:
+    """The bytes of unpadded base64url. Raises InvalidInput."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise InvalidInput("Not base64url.", pointer="/proof/signature") from None
 
 
 def masked(phone: str) -> str:
