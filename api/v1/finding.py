@@ -1,0 +1,36 @@
+"""The member that a path names, as the caller may see them."""
+
+from uuid import UUID
+
+from api.deps import Call, path_id
+from ledger.errors import NotFound
+from products.members import registry
+from products.members.models import Member
+from products.programmes.model import Programme
+
+
+def found(call: Call, member: str) -> Member:
+    """The member of a path, as row-level security lets the caller see them. Raises NotFound."""
+    return registry.find(call.tx, call.services.keyring, path_id("mem", member))
+
+
+def found_as_worker(call: Call, member: str, scope: str) -> Member:
+    """The same where the transaction is the worker's, which row-level security doesn't hold. Raises NotFound.
+
+    Found is what is the caller's partner's, in the programmes that the caller has the scope for, and to a member's
+    token itself alone.
+    """
+    person = registry.find(call.tx, call.services.keyring, path_id("mem", member))
+    sight = call.actor.sight([scope])
+    if (
+        person.partner_id != call.partner
+        or (sight.member_link is not None and person.link_id != sight.member_link)
+        or (sight.programmes is not None and person.programme_id not in sight.programmes)
+    ):
+        raise NotFound("There is no such member.")
+    return person
+
+
+def rules_of(call: Call, programme_id: UUID) -> Programme:
+    """The newest version of a programme: it declares the facts that may be recorded, and the limits."""
+    return call.services.books.programmes.versions(call.tx, programme_id)[-1].programme
