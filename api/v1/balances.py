@@ -4,13 +4,14 @@ from datetime import date
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
+from api.csv_export import CSV, AsCsv
 from api.deps import Call, calling, path_id
 from api.pagination import LIMIT_DEFAULT, CursorText, Limit
-from api.v1.ledger import LineOut, statement_page
-from api.v1.members import found
+from api.v1.finding import found
+from api.v1.ledger import LineOut, statement_of
 from api.v1.schemas import ROUTE_CLASS, Day, MemberId, MoneyOut, Out, Page, errors
 from ledger import listing
 from ledger.errors import NotFound
@@ -84,20 +85,27 @@ def get_balances(
     return _balances(person, shown)
 
 
-@router.get("/statement", operation_id="get_statement", summary="Read a statement", responses=errors())
+@router.get(
+    "/statement",
+    operation_id="get_statement",
+    summary="Read a statement",
+    response_model=Page[LineOut],
+    responses={200: CSV, **errors()},
+)
 def get_statement(
     member: MemberId,
     call: Reading,
+    as_csv: AsCsv,
     product: Annotated[
         str | None, Query(max_length=64, description="absent: the first that the member joined")
     ] = None,
     part: Annotated[Part, Query(description="which of the member's accounts")] = "settled",
     limit: Limit = LIMIT_DEFAULT,
     cursor: CursorText = None,
-) -> Page[LineOut]:
+) -> Page[LineOut] | Response:
     """What moved on one of the member's accounts, newest first, each line with the balance after it."""
     account = _account(call, found(call, member), product, part)
-    return statement_page(call, "member_statement", account, limit, cursor)
+    return statement_of(call, "member_statement", account, limit, cursor, as_csv=as_csv)
 
 
 @router.get(

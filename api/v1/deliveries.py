@@ -3,11 +3,12 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
+from api.csv_export import CSV, AsCsv, export
 from api.deps import Call, calling, path_id
-from api.pagination import LIMIT_DEFAULT, CursorText, Limit
+from api.pagination import LIMIT_DEFAULT, LIMIT_MAX, CursorText, Limit
 from api.v1.schemas import ROUTE_CLASS, Instant, Out, Page, errors
 from integrations.inbox import queries
 from integrations.inbox.queries import DeliveryView
@@ -60,17 +61,32 @@ class DeliveryWithHistory(DeliveryOut):
     history: list[AttemptOut]
 
 
-@router.get("", operation_id="list_deliveries", summary="List deliveries", responses=errors())
+@router.get(
+    "",
+    operation_id="list_deliveries",
+    summary="List deliveries",
+    response_model=Page[DeliveryOut],
+    responses={200: CSV, **errors()},
+)
 def list_deliveries(
     call: Reading,
+    as_csv: AsCsv,
     state: Annotated[
         list[State] | None, Query(max_length=10, description="only those in these states")
     ] = None,
     limit: Limit = LIMIT_DEFAULT,
     cursor: CursorText = None,
-) -> Page[DeliveryOut]:
+) -> Page[DeliveryOut] | Response:
     """Deliveries in the order in which they were committed; nothing appears behind a cursor later."""
     states = sorted(set(state or ()))
+    if as_csv:
+        return export(
+            call, "deliveries", DeliveryOut, lambda after: _deliveries(call, states, LIMIT_MAX, after), cursor
+        )
+    return _deliveries(call, states, limit, cursor)
+
+
+def _deliveries(call: Call, states: list[State], limit: int, cursor: str | None) -> Page[DeliveryOut]:
     at = call.read_cursor(cursor, "deliveries", states=states)
     rows = queries.deliveries(
         call.tx,

@@ -3,11 +3,12 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
+from api.csv_export import CSV, AsCsv, columns, export, file, flat
 from api.deps import Call, calling, path_id, services
-from api.pagination import LIMIT_DEFAULT, CursorText, Limit
+from api.pagination import LIMIT_DEFAULT, LIMIT_MAX, CursorText, Limit
 from api.v1.schemas import ROUTE_CLASS, Day, Instant, MoneyOut, Out, Page, errors
 from ledger import listing
 from ledger.database import Tx
@@ -149,28 +150,42 @@ def get_account(account: Annotated[str, Path(max_length=64)], call: Reading) -> 
     "/v1/ledger/accounts/{account}/statement",
     operation_id="get_account_statement",
     summary="Read an account's statement",
-    responses=errors(),
+    response_model=Page[LineOut],
+    responses={200: CSV, **errors()},
 )
 def get_account_statement(
     account: Annotated[str, Path(max_length=64)],
     call: Reading,
+    as_csv: AsCsv,
     limit: Limit = LIMIT_DEFAULT,
     cursor: CursorText = None,
-) -> Page[LineOut]:
+) -> Page[LineOut] | Response:
     """What moved on the account, newest first, each line with the balance after it."""
-    return statement_page(call, "account_statement", path_id("acc", account), limit, cursor)
+    return statement_of(call, "account_statement", path_id("acc", account), limit, cursor, as_csv=as_csv)
 
 
 @router.get(
     "/v1/ledger/transactions",
     operation_id="list_transactions",
     summary="List transactions",
-    responses=errors(),
+    response_model=Page[TransactionOut],
+    responses={200: CSV, **errors()},
 )
 def list_transactions(
-    call: Reading, limit: Limit = LIMIT_DEFAULT, cursor: CursorText = None
-) -> Page[TransactionOut]:
-    """Transactions behind the settled horizon, in the order of the journal: nothing appears behind a cursor later."""
+    call: Reading, as_csv: AsCsv, limit: Limit = LIMIT_DEFAULT, cursor: CursorText = None
+) -> Page[TransactionOut] | Response:
+    """Transactions behind the settled horizon, in the order of the journal: nothing appears behind a cursor later.
+
+    As CSV each posting has a row of its own.
+    """
+    if as_csv:
+        return export(
+            call, "transactions", TransactionOut, lambda after: _transactions(call, LIMIT_MAX, after), cursor
+        )
+    return _transactions(call, limit, cursor)
+
+
+def _transactions(call: Call, limit: int, cursor: str | None) -> Page[TransactionOut]:
     at = call.read_cursor(cursor, "transactions")
     after = Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None
     rows = listing.transactions(call.tx, after=after, limit=limit + 1)
@@ -197,14 +212,21 @@ def get_transaction(transaction: Annotated[str, Path(max_length=64)], call: Read
     "/v1/ledger/trial-balance",
     operation_id="get_trial_balance",
     summary="Read the trial balance",
-    responses=errors(),
+    response_model=TrialBalanceOut,
+    responses={200: CSV, **errors()},
 )
-def get_trial_balance(call: Reading, as_of: Day | None = None, fund: FundCode = None) -> TrialBalanceOut:
+def get_trial_balance(
+    call: Reading, as_csv: AsCsv, as_of: Day | None = None, fund: FundCode = None
+) -> TrialBalanceOut | Response:
     """Every fund, or one, in each of its currencies: debits beside credits, and that they tie."""
     chosen = _fund(call.tx, fund) if fund is not None else None
     found = trial_balance(call.tx, as_of=as_of, fund=chosen)
     shown_as_of = (as_of or call.now).isoformat()
-    return TrialBalanceOut(as_of=shown_as_of, data=[TrialFund.model_validate(one.to_json()) for one in found])
+    data = [TrialFund.model_validate(one.to_json()) for one in found]
+    if as_csv:
+        name = f"trial-balance-{shown_as_of[:10]}"
+        return file(name, columns(TrialFund), (row for one in data for row in flat(one)))
+    return TrialBalanceOut(as_of=shown_as_of, data=data)
 
 
 @router.get(
@@ -230,6 +252,21 @@ def get_seals(
 
 
 SEALS_MAX = 200
+
+
+def statement_of(
+    call: Call, route: str, account_id: UUID, limit: int, cursor: str | None, *, as_csv: bool
+) -> Page[LineOut] | Response:
+    """An account's statement: a page of it, or all that is left of it as CSV."""
+    if not as_csv:
+        return statement_page(call, route, account_id, limit, cursor)
+    return export(
+        call,
+        "statement",
+        LineOut,
+        lambda after: statement_page(call, route, account_id, LIMIT_MAX, after),
+        cursor,
+    )
 
 
 def statement_page(
