@@ -90,12 +90,16 @@ class SigningKeys:
         return [key for until, key in self._verifying.values() if until is None or now < until]
 
     def _ensure_fresh(self, seconds: float) -> None:
+        if self._is_fresh(seconds):
+            return
         with self._lock:
-            stale = time.monotonic() - self._loaded_at > seconds
-            if stale:
+            # who waited while another read has what was read: at a start, all ask at once
+            if not self._is_fresh(seconds):
+                self._load()
                 self._loaded_at = time.monotonic()
-        if stale:
-            self._load()
+
+    def _is_fresh(self, seconds: float) -> bool:
+        return bool(self._verifying) and time.monotonic() - self._loaded_at <= seconds
 
     def _load(self) -> None:
         with self._database.begin() as tx:

@@ -163,6 +163,7 @@ class App:
 
     def registers(self) -> str:
         """One more member of the partner's: its ``mem_`` id."""
+        self.caller.authenticate()
         answer = self.caller.post("/v1/members", a_person(next(_numbers)))
         assert answer.status_code == 201, answer.text
         member: str = answer.json()["id"]

@@ -8,6 +8,7 @@ from api.auth.keys import KEPT_AFTER, PUBLISHED_AHEAD, Rotation, SigningKeys, ro
 from ledger.clock import FixedClock
 from products.keyring import Keyring
 from tests.conftest import Databases
+from tests.racing import at_once
 
 KEYRING = Keyring.of(bytes(range(32)))
 MINUTE = timedelta(minutes=1)
@@ -73,3 +74,16 @@ def test_the_first_key_signs_at_once_even_if_it_is_made_by_a_rotation(
     made = rotated(databases, clock)
     assert made.signs_from == clock.now()
     assert fresh(databases, clock).signing().kid == made.kid
+
+
+def test_processes_that_start_together_agree_on_one_key_and_rotate_once(
+    databases: Databases, clock: FixedClock
+) -> None:
+    started = [fresh(databases, clock) for _ in range(5)]
+    signing: list[str] = []
+    at_once(*[lambda keys=keys: signing.append(keys.signing().kid) for keys in started])
+    assert len(set(signing)) == 1
+    made: list[str] = []
+    at_once(*[lambda: made.append(rotated(databases, clock).kid)] * 5)
+    assert len(set(made)) == 1
+    assert {key.kid for key in fresh(databases, clock).published()} == {signing[0], made[0]}
