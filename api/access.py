@@ -30,6 +30,8 @@ OPEN: Final[Mapping[str, str]] = {
     "log_in": "the person proves themselves in the request",
     "begin_set_up": "the one-time link proves the person",
     "complete_set_up": "the one-time link proves the person",
+    "show_stop_page": "a page with a button, the same for everybody",
+    "stop_change": "the secret of the notice's link proves who got the notice",
     "/openapi.json": "this document of the API",
     "/docs": "the document of the API, for people",
     "/redoc": "the document of the API, for people",
