@@ -18,7 +18,7 @@ from sqlalchemy import text
 from ledger.database import Tx
 
 FORGOTTEN_AFTER: Final = timedelta(days=1)
-FIRST_PAUSE: Final = timedelta(seconds=30)
+FIRST_PAUSE: Final = timedelta(minutes=1)
 CLEARED_TOGETHER_MAX: Final = 1_000
 
 

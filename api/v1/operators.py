@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 from starlette.responses import Response
 
-from api.approvals.service import CONFIRMED_WITHIN, ConfirmationRequired, Origin, Request
+from api.approvals.service import CONFIRMED_WITHIN, ConfirmationRequired, Request, origin_of
 from api.auth import admission, links, operators
 from api.auth.operators import Grant, Operator
 from api.deps import Call, path_id, writing
@@ -125,7 +125,7 @@ def request_operator(body: OperatorIn, call: Writing, response: Response) -> Req
         organisation_id=_organisation(body.organisation),
         log_in=body.log_in,
         remark=body.remark,
-        origin=_origin(call),
+        origin=origin_of(call),
     )
     return _requested(response, filed, code)
 
@@ -147,7 +147,7 @@ def request_roles(operator: OperatorId, body: RolesIn, call: Writing, response: 
         grants=_grants(call, body.roles),
         organisation_id=_organisation(body.organisation),
         remark=body.remark,
-        origin=_origin(call),
+        origin=origin_of(call),
     )
     return _requested(response, filed, None)
 
@@ -167,7 +167,7 @@ def request_recovery(operator: OperatorId, body: RemarkIn, call: Writing, respon
         call.actor,
         _found(call, operator),
         remark=body.remark,
-        origin=_origin(call),
+        origin=origin_of(call),
     )
     return _requested(response, filed, code)
 
@@ -189,7 +189,7 @@ def request_activation(
         call.actor,
         _found(call, operator),
         remark=body.remark,
-        origin=_origin(call),
+        origin=origin_of(call),
     )
     return _requested(response, filed, None)
 
@@ -263,10 +263,6 @@ def _grants(call: Call, roles: list[RoleIn]) -> list[Grant]:
 
 def _organisation(organisation: str | None) -> UUID | None:
     return parse_public_id("ptn", organisation) if organisation is not None else None
-
-
-def _origin(call: Call) -> Origin:
-    return Origin(call.address, call.request.scope["state"].get("request_id") or None)
 
 
 def _requested(response: Response, filed: Request, code: str | None) -> RequestedOut:
