@@ -15,6 +15,8 @@ from tests.conftest import Databases
 SCHEMAS = ["api", "integrations", "ledger", "products"]
 
 GRANTS = """
+api.approval_request           api=r  worker=r  auditor=r
+api.audit_key                  api=ra  worker=ra
 api.client_key                 api=r  worker=ra
 api.client_secret              api=r  worker=raw
 api.idempotent_answer          api=ra  worker=rad
@@ -41,6 +43,7 @@ ledger.account                 api=ra  worker=ra  auditor=r
 ledger.account_balance         api=r  worker=r  auditor=r
 ledger.account_day             api=r  worker=raw  auditor=r
 ledger.account_month           api=r  worker=raw  auditor=r
+ledger.audit_entry             api=r  worker=r  sealer=r  auditor=r
 ledger.era                     api=r  worker=r  sealer=r  auditor=r
 ledger.fold                    api=r  worker=raw  auditor=r
 ledger.fund                    api=ra  worker=ra  auditor=r
@@ -90,6 +93,9 @@ products.waiting_change         api=ra  worker=ra  auditor=r
 """On whole tables: r select, a insert, w update, d delete. Partitions of the journal are granted to nobody."""
 
 COLUMN_GRANTS = """
+api.approval_request worker insert id kind object programme_id sealed_payload payload_digest remark requested_by requested_at expires_at
+api.approval_request worker update state decided_by decided_at decision_remark result
+api.audit_key worker update wrapped destroyed_at
 api.openid_log_in worker update returned_at operator_id ended_at
 api.operator worker update name organisation_id state
 api.operator_recovery_code worker update used_at
@@ -102,6 +108,8 @@ integrations.delivery api insert id partner_id delivery_key kind event_type lane
 integrations.delivery_queue api insert lane id
 integrations.inbox_key worker update wrapped destroyed_at
 integrations.webhook_secret worker update expires_at
+ledger.audit_entry api insert id actor_kind actor action object outcome address request_id programme_id before after before_digest after_digest detail recorded_at salt leaf
+ledger.audit_entry worker insert id actor_kind actor action object outcome address request_id programme_id before after before_digest after_digest detail recorded_at salt leaf
 ledger.hold api insert id reference account_id amount expires_at created_at
 ledger.hold api update captured state transaction_id ended_at
 ledger.hold worker insert id reference account_id amount expires_at created_at
@@ -143,6 +151,12 @@ products.reevaluation api insert id member_id requested_at
 OWN = "partner_id = setting mizan.partner OR setting mizan.access = 'staff'"
 HOOK = "partner_id = setting mizan.partner OR setting mizan.access = ANY (ARRAY['staff', 'hook'])"
 
+STAFF = (
+    "setting mizan.access = 'staff' AND ((setting mizan.programmes IS NULL) OR"
+    " (programme_id = ANY ((string_to_array(setting mizan.programmes, ','))[])))"
+)
+"""Staff, limited to their programmes where they are."""
+
 POLICIES = {
     "integrations.delivery": ("own_rows", "public", HOOK),
     "integrations.delivery_outcome": ("own_rows", "public", HOOK),
@@ -151,6 +165,8 @@ POLICIES = {
     "api.client_key": ("itself", "public", "client_id = setting mizan.client"),
     "api.client_secret": ("itself", "public", "client_id = setting mizan.client"),
     "ledger.account": ("partner", "mizan_api", OWN),
+    "ledger.audit_entry": ("staff", "mizan_api", STAFF),
+    "api.approval_request": ("staff", "mizan_api", STAFF),
     **{
         f"ledger.{name}": (
             "partner",
@@ -195,6 +211,9 @@ POLICIES = {
 }
 """Row-level security: the one policy of each guarded table, besides the auditor's, who reads every row."""
 
+WRITTEN_BY_ALL = {"ledger.audit_entry"}
+"""Rows that anybody writes, whoever may see them: what a partner was refused is in the log too."""
+
 NO_AUDITOR = {
     "api.client_key",
     "api.client_secret",
@@ -221,6 +240,9 @@ TRIGGERS = {
     ("ledger.hold", "hold_ended"): "after update statement ledger.hold_ended",
     ("ledger.hold", "hold_placed"): "after insert statement ledger.hold_placed",
     ("ledger.hold", "only_changes"): CHANGES,
+    ("ledger.audit_entry", "only_grows"): GROWS,
+    ("api.approval_request", "decided_once"): "before update row api.refuse_second_decision",
+    ("api.approval_request", "only_changes"): CHANGES,
     ("ledger.period_event", "only_grows"): GROWS,
     ("ledger.posting", "only_grows"): GROWS,
     ("ledger.posting", "posting_inserted"): "after insert statement ledger.posting_inserted",
@@ -313,10 +335,11 @@ def test_rows_of_people_and_partners_are_guarded(databases: Databases) -> None:
     auditors = {row[0] for row in policies if row[1] == "auditor"}
     assert auditors == set(POLICIES) - NO_AUDITOR
     for table, name, role, command, permissive, condition, check, roles in policies:
-        assert (permissive, check, roles) == ("PERMISSIVE", None, 1)
-        if name == "auditor":
-            assert (role, command, condition) == ("mizan_auditor", "SELECT", "true")
+        assert (permissive, roles) == ("PERMISSIVE", 1)
+        if name == "auditor" or (table, name) == ("ledger.audit_entry", "sealer"):
+            assert (role, command, condition, check) == (f"mizan_{name}", "SELECT", "true", None)
         else:
+            assert check == ("true" if table in WRITTEN_BY_ALL else None)
             assert (name, role, _plain(condition)) == POLICIES[table]
             assert command == "ALL"
 
@@ -324,7 +347,7 @@ def test_rows_of_people_and_partners_are_guarded(databases: Databases) -> None:
 def _plain(condition: str) -> str:
     """A policy's condition without the catalogue's casts and brackets."""
     plain = " ".join(condition.replace("::text", "").replace("::uuid", "").split())
-    for setting in ("partner", "access", "client"):
+    for setting in ("partner", "access", "client", "programmes"):
         bare = f"current_setting('mizan.{setting}', true)"
         plain = plain.replace(f"(NULLIF({bare}, ''))", f"setting mizan.{setting}")
         plain = plain.replace(f"NULLIF({bare}, '')", f"setting mizan.{setting}")
