@@ -14,6 +14,7 @@ from api.cli import (
     key,
     ledger,
     match,
+    operator,
     partner,
     period,
     programme,
@@ -35,7 +36,7 @@ app = typer.Typer(
 
 for _commands in (demo, serve, doctor, backup, trigger, bench):
     _commands.add_to(app)
-for _group in (programme, partner, client, sponsor, settlement, match, ledger, inbox, period, key):
+for _group in (programme, partner, client, operator, sponsor, settlement, match, ledger, inbox, period, key):
     app.add_typer(_group.app)
 
 
