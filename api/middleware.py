@@ -255,7 +255,7 @@ class _Answer:
         said = {name.lower() for name, _ in own}
         headers = [*own, (b"x-request-id", self._state["request_id"].encode())]
         policy = POLICIES.get(self._scope["path"])
-        if policy is not None:
+        if policy is not None and b"content-security-policy" not in said:
             said.add(b"content-security-policy")
             headers.append((b"content-security-policy", policy.encode()))
         headers += [header for header in self._always if header[0] not in said]
