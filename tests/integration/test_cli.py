@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from api.cli.app import app
 from api.embedded import servers as embedded_servers
 from tests.conftest import CARELESS, RUN_DIRECTORY, settings_for
+from tests.http.signing import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,31 @@ def test_secrets_are_rotated(commands: Commands) -> None:
     client = commands.json("partner", "rotate-secret", "acme", "--what", "client", "--overlap-hours", "0")
     assert webhook["webhook_secret"].startswith("whsec_")
     assert client["client_secret"].startswith("mzn_test_")
+
+
+def test_a_clients_keys_are_registered_beside_each_other_and_removed(
+    commands: Commands, tmp_path: Path
+) -> None:
+    acme = commands.json("partner", "rotate-secret", "acme", "--what", "client")["client_id"]
+    files = [tmp_path / "one.pem", tmp_path / "two.json"]
+    keys = [Key(), Key(kid="next")]
+    files[0].write_bytes(keys[0].public_pem)
+    files[1].write_text(json.dumps(keys[1].jwk))
+    first, second = (commands.json("client", "add-key", acme, str(file)) for file in files)
+    assert (second["client_id"], second["kid"]) == (acme, "next")
+    assert commands.json("client", "add-key", acme, str(files[1])) == second
+    assert [one["kid"] for one in commands.json("client", "keys", acme)["data"]] == [first["kid"], "next"]
+    commands.text("client", "remove-key", acme, first["kid"])
+    assert [one["kid"] for one in commands.json("client", "keys", acme)["data"]] == ["next"]
+    for refused in (
+        ("add-key", acme, str(files[0])),  # it was removed
+        ("remove-key", acme, "nobody's"),
+        ("keys", f"cli_{'0' * 26}"),
+        ("revoke", "nonsense"),
+    ):
+        assert commands.refusal("client", *refused)
+    for command in ("revoke", "disable", "enable"):
+        commands.text("client", command, acme)
 
 
 def test_token_signing_keys_are_rotated(commands: Commands) -> None:
