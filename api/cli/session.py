@@ -130,7 +130,7 @@ def running(given: Settings | None = None) -> Iterator[Settings]:
         if chosen.embedded:
             migrate_if_needed(complete)
         else:
-            _require_newest(complete)
+            _require_schema(complete)
         with database(complete, "api") as api, api.begin() as tx:
             require_stamp(tx, complete)
         yield complete
@@ -166,7 +166,8 @@ def database(complete: Settings, role: str) -> Iterator[Database]:
 def migrate_if_needed(complete: Settings) -> None:
     """Bring a database to the newest schema, unless it is there."""
     url = reveal(complete.database_url_owner, "MIZAN_DATABASE_URL_OWNER")
-    if migrations.current(url) != migrations.newest():
+    found = migrations.current(url)
+    if found is None or (found in migrations.known() and found != migrations.newest()):
         _quiet_alembic()
         migrations.migrate(complete)
 
@@ -185,12 +186,15 @@ def actor() -> str:
     return f"command line ({name})"
 
 
-def _require_newest(complete: Settings) -> None:
-    found = migrations.current(reveal(complete.database_url, "MIZAN_DATABASE_URL"))
-    if found != migrations.newest():
+def _require_schema(complete: Settings) -> None:
+    with database(complete, "api") as api, api.begin() as tx:
+        found, stands = migrations.revision_of(tx), migrations.standing(tx)
+    if stands == "outdated":
         raise UnsafeSettings(
             f"the database is at {found or 'nothing'}, this program needs {migrations.newest()}: run `mizan migrate`"
         )
+    if stands == "incompatible":
+        raise UnsafeSettings(f"the database is at {found}, which this program is too old for: install the newer one")
 
 
 def _log(debug: bool) -> None:

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alembic import command
 from alembic.config import Config
@@ -43,6 +43,31 @@ def version_table() -> dict[str, Any]:
 def newest() -> str | None:
     """The newest revision that this program knows."""
     return ScriptDirectory.from_config(configuration()).get_current_head()
+
+
+@cache
+def known() -> frozenset[str]:
+    """Every revision that this program knows."""
+    scripts = ScriptDirectory.from_config(configuration()).walk_revisions()
+    return frozenset(script.revision for script in scripts)
+
+
+Standing = Literal["ok", "ahead", "outdated", "incompatible"]
+
+
+def standing(tx: Tx) -> Standing:
+    """Whether this program works on the schema of a transaction's database; any role that may enter can ask.
+
+    A newer schema than the program's is `ahead` and good to work on, so that a database is migrated while older programs
+    still run, unless one of its newer migrations said that it breaks them (``api.stamp.compatible_from``): `incompatible`.
+    """
+    found = revision_of(tx)
+    if found == newest():
+        return "ok"
+    if found is None or found in known():
+        return "outdated"
+    works_from = tx.exec_driver_sql("select compatible_from from api.stamp").scalar_one_or_none()
+    return "ahead" if works_from in known() else "incompatible"
 
 
 def revision_of(tx: Tx) -> str | None:

@@ -53,6 +53,8 @@ def test_readiness_is_truthful(api: Served) -> None:
         "migrations": "ok",
         "stamp": "ok",
         "queue": "ok",
+        "inbox": "ok",
+        "seals": "ok",
     }
 
 
