@@ -5,8 +5,11 @@ from typing import Annotated
 import typer
 
 from api.cli import (
+    approval,
+    audit,
     backup,
     bench,
+    by_hand,
     client,
     demo,
     doctor,
@@ -36,8 +39,25 @@ app = typer.Typer(
 
 for _commands in (demo, serve, doctor, backup, trigger, bench):
     _commands.add_to(app)
-for _group in (programme, partner, client, operator, sponsor, settlement, match, ledger, inbox, period, key):
+for _group in (
+    programme,
+    partner,
+    client,
+    operator,
+    sponsor,
+    settlement,
+    match,
+    ledger,
+    inbox,
+    period,
+    key,
+    approval,
+    audit,
+):
     app.add_typer(_group.app)
+
+
+by_hand.add_to(ledger.app)
 
 
 def _version(asked: bool) -> None:

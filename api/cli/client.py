@@ -12,7 +12,7 @@ import typer
 
 from api.auth import client_keys, clients
 from api.auth.client_keys import ClientKey
-from api.cli import output, session
+from api.cli import acting, output, session
 from ledger.database import Tx
 
 app = typer.Typer(name="client", help="API clients: staff's, and keys of any.", no_args_is_help=True)
@@ -43,7 +43,9 @@ def create(
                 tx, name=name, roles=role, environment=services.environment, at=services.clock.now()
             )
 
-        made = services.worker.run(work)
+        made = acting.run(
+            services, work, "client.created", lambda made: made.client_id, roles=[str(one) for one in role]
+        )
     shown = {"name": name, "client_id": made.client_id, "client_secret": made.client_secret}
     if as_json:
         output.as_json({**shown, "roles": list(role)})
@@ -81,7 +83,12 @@ def add_key(
     """Register a client's public key, beside those it has. Its id is the JWK's kid, or else its thumbprint (RFC 7638)."""
     document = _document(file)
     with session.services() as services:
-        added = services.worker.run(lambda tx: client_keys.add(tx, client, document, services.clock.now()))
+        added = acting.run(
+            services,
+            lambda tx: client_keys.add(tx, client, document, services.clock.now()),
+            "client.key.added",
+            client,
+        )
     if as_json:
         output.as_json({"client_id": client, **_shown(added)})
     else:
@@ -94,7 +101,13 @@ def add_key(
 def remove_key(client: ClientId, kid: Annotated[str, typer.Argument(help="The key's id.")]) -> None:
     """End a client's key now: nothing signed with it is accepted any more, and it does not come back."""
     with session.services() as services:
-        services.worker.run(lambda tx: client_keys.remove(tx, client, kid, services.clock.now()))
+        acting.run(
+            services,
+            lambda tx: client_keys.remove(tx, client, kid, services.clock.now()),
+            "client.key.removed",
+            client,
+            kid=kid,
+        )
     print(f"{kid} is removed")
 
 
@@ -103,7 +116,7 @@ def remove_key(client: ClientId, kid: Annotated[str, typer.Argument(help="The ke
 def revoke(client: ClientId) -> None:
     """End every access token that a client got, members' through it too. It may ask for new ones."""
     with session.services() as services:
-        services.worker.run(lambda tx: clients.revoke_tokens(tx, client))
+        acting.run(services, lambda tx: clients.revoke_tokens(tx, client), "client.tokens.revoked", client)
     print(f"the tokens of {client} hold no longer")
 
 
@@ -112,7 +125,7 @@ def revoke(client: ClientId) -> None:
 def disable(client: ClientId) -> None:
     """Refuse a client its tokens, those it has and new ones, as if it were unknown."""
     with session.services() as services:
-        services.worker.run(lambda tx: clients.set_state(tx, client, "disabled"))
+        acting.run(services, lambda tx: clients.set_state(tx, client, "disabled"), "client.disabled", client)
     print(f"{client} is disabled")
 
 
@@ -121,7 +134,7 @@ def disable(client: ClientId) -> None:
 def enable(client: ClientId) -> None:
     """Let a disabled client in again."""
     with session.services() as services:
-        services.worker.run(lambda tx: clients.set_state(tx, client, "active"))
+        acting.run(services, lambda tx: clients.set_state(tx, client, "active"), "client.enabled", client)
     print(f"{client} is active")
 
 

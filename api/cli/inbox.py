@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from api.cli import output, session
+from api.cli import acting, output, session
 from integrations.inbox import queries
 from integrations.inbox.keys import BodyUnreadable
 from ledger.database import Tx
@@ -158,7 +158,15 @@ def replay(
                 return 0
             return queries.replay(tx, ids, actor=session.actor(), clock=services.clock, approved=approve)
 
-        count = services.worker.run(work)
+        if approve and acting.two_persons(services):
+            raise session.Refused("in production a request is approved: mizan approval list")
+        count = acting.run(
+            services,
+            work,
+            "deliveries.replayed",
+            reason or ", ".join(deliveries or [])[:200],
+            approved=approve,
+        )
     if as_json:
         output.as_json({"replayed": count})
     else:

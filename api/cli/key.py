@@ -4,7 +4,7 @@ import typer
 
 from api import rotation
 from api.auth import keys
-from api.cli import output, session
+from api.cli import acting, output, session
 from products import safekeeping
 
 app = typer.Typer(
@@ -17,7 +17,12 @@ app = typer.Typer(
 def rotate(as_json: session.AsJson = False) -> None:
     """Publish the next token signing key. It signs in an hour; tokens that older keys signed stay good until they end."""
     with session.services() as services:
-        made = services.worker.run(lambda tx: keys.rotate(tx, services.keyring, services.clock.now()))
+        made = acting.run(
+            services,
+            lambda tx: keys.rotate(tx, services.keyring, services.clock.now()),
+            "signing_key.rotated",
+            lambda made: made.kid,
+        )
     if as_json:
         output.as_json(
             {
@@ -76,6 +81,7 @@ def rotate_master(as_json: session.AsJson = False) -> None:
                 ring,
                 watch=lambda step: steps.show(step.done, step.done + step.left, step.column),
             )
+        services.worker.run(lambda tx: acting.note(tx, services, "master_key.rotated", ring.current))
         with owner.begin() as tx:
             left = rotation.left(tx, ring)
             retired = sorted(set(rotation.in_use(tx)) | {one.id for one in safekeeping.known(tx, ring)})

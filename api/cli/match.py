@@ -1,9 +1,19 @@
 """The match that waits for its sponsor's money: `mizan match drain|waiting`."""
 
+from typing import Annotated
+
 import typer
 
-from api.cli import output, session
+from api.approvals import books, service
+from api.bootstrap import Services
+from api.cli import acting, approval, output, session
 from api.jobs import drain_funds
+from ledger.database import Tx
+from ledger.errors import NotFound
+from ledger.ids import parse_public_id, public_id
+from products.savings import adjustments
+
+ADJUSTMENTS_MAX = 1_000
 
 app = typer.Typer(name="match", help="Entitlement and the money it waits for.", no_args_is_help=True)
 
@@ -50,7 +60,92 @@ def drain(as_json: session.AsJson = False) -> None:
     """Serve the queues now, as far as the sponsors' money reaches. A running `mizan serve` does it every few seconds."""
     with session.services() as services:
         served = drain_funds(services.worker, services.books)
+        if served:
+            services.worker.run(lambda tx: acting.note(tx, services, "match.drained", "queue", served=served))
     if as_json:
         output.as_json({"served": served})
     else:
         print(f"{served} entitlements served")
+
+
+@app.command("adjustments")
+@session.command
+def adjustments_(as_json: session.AsJson = False) -> None:
+    """List vested match that should fall, as the member is entitled to less: each waits for a decision."""
+    with session.services() as services, services.worker.begin() as tx:
+        found = adjustments.proposed(tx, limit=ADJUSTMENTS_MAX)
+    if as_json:
+        output.as_json(
+            {
+                "data": [
+                    {
+                        "id": public_id("adj", one.id),
+                        "sponsor": one.sponsor,
+                        "enrolment": public_id("enr", one.enrolment_id),
+                        "window": one.window_start.isoformat(),
+                        "amount": output.money_json(one.amount, one.currency),
+                    }
+                    for one in found
+                ]
+            }
+        )
+        return
+    output.table(
+        ["id", "sponsor", "enrolment", "window", "amount>", "currency"],
+        [
+            (
+                public_id("adj", one.id),
+                one.sponsor,
+                public_id("enr", one.enrolment_id),
+                one.window_start,
+                output.amount_in(one.amount, one.currency),
+                one.currency,
+            )
+            for one in found
+        ],
+        empty="no vested match should fall",
+    )
+
+
+@app.command()
+@session.command
+def approve(
+    adjustment: Annotated[str, typer.Argument(help="Its id, adj_….")],
+    as_: acting.As = None,
+    remark: Annotated[str, typer.Option(help="Kept with the decision.")] = "",
+    as_json: session.AsJson = False,
+) -> None:
+    """Let vested match fall back to its sponsor. In production an operator does, with a code of the authenticator."""
+    wanted = parse_public_id("adj", adjustment)
+    with session.services() as services:
+        services.worker.run(lambda tx: books.request_adjustments(tx, services))
+        with services.worker.begin() as tx:
+            request = _request_for(tx, services, public_id("adj", wanted))
+        if acting.two_persons(services):
+            done = acting.decide(
+                services,
+                as_,
+                request.public_id,
+                lambda tx, actor: service.approve(
+                    tx,
+                    services,
+                    actor,
+                    request.id,
+                    remark=remark,
+                    origin=service.Origin(acting.ADDRESS),
+                ),
+            )
+        else:
+            done = services.worker.run(lambda tx: service.carry_out(tx, services, request))
+    approval.tell_asked(done, as_json)
+
+
+def _request_for(tx: Tx, services: Services, adjustment: str) -> service.Request:
+    row = tx.exec_driver_sql(
+        "select id from api.approval_request where kind = 'match_adjustment' and state = 'requested'"
+        " and starts_with(object, %s) order by id desc limit 1",
+        (f"{adjustment}:",),
+    ).first()
+    if row is None:
+        raise NotFound("no such adjustment waits: `mizan match adjustments` lists them")
+    return service.one(tx, services, row[0])

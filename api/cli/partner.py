@@ -9,7 +9,7 @@ import typer
 
 from api.auth import clients
 from api.bootstrap import Services
-from api.cli import output, session
+from api.cli import acting, output, session
 from api.cli.programme import ensure
 from integrations.partners.formats import FORMATS
 from integrations.partners.port import EventInvalid
@@ -97,7 +97,14 @@ def create(
                 "webhook_secret": secret,
             }, remarks
 
-        shown, remarks = services.worker.run(work)
+        shown, remarks = acting.run(
+            services,
+            work,
+            "partner.created",
+            lambda made: made[0]["partner"],
+            programmes=programme,
+            terms=terms,
+        )
     for remark in remarks:
         session.say(remark)
     if as_json:
@@ -184,7 +191,9 @@ def rotate(
             )
             return {**shown, "client_id": client.client_id, "client_secret": client.client_secret}
 
-        shown = services.worker.run(work)
+        shown = acting.run(
+            services, work, "partner.secret.rotated", lambda shown: shown["partner"], what=what
+        )
     if as_json:
         output.as_json(shown)
     else:
@@ -236,7 +245,7 @@ def try_(
 
 def _set_state(slug: str, state: Literal["active", "disabled"]) -> None:
     with session.services() as services:
-        services.worker.run(lambda tx: partners.set_state(tx, slug, state))
+        acting.run(services, lambda tx: partners.set_state(tx, slug, state), f"partner.{state}", slug)
     print(f"{slug} is {state}")
 
 

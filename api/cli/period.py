@@ -7,7 +7,8 @@ from uuid import UUID
 
 import typer
 
-from api.cli import output, session
+from api.approvals import books
+from api.cli import acting, approval, output, session
 from ledger import periods
 from ledger.clock import Clock
 from ledger.database import Tx
@@ -32,6 +33,7 @@ def close(
     """Close a fund's books through a day: what comes later is effective on the next open day."""
     _move(
         fund,
+        through.date().isoformat(),
         as_json,
         lambda tx, id_, clock: periods.close_period(
             tx, id_, through.date(), actor=session.actor(), clock=clock, remark=remark
@@ -45,16 +47,22 @@ def reopen(
     fund: Fund,
     through: Day,
     reason: Annotated[str, typer.Option(help="Why; it is kept.")],
+    as_: acting.As = None,
     as_json: session.AsJson = False,
 ) -> None:
-    """Leave a fund's books closed only through an earlier day."""
-    _move(
-        fund,
-        as_json,
-        lambda tx, id_, clock: periods.reopen_period(
-            tx, id_, through.date(), actor=session.actor(), clock=clock, reason=reason
-        ),
-    )
+    """Leave a fund's books closed only through an earlier day. In production another operator approves it."""
+    with session.services() as services:
+        asked = acting.ask(
+            services,
+            as_,
+            lambda tx, actor, origin: books.request_reopening(
+                tx, services, actor, fund=fund, through=through.date(), reason=reason, origin=origin
+            ),
+        )
+    if asked.state == "requested":
+        approval.tell_asked(asked, as_json)
+    else:
+        _tell(fund, through.date().isoformat(), as_json)
 
 
 @app.command("list")
@@ -83,7 +91,7 @@ def list_(as_json: session.AsJson = False) -> None:
     output.table(["fund", "name", "time zone", "closed through"], rows, empty="no fund: apply a programme")
 
 
-def _move(code: str, as_json: bool, move: Callable[[Tx, UUID, Clock], None]) -> None:
+def _move(code: str, closed_through: str, as_json: bool, move: Callable[[Tx, UUID, Clock], None]) -> None:
     with session.services() as services:
 
         def work(tx: Tx) -> str:
@@ -95,7 +103,11 @@ def _move(code: str, as_json: bool, move: Callable[[Tx, UUID, Clock], None]) -> 
             move(tx, found, services.clock)
             return periods.closed_through(tx, found).isoformat()
 
-        closed = services.worker.run(work)
+        closed = acting.run(services, work, "period.closed", code, through=closed_through)
+    _tell(code, closed, as_json)
+
+
+def _tell(code: str, closed: str, as_json: bool) -> None:
     if as_json:
         output.as_json({"fund": code, "closed_through": closed})
     else:

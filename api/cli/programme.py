@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from api.approvals import programmes
 from api.bootstrap import Services
-from api.cli import output, session
+from api.cli import acting, approval, output, session
 from ledger.database import Tx
 from ledger.ids import public_id
 from products.programmes.loader import catalogue, load
@@ -30,12 +31,36 @@ Source = Annotated[
 
 @app.command("apply")
 @session.command
-def apply_(source: Source, as_json: session.AsJson = False) -> None:
-    """Apply a programme: the first version opens its funds and sponsors. The same file again changes nothing."""
+def apply_(
+    source: Source,
+    as_: acting.As = None,
+    remark: Annotated[str, typer.Option(help="Kept with the request, in production.")] = "",
+    as_json: session.AsJson = False,
+) -> None:
+    """Apply a programme: the first version opens its funds and sponsors. The same file again changes nothing.
+
+    In production it is asked for, and applied when another administrator approves.
+    """
     text = read_source(source)
     with session.services() as services:
         programme = load(text)
-        applied = services.worker.run(lambda tx: apply(tx, text, clock=services.clock))
+        if acting.two_persons(services):
+            asked = acting.ask(
+                services,
+                as_,
+                lambda tx, actor, origin: programmes.request_version(
+                    tx, services, actor, text, remark, origin=origin
+                ),
+            )
+            approval.tell_asked(asked, as_json)
+            return
+        applied = acting.run(
+            services,
+            lambda tx: apply(tx, text, clock=services.clock),
+            "programme.applied",
+            lambda applied: public_id("prg", applied.programme_id),
+            version=programme.validity.version,
+        )
     if as_json:
         output.as_json(
             {
@@ -176,11 +201,13 @@ def read_source(source: str) -> str:
 def ensure(tx: Tx, services: Services, slug: str) -> tuple[Applied, bool]:
     """The programme of a slug; one that only the catalogue has is applied first, and the flag says so.
 
-    Raises `NotFound` when neither has it.
+    Raises `NotFound` when neither has it, `Refused` in production, where applying takes two persons.
     """
     known = tx.exec_driver_sql("select 1 from products.programme where slug = %s", (slug,)).first()
     if known is not None or slug not in catalogue():
         return Applied(find(tx, slug), 0, created=False), False
+    if acting.two_persons(services):
+        raise session.Refused(f"{slug} is not applied: ask for it first, mizan programme apply {slug}")
     return apply(tx, catalogue()[slug], clock=services.clock), True
 
 

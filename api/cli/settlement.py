@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import output, session
+from api.cli import acting, output, session
 from ledger.database import Tx
 from ledger.ids import public_id
 from ledger.periods import effective_day
@@ -62,7 +62,14 @@ def record(
                 reference=reference,
             )
 
-        done = services.worker.run(work)
+        done = acting.run(
+            services,
+            work,
+            "settlement.recorded",
+            lambda done: public_id("stl", done.id),
+            partner=partner,
+            amount=amount,
+        )
     if as_json:
         output.as_json({**asdict(done), "id": public_id("stl", done.id), "through": done.through.isoformat()})
         return

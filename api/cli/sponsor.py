@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import output, session
+from api.cli import acting, output, session
 from api.jobs import drain_funds
 from ledger.ids import new_id, public_id
 from products.programmes.registry import find
@@ -34,7 +34,8 @@ def fund(
         with services.worker.begin() as tx:
             currency = services.books.programmes.versions(tx, find(tx, programme))[-1].programme.currency
         minor = output.minor_units(amount, currency)
-        funded = services.worker.run(
+        funded = acting.run(
+            services,
             lambda tx: fund_sponsor(
                 tx,
                 services.books,
@@ -42,7 +43,12 @@ def fund(
                 sponsor=sponsor,
                 amount=minor,
                 reference=reference or new_id().hex,
-            )
+            ),
+            "sponsor.funded",
+            lambda funded: public_id("txn", funded.transaction_id),
+            sponsor=sponsor,
+            programme=programme,
+            amount=minor,
         )
         served = drain_funds(services.worker, services.books)
         with services.worker.begin() as tx:
