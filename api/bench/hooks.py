@@ -28,6 +28,7 @@ from fastapi import FastAPI, Request
 from starlette.types import ASGIApp
 
 from api.bench.measure import Report, command, libpq, machine, medians, temporary_servers
+from api.connections import bounded
 from api.hooks import Hooks
 from api.middleware import Edge
 from api.problems import add_problems
@@ -169,7 +170,8 @@ def bare_app() -> ASGIApp:
 
 def _serve(name: str, descriptor: int) -> None:
     app = {"hook": hook_app, "bare": bare_app}[name]()
-    uvicorn.run(app, fd=descriptor, loop="uvloop", http="httptools", access_log=False, log_level="warning")
+    http = bounded(CONNECTIONS * 2) if name == "hook" else "httptools"  # as `api.serving` has it
+    uvicorn.run(app, fd=descriptor, loop="uvloop", http=http, access_log=False, log_level="warning")
 
 
 # -- the generator's process --------------------------------------------------------------------------------------
