@@ -316,6 +316,27 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Record the member's mandate at `POST /v1/members/{id}/consents`.",
         ),
         Kind(
+            "invalid_document",
+            422,
+            "The document cannot be taken",
+            "Its number is not one that a document of this type and country can have, it has expired, or it says what Mizan never holds.",
+            "Compare the number with the document; write it as it stands there.",
+        ),
+        Kind(
+            "too_many",
+            409,
+            "There are as many as there may be",
+            "The member has as many documents or dependants as a member may have.",
+            "End those that no longer hold.",
+        ),
+        Kind(
+            "erasure_blocked",
+            409,
+            "The member still has something here",
+            "Erased, a member could never be paid again. `reasons` names what is left: `balances`, `owed`, `match`, `cover`.",
+            "See to what `detail` names; then ask again.",
+        ),
+        Kind(
             "unknown_product",
             404,
             "The programme has no such product",

@@ -77,12 +77,12 @@ def get_balances(
     as_of: Annotated[Day | None, Query(description="the end of this day in the books; absent: now")] = None,
 ) -> BalancesOut:
     """What the member has in each product, now or at the end of a past day."""
-    person = found(call, member)
+    person = _seen(call, member)
     today = _today(call, person)
     if as_of is not None and as_of >= today:
         as_of = None  # the day is not over: it ends in what there is now
     shown = queries.member_balances(call.tx, call.services.books.programmes, person, today=today, as_of=as_of)
-    return _balances(person, shown)
+    return rendered(person, shown)
 
 
 @router.get(
@@ -104,7 +104,7 @@ def get_statement(
     cursor: CursorText = None,
 ) -> Page[LineOut] | Response:
     """What moved on one of the member's accounts, newest first, each line with the balance after it."""
-    account = _account(call, found(call, member), product, part)
+    account = _account(call, _seen(call, member), product, part)
     return statement_of(call, "member_statement", account, limit, cursor, as_csv=as_csv)
 
 
@@ -121,7 +121,7 @@ def get_receipt(
     call: Reading,
 ) -> dict[str, Any]:
     """The proof that one of the member's transactions stands in the sealed books; `pending` until it is sealed."""
-    person = found(call, member)
+    person = _seen(call, member)
     transaction_id = path_id("txn", transaction)
     if not listing.touches(call.tx, transaction_id, enrolments.accounts_of(call.tx, person.member_id)):
         raise NotFound("There is no such transaction of this member.")
@@ -143,12 +143,25 @@ def explain(
     call: Reading,
 ) -> dict[str, Any]:
     """Why a remittance was split and matched as it was, or why a match stands where it stands today."""
-    person = found(call, member)
+    person = _seen(call, member)
     programmes = call.services.books.programmes
     kind, _, product = subject.partition(":")
     if kind == "match" and product:
         return queries.explain_match(call.tx, programmes, person, product, on=_today(call, person))
     return queries.explain_remittance(call.tx, programmes, person, path_id("rmt", subject))
+
+
+def _seen(call: Call, member: str) -> Member:
+    """The member of a path; with the consent that the caller's partner or organisation may, the whole account is seen.
+
+    Raises NotFound.
+    """
+    person = found(call, member)
+    consents = [one for one in person.mandates if one.purpose in ("whole_view", "casework")]
+    if call.actor.partner_id is None or not any(one.in_force(call.now) for one in consents):
+        return person
+    call.see_whole(person.member_id)
+    return found(call, member)
 
 
 def _today(call: Call, person: Member) -> date:
@@ -172,7 +185,9 @@ def _account(call: Call, person: Member, product: str | None, part: Part) -> UUI
     raise NotFound("The member has no such account.")
 
 
-def _balances(person: Member, shown: MemberBalances) -> BalancesOut:
+def rendered(person: Member, shown: MemberBalances) -> BalancesOut:
+    """Balances in the API's shape."""
+
     def money(amount: int) -> MoneyOut:
         return MoneyOut.of(amount, shown.currency)
 

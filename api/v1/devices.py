@@ -6,7 +6,7 @@ from fastapi import APIRouter, BackgroundTasks
 from pydantic import Field
 
 from api.deps import path_id
-from api.v1.members import found
+from api.v1.finding import found
 from api.v1.proofs import ProofIn, Proving, Reading, proven
 from api.v1.schemas import ROUTE_CLASS, In, Instant, MemberId, Out, Text, errors
 from ledger.ids import public_id

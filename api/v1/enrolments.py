@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 
 from api.deps import Call, calling, path_id
-from api.v1.members import found
+from api.v1.finding import found
 from api.v1.schemas import (
     ROUTE_CLASS,
     Day,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, BackgroundTasks
 from pydantic import Field
 
-from api.v1.members import found
+from api.v1.finding import found
 from api.v1.proofs import ProofIn, Proving, proven
 from api.v1.schemas import ROUTE_CLASS, In, Instant, MemberId, Out, errors
 from products.members import linking

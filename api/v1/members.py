@@ -1,13 +1,18 @@
-"""Members: registered by a partner, read as that partner knows them, with their facts and mandates."""
+"""Members: registered by a partner or an organisation, read as it knows them, with their facts and level of verification."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field
 
-from api.deps import Call, calling, path_id
+from api.deps import Call, calling
+from api.pagination import LIMIT_DEFAULT, CursorText, Limit
 from api.problems import ProblemError
+from api.v1.consents import MandateIn, MandateOut, mandate_in, mandate_out
+from api.v1.finding import found as found
+from api.v1.finding import rules_of
 from api.v1.schemas import (
     ROUTE_CLASS,
     Country,
@@ -18,18 +23,24 @@ from api.v1.schemas import (
     MoneyIn,
     MoneyOut,
     Out,
+    Page,
     Reference,
     Slug,
     Text,
     errors,
 )
+from ledger.errors import InvalidInput
+from ledger.horizon import Position
 from ledger.ids import public_id
 from products.facts import Evidence, Fact, read_value
-from products.members import mandates, registry
-from products.members.models import Mandate, Member, MemberExists, NewMandate, Registration, Sex
-from products.programmes.model import Programme
+from products.members import documents, listing, registry, verification
+from products.members.models import Member, MemberExists, Registration, Sex
+from products.members.phones import e164
+from products.programmes.model import Level, Programme
 
 router = APIRouter(prefix="/v1/members", tags=["members"], route_class=ROUTE_CLASS)
+
+_LIST: Final = "list_members"
 
 Reading = Annotated[Call, calling("members:read")]
 Writing = Annotated[Call, calling("members:write")]
@@ -54,31 +65,10 @@ class FactOut(Out):
     since: Annotated[Day, Field(alias="from")]
     evidence: Evidence
     recorded_at: Instant
-
-
-class MandateIn(In):
-    """The member's consent to deductions."""
-
-    text_version: Annotated[
-        Reference, Field(description="which text the member agreed to", examples=["2026-1"])
+    counts: Annotated[
+        bool,
+        Field(description="whether its evidence is what the programme asks for; if not, rules ignore it"),
     ]
-    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", examples=["rw"])]
-    given_at: Instant | None = None
-    evidence: Annotated[Text | None, Field(description="where the partner keeps the proof")] = None
-    limit_per_month: MoneyIn | None = None
-
-
-class MandateOut(Out):
-    """A mandate: in force from `given_at` until it is withdrawn, asleep while it is paused."""
-
-    id: Annotated[str, Field(examples=[f"con_{'0' * 26}"])]
-    state: Literal["in_force", "paused", "ended"]
-    text_version: str
-    language: str
-    given_at: Instant
-    limit_per_month: MoneyOut | None
-    paused_at: Instant | None
-    withdrawn_at: Instant | None
 
 
 class MemberIn(In):
@@ -89,6 +79,8 @@ class MemberIn(In):
         str | None, Field(min_length=4, max_length=32, description="E.164", examples=["+971501234567"])
     ] = None
     partner_reference: Annotated[Reference | None, Field(examples=["A-17"])] = None
+    given_name: Annotated[Text | None, Field(examples=["Uwase"])] = None
+    family_name: Text | None = None
     birth_date: Annotated[Day | None, Field(examples=["1990-05-01"])] = None
     sex: Sex | None = None
     origin_country: Annotated[Country | None, Field(examples=["RW"])] = None
@@ -98,44 +90,66 @@ class MemberIn(In):
 
 
 class MemberChange(In):
-    """What changes about a member. Facts are added; none is overwritten."""
+    """What changes about a member. Facts are added; none is overwritten. A new phone takes the member's proof."""
 
+    given_name: Text | None = None
+    family_name: Text | None = None
+    birth_date: Day | None = None
+    sex: Sex | None = None
+    origin_country: Country | None = None
     residence_country: Country | None = None
     facts: Annotated[list[FactIn], Field(max_length=50, default_factory=list)]
 
 
-class MemberOut(Out):
-    """A member as the calling partner knows them."""
+class LimitsOut(Out):
+    """What may move in a calendar month of the programme's time zone; null: no limit."""
+
+    contributions_per_month: MoneyOut | None
+    payouts_per_month: MoneyOut | None
+
+
+class StandingOut(Out):
+    """How well it is known who the member is, and what that unlocks."""
+
+    level: Level
+    limits: LimitsOut
+
+
+class MemberSummary(Out):
+    """A member in a list."""
 
     id: Annotated[str, Field(examples=[f"mem_{'0' * 26}"])]
     programme: str
     phone: str | None
     partner_reference: str | None
+    given_name: str | None
+    family_name: str | None
+    registered_at: Instant
+
+
+class MemberOut(Out):
+    """A member as the caller knows them."""
+
+    id: Annotated[str, Field(examples=[f"mem_{'0' * 26}"])]
+    programme: str
+    phone: str | None
+    partner_reference: str | None
+    given_name: str | None
+    family_name: str | None
     birth_date: Day | None
     sex: Sex | None
     origin_country: str | None
     residence_country: str | None
+    verification: StandingOut
     facts: list[FactOut]
     mandates: list[MandateOut]
     registered_at: Instant
-
-
-class MandateChange(In):
-    """What becomes of the mandate in force."""
-
-    state: Literal["in_force", "paused", "ended"]
 
 
 class FactsOut(Out):
     """All facts of a member."""
 
     data: list[FactOut]
-
-
-class MandatesOut(Out):
-    """All mandates of a member."""
-
-    data: list[MandateOut]
 
 
 @router.post(
@@ -148,16 +162,20 @@ class MandatesOut(Out):
 def register_member(body: MemberIn, call: Writing) -> MemberOut:
     """Register a person in a programme that the partner has joined."""
     programme_id = registry.joined_programme(call.tx, call.partner, body.programme)
-    programme = _rules(call, programme_id)
+    programme = rules_of(call, programme_id)
     registration = Registration(
         phone=body.phone,
         partner_reference=body.partner_reference,
+        given_name=body.given_name,
+        family_name=body.family_name,
         birth_date=body.birth_date,
         sex=body.sex,
         origin_country=body.origin_country,
         residence_country=body.residence_country,
         facts=_facts(call, programme, body.facts),
-        mandate=_mandate_in(body.mandate) if body.mandate is not None else None,
+        mandate=mandate_in(body.mandate, programme, call.now, pointer="/mandate")
+        if body.mandate is not None
+        else None,
     )
     try:
         registered = registry.register(
@@ -168,25 +186,66 @@ def register_member(body: MemberIn, call: Writing) -> MemberOut:
     return _shown(call, registry.find(call.tx, call.services.keyring, registered.link_id))
 
 
+@router.get("", operation_id="list_members", summary="List members, or look one up", responses=errors())
+def list_members(
+    call: Reading,
+    phone: Annotated[str | None, Query(min_length=4, max_length=32, description="E.164")] = None,
+    partner_reference: Annotated[str | None, Query(min_length=1, max_length=128)] = None,
+    document_type: Annotated[
+        str | None, Query(max_length=64, description="with its country and number")
+    ] = None,
+    document_country: Annotated[str | None, Query(pattern=r"^[A-Z]{2}$")] = None,
+    document_number: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
+    limit: Limit = LIMIT_DEFAULT,
+    cursor: CursorText = None,
+) -> Page[MemberSummary]:
+    """The caller's members behind the settled horizon, in the order of registration; looked up, also the newest.
+
+    What is given narrows the list. A phone or document that is registered with another partner finds nothing.
+    """
+    keyring = call.services.keyring
+    named = {"phone": phone, "partner_reference": partner_reference, "document_number": document_number}
+    filters = named | {"document_type": document_type, "document_country": document_country}
+    if len({value is None for value in (document_type, document_country, document_number)}) > 1:
+        raise InvalidInput("A document is looked up by its type, country and number together.")
+    indexes: dict[listing.FoundBy, bytes] = {}
+    if phone is not None:
+        indexes["phone"] = registry.phone_index(keyring, call.partner, e164(phone))
+    if partner_reference is not None:
+        indexes["partner_reference"] = registry.reference_index(keyring, call.partner, partner_reference)
+    if document_type is not None and document_country is not None and document_number is not None:
+        asked = documents.NewDocument(document_type, document_country, document_number)
+        number, _ = documents.normalised(asked)
+        indexes["document"] = documents.number_index(
+            keyring, call.partner, document_type, document_country, number
+        )
+    position = call.read_cursor(cursor, _LIST, **filters)
+    rows = listing.listed(call.tx, keyring, indexes, after=_after(position), limit=limit + 1)
+    more = rows[limit - 1].position if len(rows) > limit else None
+    following: list[int | str] | None = None if more is None else [more.era, more.xid, str(more.id)]
+    return Page(
+        data=[_summary(call, row) for row in rows[:limit]],
+        next_cursor=call.write_cursor(following, _LIST, **filters),
+    )
+
+
 @router.get("/{member}", operation_id="get_member", summary="Read a member", responses=errors())
 def get_member(member: MemberId, call: Reading) -> MemberOut:
     """The member, as the partner knows them."""
     return _shown(call, found(call, member))
 
 
-@router.patch("/{member}", operation_id="change_member", summary="Add facts", responses=errors())
+@router.patch("/{member}", operation_id="change_member", summary="Change a member", responses=errors())
 def change_member(member: MemberId, body: MemberChange, call: Writing) -> MemberOut:
-    """Add facts, or say where the member lives now."""
+    """Say what is known of the member now, or add facts.
+
+    Another name or birth date than before ends what was verified by a document or an institution: it was another's.
+    """
     person = found(call, member)
     add_facts(call, person, body.facts)
-    if body.residence_country is not None:
-        registry.change(
-            call.tx,
-            call.services.keyring,
-            person,
-            {"residence_country": body.residence_country},
-            call.now,
-        )
+    said = {name: str(value) for name in registry.CHANGEABLE if (value := getattr(body, name)) is not None}
+    if said:
+        registry.change(call.tx, call.services.keyring, person, said, call.now)
     return _shown(call, found(call, member))
 
 
@@ -205,7 +264,9 @@ def end_member_link(member: MemberId, call: Writing) -> None:
 @router.get("/{member}/facts", operation_id="list_facts", summary="Read facts", responses=errors())
 def list_facts(member: MemberId, call: Reading) -> FactsOut:
     """Every fact recorded, in the order of recording."""
-    return FactsOut(data=[_fact_out(fact) for fact in found(call, member).facts])
+    person = found(call, member)
+    programme = rules_of(call, person.programme_id)
+    return FactsOut(data=[_fact_out(programme, fact) for fact in person.facts])
 
 
 @router.post(
@@ -217,57 +278,16 @@ def list_facts(member: MemberId, call: Reading) -> FactsOut:
 )
 def record_fact(member: MemberId, body: FactIn, call: Writing) -> FactOut:
     """Record a dated fact; those before it stay."""
-    (fact,) = add_facts(call, found(call, member), [body], nested=False)
-    return _fact_out(fact)
-
-
-@router.get("/{member}/consents", operation_id="list_mandates", summary="Read mandates", responses=errors())
-def list_mandates(member: MemberId, call: Reading) -> MandatesOut:
-    """Every mandate given through the partner, oldest first."""
-    return MandatesOut(data=[_mandate_out(mandate) for mandate in found(call, member).mandates])
-
-
-@router.post(
-    "/{member}/consents",
-    operation_id="give_mandate",
-    summary="Record a mandate",
-    status_code=201,
-    responses=errors(),
-)
-def give_mandate(member: MemberId, body: MandateIn, call: Writing) -> MandateOut:
-    """Record the member's mandate; the one in force, if any, ends."""
     person = found(call, member)
-    return _mandate_out(mandates.give(call.tx, call.services.keyring, person, _mandate_in(body), call.now))
-
-
-@router.patch(
-    "/{member}/consents",
-    operation_id="change_mandate",
-    summary="Pause, resume or withdraw the mandate",
-    responses=errors(),
-)
-def change_mandate(member: MemberId, body: MandateChange, call: Writing) -> MandateOut:
-    """Pause, resume or end the mandate that is in force."""
-    person = found(call, member)
-    act = {"in_force": mandates.resume, "paused": mandates.pause, "ended": mandates.withdraw}[body.state]
-    return _mandate_out(act(call.tx, person, call.now))
-
-
-def found(call: Call, member: str) -> Member:
-    """The member of a path, as the caller may see them. Raises NotFound."""
-    return registry.find(call.tx, call.services.keyring, path_id("mem", member))
+    (fact,) = add_facts(call, person, [body], nested=False)
+    return _fact_out(rules_of(call, person.programme_id), fact)
 
 
 def add_facts(call: Call, person: Member, given: list[FactIn], *, nested: bool = True) -> tuple[Fact, ...]:
     """Record facts of a member, judged by what its programme declares."""
-    facts = _facts(call, _rules(call, person.programme_id), given, nested=nested)
+    facts = _facts(call, rules_of(call, person.programme_id), given, nested=nested)
     registry.add_facts(call.tx, call.services.keyring, person, facts)
     return facts
-
-
-def _rules(call: Call, programme_id: UUID) -> Programme:
-    """The newest version of the programme: it declares the facts that may be recorded."""
-    return call.services.books.programmes.versions(call.tx, programme_id)[-1].programme
 
 
 def _facts(call: Call, programme: Programme, given: list[FactIn], *, nested: bool = True) -> tuple[Fact, ...]:
@@ -285,12 +305,8 @@ def _facts(call: Call, programme: Programme, given: list[FactIn], *, nested: boo
     return tuple(facts)
 
 
-def _mandate_in(given: MandateIn) -> NewMandate:
-    limit = given.limit_per_month.money() if given.limit_per_month is not None else None
-    return NewMandate(given.text_version, given.language, given.given_at, given.evidence, limit)
-
-
-def _fact_out(fact: Fact) -> FactOut:
+def _fact_out(programme: Programme, fact: Fact) -> FactOut:
+    declared = programme.facts.get(fact.name)
     value = fact.value if isinstance(fact.value, int | str) else fact.value.isoformat()
     return FactOut(
         name=fact.name,
@@ -298,41 +314,63 @@ def _fact_out(fact: Fact) -> FactOut:
         **{"from": fact.since},
         evidence=fact.evidence,
         recorded_at=fact.recorded_at,
+        counts=declared is None or declared.counts(fact.evidence),
     )
 
 
-def _mandate_out(mandate: Mandate) -> MandateOut:
-    limit = mandate.limit_per_month
-    state: Literal["in_force", "paused", "ended"] = (
-        "ended"
-        if mandate.withdrawn_at is not None
-        else "paused"
-        if mandate.paused_at is not None
-        else "in_force"
+def standing(call: Call, member: Member) -> StandingOut:
+    """The member's level of verification today, and what it unlocks."""
+    programme = rules_of(call, member.programme_id)
+    known = verification.levels(call.tx, [member.member_id], call.now.date())
+    level = known.get(member.member_id, "none")
+    limits = verification.limits(programme, level)
+
+    def money(amount: int | None) -> MoneyOut | None:
+        return None if amount is None else MoneyOut.of(amount, programme.currency)
+
+    return StandingOut(
+        level=level,
+        limits=LimitsOut(
+            contributions_per_month=money(limits.contributions_per_month),
+            payouts_per_month=money(limits.payouts_per_month),
+        ),
     )
-    return MandateOut(
-        id=public_id("con", mandate.id),
-        state=state,
-        text_version=mandate.text_version,
-        language=mandate.language,
-        given_at=mandate.given_at,
-        limit_per_month=MoneyOut.of(limit.amount, limit.currency) if limit is not None else None,
-        paused_at=mandate.paused_at,
-        withdrawn_at=mandate.withdrawn_at,
+
+
+def _after(position: Sequence[int | str] | None) -> Position | None:
+    if position is None:
+        return None
+    era, xid, id_ = position
+    return Position(int(era), int(xid), UUID(str(id_)))
+
+
+def _summary(call: Call, row: listing.Listed) -> MemberSummary:
+    return MemberSummary(
+        id=public_id("mem", row.link_id),
+        programme=rules_of(call, row.programme_id).slug,
+        phone=row.phone,
+        partner_reference=row.partner_reference,
+        given_name=row.given_name,
+        family_name=row.family_name,
+        registered_at=row.linked_at,
     )
 
 
 def _shown(call: Call, member: Member) -> MemberOut:
+    programme = rules_of(call, member.programme_id)
     return MemberOut(
         id=public_id("mem", member.link_id),
-        programme=_rules(call, member.programme_id).slug,
+        programme=programme.slug,
         phone=member.phone,
         partner_reference=member.partner_reference,
+        given_name=member.given_name,
+        family_name=member.family_name,
         birth_date=member.birth_date,
         sex=member.sex,
         origin_country=member.origin_country,
         residence_country=member.residence_country,
-        facts=[_fact_out(fact) for fact in member.facts],
-        mandates=[_mandate_out(mandate) for mandate in member.mandates],
+        verification=standing(call, member),
+        facts=[_fact_out(programme, fact) for fact in member.facts],
+        mandates=[mandate_out(mandate) for mandate in member.mandates if mandate.purpose == "contributions"],
         registered_at=member.linked_at,
     )

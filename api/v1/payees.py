@@ -6,7 +6,7 @@ from fastapi import APIRouter, BackgroundTasks
 from pydantic import Field
 
 from api.deps import Call, calling, path_id
-from api.v1.members import found
+from api.v1.finding import found
 from api.v1.proofs import PayeeIn, Reading, proven
 from api.v1.schemas import ROUTE_CLASS, Instant, MemberId, Out, errors
 from ledger.ids import public_id

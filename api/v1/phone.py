@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks
 from pydantic import Field
 
-from api.v1.members import found
+from api.v1.finding import found
 from api.v1.proofs import ChangeOut, ProofIn, Proving, change_out, proven
 from api.v1.schemas import ROUTE_CLASS, In, MemberId, errors
 from ledger.errors import InvalidInput

@@ -8,12 +8,12 @@ from pydantic import Field
 
 from api.deps import Call, calling, path_id
 from api.problems import ProblemError
-from api.v1.members import found
+from api.v1.finding import found
 from api.v1.schemas import ROUTE_CLASS, In, Instant, MemberId, Out, Text, errors
 from integrations import strict_json
 from ledger.errors import InvalidInput
 from ledger.ids import parse_public_id, public_id
-from products.members import challenges, payees, waiting
+from products.members import challenges, payees, verification, waiting
 from products.members.challenges import Method, Proof, Proven, Purpose, Started, TooManyChallenges
 from products.members.models import Member
 from products.members.payees import NewPayee, Rail
@@ -237,7 +237,7 @@ def proven(call: Call, member: Member, purpose: Purpose, proof: ProofIn, *, fiel
     """What the member has proven for exactly this request: its body without its proofs. Raises `ProofRefused`."""
     body = strict_json.loads(call.request.scope["state"]["body"])
     digest = challenges.subject_digest(member, purpose, _without_proofs(body))
-    return challenges.prove(
+    done = challenges.prove(
         call.tx,
         call.services.keyring,
         member,
@@ -246,6 +246,9 @@ def proven(call: Call, member: Member, purpose: Purpose, proof: ProofIn, *, fiel
         digest,
         call.services.clock,
     )
+    if done.method == "code" and purpose != "new_phone":
+        verification.by_code(call.tx, call.services.keyring, member, done.challenge, done.at)
+    return done
 
 
 def change_out(change: Change) -> ChangeOut:

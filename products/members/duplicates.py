@@ -67,6 +67,10 @@ def forget(tx: Tx, member_id: UUID) -> None:
     tx.execute(text("DELETE FROM products.identity_index WHERE member_id = :id"), {"id": member_id})
 
 
+Position = tuple[UUID, Kind, str]
+"""The oldest link of a group, what is shared, and a digest that tells groups of both apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Registered:
     """One of several members who are known by the same: its link, partner and programme."""
@@ -79,15 +83,15 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Members who share a phone number or a document. `id` is the oldest link, by which groups are ordered."""
+    """Members who share a phone number or a document. `position` is where the group stands in the order of groups."""
 
-    id: UUID
+    position: Position
     kind: Kind
     members: tuple[Registered, ...]
 
 
 def groups(
-    tx: Tx, *, programmes: frozenset[UUID] | None = None, after: UUID | None = None, limit: int = 50
+    tx: Tx, *, programmes: frozenset[UUID] | None = None, after: Position | None = None, limit: int = 50
 ) -> list[Group]:
     """Groups of members with active links who share something, in the order of their oldest links.
 
@@ -103,21 +107,21 @@ def groups(
                WHERE (i.kind = 'phone' OR d.ended_at IS NULL)
                  AND (%(programmes)s::uuid[] IS NULL OR l.programme_id = ANY (%(programmes)s::uuid[]))
            ), shared AS (
-               SELECT digest, kind, min(link_id::text)::uuid AS first FROM known
+               SELECT digest, kind, min(link_id::text)::uuid AS first, encode(sha256(digest), 'hex') AS tag FROM known
                GROUP BY digest, kind HAVING count(DISTINCT member_id) > 1
            ), page AS (
-               SELECT * FROM shared WHERE %(after)s::uuid IS NULL OR first > %(after)s::uuid
-               ORDER BY first, kind LIMIT %(limit)s
+               SELECT * FROM shared WHERE (first, kind, tag) > (%(first)s, %(kind)s, %(tag)s)
+               ORDER BY first, kind, tag LIMIT %(limit)s
            )
-           SELECT p.first, p.kind, k.link_id, k.partner_id, k.programme_id, k.linked_at
-           FROM page p JOIN known k USING (digest, kind) ORDER BY p.first, p.kind, p.digest, k.link_id""",
+           SELECT p.first, p.kind, p.tag, k.link_id, k.partner_id, k.programme_id, k.linked_at
+           FROM page p JOIN known k USING (digest, kind) ORDER BY p.first, p.kind, p.tag, k.link_id""",
         {
             "programmes": None if programmes is None else sorted(programmes),
-            "after": after,
+            **dict(zip(("first", "kind", "tag"), after or (UUID(int=0), "", ""), strict=True)),
             "limit": limit,
         },
     )
-    found: dict[tuple[UUID, Kind], list[Registered]] = {}
-    for first, kind, link_id, partner_id, programme_id, linked_at in db.fetchall():
-        found.setdefault((first, kind), []).append(Registered(link_id, partner_id, programme_id, linked_at))
-    return [Group(first, kind, tuple(members)) for (first, kind), members in found.items()]
+    found: dict[Position, list[Registered]] = {}
+    for first, kind, tag, *registered in db.fetchall():
+        found.setdefault((first, kind, tag), []).append(Registered(*registered))
+    return [Group(position, position[1], tuple(members)) for position, members in found.items()]

@@ -22,9 +22,10 @@ from sqlalchemy import text
 
 from ledger.database import Tx, cursor
 from ledger.errors import InvalidInput, NotFound
-from ledger.ids import new_id
-from products.keyring import FieldCipher, field_place
+from ledger.ids import new_id, public_id
+from products.keyring import FieldCipher, Keyring, field_place
 from products.members.models import Member
+from products.members.registry import cipher_of
 from products.programmes.model import LEVELS, Level, LevelLimits, Programme
 
 TABLE: Final = "products.member_verification"
@@ -119,6 +120,15 @@ def record(
         },
     )
     return verification_id
+
+
+def by_code(tx: Tx, keyring: Keyring, member: Member, challenge: UUID, at: datetime) -> None:
+    """A code that was sent to the member's phone came back: the member holds it. Recorded once while it holds."""
+    known = verifications_of(tx, None, member.member_id)
+    if not any(one.level == "phone" and one.holds(at.date()) for one in known):
+        cipher = cipher_of(tx, keyring, member)
+        link, evidence = public_id("mem", member.link_id), public_id("chl", challenge)
+        record(tx, cipher, member, "phone", verified_by=link, evidence=evidence, at=at)
 
 
 def end(tx: Tx, member: Member, verification_id: UUID, at: datetime) -> None:
