@@ -7,6 +7,7 @@ that no partner can read says that they are one person.
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -94,12 +95,12 @@ def join(tx: Tx, keyring: Keyring, member: Member, code: str, at: datetime) -> N
     waiting.tell(tx, keyring, member, "linked", at)
 
 
-def leave(tx: Tx, member: Member, at: datetime) -> bool:
-    """Make the member a person of their own again; whether they were linked. Answer the caller alike in both cases."""
-    left: bool = tx.execute(
+def leave(tx: Tx, member: Member, at: datetime) -> None:
+    """Make the member a person of their own again; nothing happens where they were one already."""
+    left = tx.execute(
         text("SELECT products.leave_person(:member, :at)"), {"member": member.member_id, "at": at}
-    ).scalar_one()
-    return left
+    ).scalars()
+    _derive_anew(tx, list(left), at)
 
 
 def members_of_person(tx: Tx, member_id: UUID) -> list[UUID]:
@@ -113,6 +114,16 @@ def members_of_person(tx: Tx, member_id: UUID) -> list[UUID]:
         {"member": member_id},
     ).scalars()
     return list(rows) or [member_id]
+
+
+def _derive_anew(tx: Tx, members: Sequence[UUID], at: datetime) -> None:
+    for one in members:
+        tx.execute(
+            text(
+                "INSERT INTO products.reevaluation (id, member_id, requested_at) VALUES (:id, :member, :at)"
+            ),
+            {"id": new_id(), "member": one, "at": at},
+        )
 
 
 def _digest(keyring: Keyring, code: str) -> bytes:

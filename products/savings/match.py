@@ -7,6 +7,7 @@ change moves between a sponsor's accounts and the member's comes back as posting
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from itertools import zip_longest
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from ledger.ids import new_id
 from ledger.posting import Posting
 from products.chart import EnrolmentAccounts
 from products.programmes.model import Match
-from products.savings import rules, shares
+from products.savings import persons, rules, shares
 from products.savings.shares import Moves, Share
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -51,6 +52,18 @@ class Sponsor:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What the same person's older enrolments in the product have in a window, and so earn first.
+
+    ``blocked``: one of them has money in a window that overlaps this one and is not the same; then this one earns nothing.
+    """
+
+    by_tier: list[int]
+    settled: list[int]
+    blocked: bool
+
+
 @dataclass(slots=True)
 class MatchState:
     """One enrolment's match in one window. ``by_tier`` and ``settled`` hold totals: first unmatched, then tier 0…"""
@@ -63,6 +76,7 @@ class MatchState:
     revision: int
     stored: bool
     shares: dict[UUID, Share] = field(default_factory=dict)
+    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +92,8 @@ class Queued:
 class MatchBook:
     """The match states that a batch touches. Lock first, then ``change``, then ``save`` once.
 
-    ``outdated`` are locked states that stand under another version of the rules than the batch was laid out by: their
-    totals are kept, and a job derives their entitlement anew.
+    ``outdated`` are locked states that stand under another version of the rules than the batch was laid out by, or whose
+    person earns in another enrolment as well: their totals are kept, and a job derives their entitlement anew.
     """
 
     def __init__(self, sponsors: Mapping[str, Sponsor]) -> None:
@@ -115,6 +129,8 @@ class MatchBook:
             )
             self._load(cur, missing)
         self.outdated |= {key for key in keys if self._states[key].rule_version != wanted[key][2]}
+        shared = persons.linked(tx, {key[0] for key in keys})
+        self.outdated |= {key for key in keys if key[0] in shared}
 
     def _load(self, cur: Cursor, keys: list[StateKey]) -> None:
         arrays = ([key[0] for key in keys], [key[1] for key in keys])
@@ -171,11 +187,17 @@ class MatchBook:
         return self._derive(key, state, match, accounts, currency, at)
 
     def replace_totals(
-        self, key: StateKey, by_tier: list[int], settled: list[int], rule_version: int
+        self,
+        key: StateKey,
+        by_tier: list[int],
+        settled: list[int],
+        rule_version: int,
+        ahead: Ahead | None = None,
     ) -> None:
         """Put totals counted anew, under these rules, in the place of those kept so far."""
         state = self._states[key]
         state.by_tier, state.settled, state.rule_version = by_tier, settled, rule_version
+        state.ahead = ahead
         self.outdated.discard(key)
 
     def rederive(
@@ -194,7 +216,7 @@ class MatchBook:
         at: datetime,
     ) -> tuple[list[Posting], int]:
         before = state.entitled
-        state.entitled = rules.entitlement(match, _per_tier(state.by_tier))
+        state.entitled = _earned(match, state.by_tier, state.ahead, settled=False)
         targets = rules.sponsor_shares(match, state.entitled)
         grantable = _grantable(match, state, targets)
         postings: list[Posting] = []
@@ -370,9 +392,20 @@ def _grantable(match: Match, state: MatchState, targets: Sequence[tuple[str, int
     """What settled contributions earn from each sponsor; nothing before the end of the window where the rule says so."""
     if match.granted == "end_of_window":
         return {}
-    if state.settled == state.by_tier:
+    if state.settled == state.by_tier and state.ahead is None:
         return dict(targets)
-    return dict(rules.sponsor_shares(match, rules.entitlement(match, _per_tier(state.settled))))
+    return dict(rules.sponsor_shares(match, _earned(match, state.settled, state.ahead, settled=True)))
+
+
+def _earned(match: Match, totals: list[int], ahead: Ahead | None, *, settled: bool) -> int:
+    """What a window's totals earn; where the person earns elsewhere too, what they add to what that earns."""
+    if ahead is None:
+        return rules.entitlement(match, _per_tier(totals))
+    if ahead.blocked:
+        return 0
+    first = ahead.settled if settled else ahead.by_tier
+    together = [one + other for one, other in zip_longest(totals, first, fillvalue=0)]
+    return rules.entitlement(match, _per_tier(together)) - rules.entitlement(match, _per_tier(first))
 
 
 def _per_tier(totals: list[int]) -> dict[int, int]:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from itertools import zip_longest
 from uuid import UUID
 
 from sqlalchemy import text
@@ -25,9 +26,9 @@ from products.posting import BooksRefused, post_whole
 from products.programmes.registry import Version
 from products.remittances.context import Books, load_sponsors
 from products.remittances.events import MemberKey
-from products.savings import rules
+from products.savings import persons, rules
 from products.savings.holdings import Holding, load_holdings
-from products.savings.match import MatchBook, StateKey
+from products.savings.match import Ahead, MatchBook, StateKey
 
 WINDOWS_MAX = 500
 """Windows derived anew in one database transaction."""
@@ -149,7 +150,11 @@ def _derive_once(
     keys: Sequence[StateKey],
     exhausted: Collection[UUID],
 ) -> None:
-    """Derive windows anew; a sponsor whose account refused before counts as having nothing, so its match is queued."""
+    """Derive windows anew; a sponsor whose account refused before counts as having nothing, so its match is queued.
+
+    With the windows of a linked person come those of their other enrolments, older ones first: they share what is earned.
+    """
+    keys = persons.with_siblings(tx, keys)
     holdings = load_holdings(tx, books.programmes, keys)
     sponsors = load_sponsors(tx, [programme_id])[programme_id]
     for sponsor in sponsors.values():
@@ -158,6 +163,7 @@ def _derive_once(
     match_book = MatchBook(sponsors)
     match_book.lock(tx, {key: holding.lock_values for key, holding in holdings.items()})
     contributions = _contributions(tx, keys)
+    older = persons.older_windows(tx, keys)
     members = _members(tx, books, holdings.values())
     entry = _entry_terms(tx, sorted({key[0] for key in keys}))
     now = books.clock.now()
@@ -169,7 +175,8 @@ def _derive_once(
         _write_tiers(tx, counted, tiers)
         by_tier, settled = _totals(holding, counted, tiers)
         latest = max((one.contributed_at for one in counted), default=now)
-        match_book.replace_totals(key, by_tier, settled, holding.rule_version)
+        ahead = _ahead(older.get(key, ()), match_book, holdings)
+        match_book.replace_totals(key, by_tier, settled, holding.rule_version, ahead)
         postings, rise = match_book.rederive(
             key, holding.match, holding.accounts, holding.currency, at=latest
         )
@@ -193,6 +200,27 @@ def _derive_once(
             )
     post_whole(tx, batch, clock=books.clock)
     match_book.save(tx, now)
+
+
+def _ahead(
+    older: Sequence[persons.Older], match_book: MatchBook, counted: Collection[StateKey]
+) -> Ahead | None:
+    """What a person's older enrolments have in a window: as counted just now, or else as stored."""
+    if not older:
+        return None
+    by_tier: list[int] = []
+    settled: list[int] = []
+    blocked = False
+    for one in older:
+        state = match_book.state(one.key) if one.key in counted else None
+        totals = state.by_tier if state is not None else one.by_tier
+        if one.aligned:
+            by_tier = [a + b for a, b in zip_longest(by_tier, totals, fillvalue=0)]
+            paid_in = state.settled if state is not None else one.settled
+            settled = [a + b for a, b in zip_longest(settled, paid_in, fillvalue=0)]
+        else:
+            blocked = blocked or any(totals)
+    return Ahead(by_tier, settled, blocked)
 
 
 def _governed(holding: Holding, versions: Sequence[Version]) -> tuple[Holding, Mapping[str, FactDeclaration]]:

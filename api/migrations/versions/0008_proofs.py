@@ -253,13 +253,13 @@ def _persons() -> None:
             RETURN QUERY SELECT p.link_id, p.member_id FROM products.person_member p
                          WHERE p.person_id = theirs_person AND p.left_at IS NULL ORDER BY p.id;
         END $$;
-        -- The member is a person of its own again; true when it was not.
-        CREATE FUNCTION products.leave_person(leaving uuid, at timestamptz) RETURNS boolean
+        -- The member is a person of its own again. Answers all who were one person with it, and itself; none when it was one.
+        CREATE FUNCTION products.leave_person(leaving uuid, at timestamptz) RETURNS SETOF uuid
             LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
             WITH gone AS (
                 UPDATE products.person_member SET left_at = leave_person.at
-                WHERE member_id = leave_person.leaving AND left_at IS NULL RETURNING 1
-            ) SELECT EXISTS (SELECT 1 FROM gone)
+                WHERE member_id = leave_person.leaving AND left_at IS NULL RETURNING person_id
+            ) SELECT p.member_id FROM products.person_member p JOIN gone USING (person_id) WHERE p.left_at IS NULL
         $$;
         REVOKE ALL ON FUNCTION products.join_persons(bytea, uuid, uuid[], timestamptz),
             products.leave_person(uuid, timestamptz) FROM PUBLIC;
