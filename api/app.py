@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -11,7 +11,7 @@ from api.addresses import parse_networks
 from api.bootstrap import Services, bootstrap
 from api.hooks import Hooks
 from api.middleware import Edge
-from api.observability import metrics
+from api.observability import metrics, tracing
 from api.openapi import describe
 from api.problems import add_problems
 from api.settings import Settings
@@ -19,6 +19,9 @@ from api.stamp import require_keys, require_stamp
 from api.v1 import ROUTERS
 from api.worker import wake_up_publisher
 from ledger.clock import Clock
+
+if TYPE_CHECKING:
+    from api.observability.traces import Traces
 
 TITLE: Final = "Mizan"
 VERSION: Final = "1.0.0"
@@ -44,10 +47,13 @@ def create_app(
         group_max=settings.hook_batch_max,
         gather_seconds=settings.hook_gather_milliseconds / 1000,
     )
+    traces = tracing(settings, "api")
+    if traces is not None:
+        hooks.traced = traces.received
     app = FastAPI(
         title=TITLE,
         version=VERSION,
-        lifespan=_lifespan(services, hooks),
+        lifespan=_lifespan(services, hooks, traces),
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
@@ -81,7 +87,7 @@ def create_app(
     return app
 
 
-def _lifespan(services: Services, hooks: Hooks) -> Callable[[FastAPI], Any]:
+def _lifespan(services: Services, hooks: Hooks, traces: "Traces | None") -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         def check_stamp() -> None:
@@ -95,5 +101,7 @@ def _lifespan(services: Services, hooks: Hooks) -> Callable[[FastAPI], Any]:
                 yield
         finally:
             services.close()
+            if traces is not None:
+                await run_in_threadpool(traces.close)
 
     return lifespan

@@ -6,6 +6,7 @@ the body costs as much as storing it, and a signature covers bytes, not models.
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -73,7 +74,8 @@ class Hooks:
     inside `running`.
 
     `publish` wakes the workers; it is called from a thread, at most every 50 ms, and may fail. `counts` counts answers
-    by what they mean, for the metrics.
+    by what they mean, for the metrics; `traced` is told of each delivery that was stored, with the time (in nanoseconds
+    since 1970) at which it arrived and the sender's ``traceparent``.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Hooks:
         gather_seconds: float = 0.0015,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self.traced: Callable[[Received, Receipt, int, str | None], None] | None = None
         self._database = database
         self._clock = clock
         self._publish = publish
@@ -158,6 +161,7 @@ class Hooks:
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]
         }
+        began = time.time_ns()
         body = await self._body(request, headers)
         sender, webhook_id = await self._verify(slug, headers, body)
         now = self._clock.now()
@@ -165,13 +169,15 @@ class Hooks:
             reading = sender.format.read(body)
         except NotStrictJson as error:
             received = rejected(sender.partner_id, webhook_id, body, now, reason="not_strict_json")
-            receipt = await self._commit(received)
+            receipt = await self._commit(received, began, headers)
             self.counts["not_strict_json"] += 1
             raise ProblemError(
                 "malformed_request", f"The body is not strict JSON: {error}.", delivery=_name(receipt)
             ) from None
         except EventInvalid as error:
-            receipt = await self._commit(_invalid(sender, webhook_id, body, now, error))
+            receipt = await self._commit(
+                _invalid(sender, webhook_id, body, now, error), began, headers
+            )
             self.counts["invalid_event"] += 1
             raise ProblemError(
                 error.code,
@@ -179,7 +185,9 @@ class Hooks:
                 delivery=_name(receipt),
                 errors=[{"pointer": fault.pointer, "detail": fault.detail} for fault in error.faults[:20]],
             ) from None
-        receipt = await self._commit(understood(sender.partner_id, webhook_id, body, reading, now))
+        receipt = await self._commit(
+            understood(sender.partner_id, webhook_id, body, reading, now), began, headers
+        )
         return self._answer(receipt, reading)
 
     def _answer(self, receipt: Receipt, reading: Reading) -> Response:
@@ -252,10 +260,13 @@ class Hooks:
             self.counts["stale"] += 1
             raise
 
-    async def _commit(self, received: Received) -> Receipt:
+    async def _commit(self, received: Received, began: int, headers: Mapping[str, str]) -> Receipt:
         if self._commits is None:
             raise Unavailable("The service is starting or ending.")
-        return await self._commits.submit(received)
+        receipt = await self._commits.submit(received)
+        if self.traced is not None:
+            self.traced(received, receipt, began, headers.get("traceparent"))
+        return receipt
 
     def _store(self, group: Sequence[Received]) -> list[Receipt]:
         key = self._keys.current()

@@ -12,7 +12,7 @@ from api import auditing, idempotency
 from api.approvals import kinds
 from api.auth import revocation
 from api.bootstrap import bootstrap
-from api.observability import metrics
+from api.observability import metrics, tracing
 from api.settings import Settings, reveal
 from api.stamp import require_keys
 from api.worker import Every, Jobs
@@ -56,6 +56,9 @@ def jobs_of(settings: Settings) -> Jobs:
         metrics.watch_pool(worker, "worker")
         metrics.watch_pool(sealer, "sealer")
         decide = metrics.counted(decide)
+    traces = tracing(settings, "worker")
+    if traces is not None:
+        decide = traces.followed(decide)
 
     def drain_inbox() -> bool:
         return drain(
@@ -79,6 +82,8 @@ def jobs_of(settings: Settings) -> Jobs:
         )
 
     def close() -> None:
+        if traces is not None:
+            traces.close()
         sealer.close()
         services.close()
 

@@ -14,7 +14,7 @@ import tests
 from api import serving
 from api.observability import metrics
 from api.observability.metrics import COUNTED, MEASURED
-from api.observability.scrape import listening
+from api.observability.scrape import MetricsUnavailable, listening
 from api.observability.state import HorizonWatch, look
 from api.settings import Settings
 from ledger.clock import FixedClock
@@ -166,7 +166,7 @@ def test_a_port_that_is_taken_ends_the_start_and_says_which(settings: Settings) 
     with serving.listen("127.0.0.1", 0) as taken:
         chosen = settings.model_copy(update={"metrics_port": taken.getsockname()[1]})
         with (
-            pytest.raises(serving.scrape.MetricsUnavailable, match="MIZAN_METRICS_PORT"),
+            pytest.raises(MetricsUnavailable, match="MIZAN_METRICS_PORT"),
             listening(chosen),
         ):
             raise AssertionError("it must not begin")
