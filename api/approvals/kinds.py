@@ -2,9 +2,10 @@
 
 from api.approvals import books, programmes, reversals
 from api.approvals.service import KINDS, expire
+from api.auth import admission
 from api.bootstrap import Services
 
-__all__ = ["KINDS", "books", "programmes", "request_and_expire", "reversals"]
+__all__ = ["KINDS", "admission", "books", "programmes", "request_and_expire", "reversals"]
 
 
 def request_and_expire(services: Services) -> None:

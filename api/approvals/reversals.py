@@ -102,10 +102,9 @@ def _finish(tx: Tx, services: Services, remittance_id: UUID, payload: Payload, *
     decided.finish(
         tx,
         remittance_id,
-        "reversed" if approved else "quarantined",
-        None if approved else decided.REFUSED,
-        {"approval": payload["approval"], "approved": approved},
-        services.clock,
+        approved=approved,
+        detail={"approval": payload["approval"], "approved": approved},
+        clock=services.clock,
     )
 
 

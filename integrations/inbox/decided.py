@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -17,9 +17,6 @@ from ledger.clock import Clock
 from ledger.database import Tx, cursor
 from products.keyring import Keyring
 from products.remittances.events import RemittanceReversed
-
-NEEDS_APPROVAL: Final = "reversal_needs_approval"
-REFUSED: Final = "reversal_refused"
 
 _PARKED: Final = """
     FROM integrations.delivery d
@@ -64,12 +61,14 @@ def reversal_of(tx: Tx, keyring: Keyring, parked: ParkedReversal) -> RemittanceR
 def finish(
     tx: Tx,
     remittance_id: UUID,
-    state: Literal["reversed", "quarantined"],
-    reason: str | None,
+    *,
+    approved: bool,
     detail: Mapping[str, Any],
     clock: Clock,
 ) -> int:
     """End every parked reversal of a remittance with what was decided; how many. Those queued again end by themselves."""
+    state = "reversed" if approved else "quarantined"
+    reason = None if approved else "reversal_refused"
     with cursor(tx) as sql:
         sql.execute(
             f"""INSERT INTO integrations.delivery_outcome
