@@ -22,6 +22,7 @@ from products.members.models import Member
 from products.savings import queries
 from products.savings.queries import MemberBalances, ProductBalance
 from products.savings.rules import local_date
+from products.savings.whole import see_whole, whole_balances
 
 router = APIRouter(prefix="/v1/members/{member}", tags=["balances"], route_class=ROUTE_CLASS)
 
@@ -77,11 +78,13 @@ def get_balances(
     as_of: Annotated[Day | None, Query(description="the end of this day in the books; absent: now")] = None,
 ) -> BalancesOut:
     """What the member has in each product, now or at the end of a past day."""
-    person = _seen(call, member)
+    person = found(call, member)
     today = _today(call, person)
     if as_of is not None and as_of >= today:
         as_of = None  # the day is not over: it ends in what there is now
-    shown = queries.member_balances(call.tx, call.services.books.programmes, person, today=today, as_of=as_of)
+    shown = whole_balances(
+        call.tx, call.services.books.programmes, person, _whole(call, person), today=today, as_of=as_of
+    )
     return rendered(person, shown)
 
 
@@ -104,7 +107,7 @@ def get_statement(
     cursor: CursorText = None,
 ) -> Page[LineOut] | Response:
     """What moved on one of the member's accounts, newest first, each line with the balance after it."""
-    account = _account(call, _seen(call, member), product, part)
+    account = _account(call, found(call, member), product, part)
     return statement_of(call, "member_statement", account, limit, cursor, as_csv=as_csv)
 
 
@@ -121,7 +124,7 @@ def get_receipt(
     call: Reading,
 ) -> dict[str, Any]:
     """The proof that one of the member's transactions stands in the sealed books; `pending` until it is sealed."""
-    person = _seen(call, member)
+    person = found(call, member)
     transaction_id = path_id("txn", transaction)
     if not listing.touches(call.tx, transaction_id, enrolments.accounts_of(call.tx, person.member_id)):
         raise NotFound("There is no such transaction of this member.")
@@ -143,7 +146,7 @@ def explain(
     call: Reading,
 ) -> dict[str, Any]:
     """Why a remittance was split and matched as it was, or why a match stands where it stands today."""
-    person = _seen(call, member)
+    person = found(call, member)
     programmes = call.services.books.programmes
     kind, _, product = subject.partition(":")
     if kind == "match" and product:
@@ -151,17 +154,12 @@ def explain(
     return queries.explain_remittance(call.tx, programmes, person, path_id("rmt", subject))
 
 
-def _seen(call: Call, member: str) -> Member:
-    """The member of a path; with the consent that the caller's partner or organisation may, the whole account is seen.
-
-    Raises NotFound.
-    """
-    person = found(call, member)
+def _whole(call: Call, person: Member) -> list[UUID]:
+    """The members of the person that the caller may see as one account: all, where they consented to that, or this one."""
     consents = [one for one in person.mandates if one.purpose in ("whole_view", "casework")]
     if call.actor.partner_id is None or not any(one.in_force(call.now) for one in consents):
-        return person
-    call.see_whole(person.member_id)
-    return found(call, member)
+        return [person.member_id]
+    return see_whole(call.tx, person)
 
 
 def _today(call: Call, person: Member) -> date:

@@ -256,7 +256,7 @@ NARROWED = {
 }
 """Tables with a restrictive policy beside it: what a request of one member, or of single programmes, must not see."""
 
-WHOLE = {f"products.{name}" for name in ("contribution", "enrolment", "member_fact", "remittance")} | {
+WHOLE = {f"products.{name}" for name in ("contribution", "enrolment", "member", "remittance")} | {
     "ledger.account"
 }
 """What is seen beyond a partner's own with the member's consent to the whole account, and only read."""
@@ -317,6 +317,7 @@ PRIVILEGED = {
     "api.standing": "api worker",
     "products.owned_by": "api",
     "products.seen_funds": "api",
+    "products.whole_members": "api",
     "products.seen_member": "api",
     "products.seen_member_programme": "api",
     "ledger.account_opened": "",

@@ -5,7 +5,8 @@ Revision 0005; follows 0004_api. A request tells its transaction whom it speaks 
 - `mizan.partner`: the partner, or the organisation, whose rows it sees; `mizan.access` = 'staff': every partner's.
 - `mizan.member`: a link; narrows the partner's rows to those of this one member.
 - `mizan.programmes`: programmes, by comma; narrows whatever is seen to theirs.
-- `mizan.whole`: a member whose money is seen through every partner, once consent to that was read.
+- `mizan.whole`: a member; the money of the person whom it is one of is seen through every partner, once consent to that
+  was read.
 - `mizan.client`: the client or operator itself.
 
 Not set, or empty, means: nothing of anyone's for the first two, no narrowing for the next two.
@@ -31,7 +32,8 @@ _IN_PROGRAMMES = (
     f"({_PROGRAMMES} IS NULL OR programme_id = ANY (string_to_array({_PROGRAMMES}, ',')::uuid[]))"
 )
 # in a scalar subquery, so that a statement asks once, and only when a row depends on it
-_THE_MEMBER = f"({_MEMBER} IS NULL OR member_id = (SELECT products.seen_member()))"
+_WHOLE_MEMBERS = "((SELECT products.whole_members())::uuid[])"
+_THE_MEMBER = f"({_MEMBER} IS NULL OR member_id = (SELECT products.seen_member()) OR member_id = ANY ({_WHOLE_MEMBERS}))"
 _LINKED = "EXISTS (SELECT FROM products.member_link l WHERE l.member_id = {table}.member_id)"
 
 _NARROWED = {
@@ -62,7 +64,13 @@ _NARROWED = {
 """What is left to a narrowed request. The subqueries are themselves under the policies of their tables."""
 
 _HANGS_ON_ENROLMENT = ("match_state", "match_share", "match_queue", "match_adjustment")
-_WHOLE_ACCOUNT = ("member_fact", "enrolment", "remittance", "contribution")
+_WHOLE_ACCOUNT = {
+    "products.member": "id",
+    "products.enrolment": "member_id",
+    "products.remittance": "member_id",
+    "products.contribution": "member_id",
+}
+"""The person's money, and not what each partner was told of the person; with the column that names the member."""
 
 
 def upgrade() -> None:
@@ -101,10 +109,10 @@ def _functions() -> None:
             SELECT programme_id FROM products.member_link
             WHERE id = {_MEMBER} AND partner_id = {_PARTNER} AND ended_at IS NULL""",
         # `ledger.account.owner` is the member's or the enrolment's id in hexadecimal: products.chart
-        "owned_by(member uuid) RETURNS text[]": """
+        "owned_by(members uuid[]) RETURNS text[]": """
             SELECT array_agg(replace(id::text, '-', '')) FROM (
-                SELECT owned_by.member AS id
-                UNION ALL SELECT e.id FROM products.enrolment e WHERE e.member_id = owned_by.member) AS owner""",
+                SELECT unnest(owned_by.members) AS id
+                UNION ALL SELECT e.id FROM products.enrolment e WHERE e.member_id = ANY (owned_by.members)) AS owner""",
         "seen_funds() RETURNS uuid[]": f"""
             SELECT array_agg(fund_id) FROM (
                 SELECT fund_id, programme_id FROM products.programme_fund
@@ -119,6 +127,23 @@ def _functions() -> None:
             REVOKE ALL ON FUNCTION products.{name} FROM PUBLIC;
             GRANT EXECUTE ON FUNCTION products.{name} TO mizan_api
         """)
+    op.execute(f"""
+        -- The members who were proven to be one person with `mizan.whole`; in plpgsql, as 0008 brings the table.
+        CREATE FUNCTION products.whole_members() RETURNS uuid[] LANGUAGE plpgsql STABLE SECURITY DEFINER
+            SET search_path = pg_catalog, pg_temp AS $$
+        DECLARE
+            whole uuid := {_WHOLE};
+        BEGIN
+            RETURN ARRAY(
+                SELECT whole WHERE whole IS NOT NULL
+                UNION
+                SELECT o.member_id FROM products.person_member p
+                JOIN products.person_member o ON o.person_id = p.person_id AND o.left_at IS NULL
+                WHERE p.member_id = whole AND p.left_at IS NULL);
+        END $$;
+        REVOKE ALL ON FUNCTION products.whole_members FROM PUBLIC;
+        GRANT EXECUTE ON FUNCTION products.whole_members TO mizan_api
+    """)
 
 
 def _narrow() -> None:
@@ -133,13 +158,15 @@ def _narrow() -> None:
 
 
 def _show_the_whole_account() -> None:
-    for table in _WHOLE_ACCOUNT:
+    for table, member in _WHOLE_ACCOUNT.items():
         op.execute(
-            f"CREATE POLICY whole ON products.{table} FOR SELECT TO mizan_api USING (member_id = {_WHOLE})"
+            f"CREATE POLICY whole ON {table} FOR SELECT TO mizan_api"
+            f" USING ({_WHOLE} IS NOT NULL AND {member} = ANY ({_WHOLE_MEMBERS}))"
         )
     op.execute(f"""
         CREATE POLICY whole ON ledger.account FOR SELECT TO mizan_api
-            USING ({_WHOLE} IS NOT NULL AND owner = ANY ((SELECT products.owned_by({_WHOLE}))::text[]))
+            USING ({_WHOLE} IS NOT NULL
+                   AND owner = ANY ((SELECT products.owned_by(products.whole_members()))::text[]))
     """)
 
 
@@ -181,7 +208,8 @@ def _ledger() -> None:
     in_funds = f"({_PROGRAMMES} IS NULL OR {{fund}} = ANY ((SELECT products.seen_funds())::uuid[]))"
     op.execute(f"""
         CREATE POLICY narrowed ON ledger.account AS RESTRICTIVE TO mizan_api
-            USING (({_MEMBER} IS NULL OR owner = ANY ((SELECT products.owned_by(products.seen_member()))::text[]))
+            USING (({_MEMBER} IS NULL OR owner = ANY ((
+                       SELECT products.owned_by(products.whole_members() || products.seen_member()))::text[]))
                    AND {in_funds.format(fund="fund_id")});
         ALTER TABLE ledger.fund ENABLE ROW LEVEL SECURITY;
         ALTER TABLE ledger.period_event ENABLE ROW LEVEL SECURITY;
