@@ -8,6 +8,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from api.auth.keys import SigningKeys
+from api.auth.oidc import Provider
 from api.auth.tokens import Tokens
 from api.codes import Codes
 from api.limits import VALKEY_SECONDS_MAX, Limits
@@ -43,6 +44,7 @@ class Services:
     valkey: redis.Redis
     limits: Limits
     codes: Codes
+    openid: Provider | None
 
     @property
     def environment(self) -> Environment:
@@ -94,7 +96,27 @@ def bootstrap(settings: Settings, *, clock: Clock | None = None, name: str = "mi
             anonymous_requests_per_minute=settings.anonymous_requests_per_minute,
         ),
         codes=Codes(_code_sender(settings, ticking), worker, keyring, ticking),
+        openid=_openid_provider(settings, ticking),
     )
+
+
+def _openid_provider(settings: Settings, clock: Clock) -> Provider | None:
+    """The provider of operators who log in through one; the settings name it whole or not at all."""
+    if settings.oidc_issuer is None or settings.oidc_client_id is None:
+        return None
+    return Provider(
+        issuer=settings.oidc_issuer,
+        client_id=settings.oidc_client_id,
+        client_secret=reveal(settings.oidc_client_secret, "MIZAN_OIDC_CLIENT_SECRET"),
+        redirect_uri=f"{settings.public_url}/v1/session/openid/callback",
+        trusted_acr=_listed(settings.oidc_trusted_acr),
+        trusted_amr=_listed(settings.oidc_trusted_amr),
+        clock=clock,
+    )
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in text.split(",") if part.strip())
 
 
 def _code_sender(settings: Settings, clock: Clock) -> CodeSender:

@@ -163,9 +163,9 @@ def _finish(
     lifetimes: Lifetimes,
     opened: Callable[[Tx, Opened], None],
 ) -> Opened:
-    operator = _locked(tx, account.operator)
-    if operator is None or not _still(tx, account):
+    if not stays_active(tx, account.operator) or not _still(tx, account):
         raise LogInRefused(account.operator, "disabled")
+    operator = operators.find(tx, account.operator)
     if not _second_factor(tx, keyring, account.operator, proof, now):
         raise LogInRefused(account.operator, "second factor")
     if renewed is not None:
@@ -243,13 +243,12 @@ def prove(
     account = _Account(operator, way, stored)
 
     def finish(tx: Tx) -> T:
-        person = _locked(tx, operator)
-        if person is None or not _still(tx, account):
+        if not stays_active(tx, operator) or not _still(tx, account):
             raise LogInRefused(operator, "disabled")
         if not _second_factor(tx, keyring, operator, proof, now):
             raise LogInRefused(operator, "second factor")
         tries.clear(tx, subject)
-        return then(tx, person)
+        return then(tx, operators.find(tx, operator))
 
     return database.run(finish)
 
@@ -365,12 +364,14 @@ def _own_subject(operator: UUID) -> tries.Subject:
     return tries.of_account(str(operator), "logged in")
 
 
-def _locked(tx: Tx, operator: UUID) -> Operator | None:
-    """The operator if active; not disabled by anyone else until this transaction ends."""
-    active = tx.execute(
-        text("SELECT 1 FROM api.operator WHERE id = :id AND state = 'active' FOR SHARE"), {"id": operator}
-    ).first()
-    return operators.find(tx, operator) if active else None
+def stays_active(tx: Tx, operator: UUID) -> bool:
+    """Whether the operator is active; nobody disables them until this transaction ends."""
+    return (
+        tx.execute(
+            text("SELECT 1 FROM api.operator WHERE id = :id AND state = 'active' FOR SHARE"), {"id": operator}
+        ).first()
+        is not None
+    )
 
 
 def _still(tx: Tx, account: _Account) -> bool:

@@ -138,11 +138,12 @@ def _openid_connect() -> None:
             created_at timestamptz NOT NULL,
             expires_at timestamptz NOT NULL,
             returned_at timestamptz,
+            subject text,
             operator_id uuid REFERENCES api.operator,
             ended_at timestamptz
         );
         CREATE INDEX openid_log_in_age ON api.openid_log_in (created_at);
         GRANT SELECT, INSERT ON api.operator_identity TO mizan_worker;
         GRANT SELECT, INSERT, DELETE ON api.openid_log_in TO mizan_worker;
-        GRANT UPDATE (returned_at, operator_id, ended_at) ON api.openid_log_in TO mizan_worker
+        GRANT UPDATE (returned_at, subject, operator_id, ended_at) ON api.openid_log_in TO mizan_worker
     """)
