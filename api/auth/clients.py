@@ -65,7 +65,11 @@ def create_client(
     """
     if (partner_id is None) == (not roles):
         raise InvalidInput("A client belongs to a partner or has staff roles, not both and not neither.")
-    granted = scope_table.for_partners() if partner_id is not None else scope_table.for_roles(roles)
+    granted = (
+        (*scope_table.for_partners(), *sorted(scope_table.carried_for_members()))
+        if partner_id is not None
+        else scope_table.for_roles(roles)
+    )
     if not granted:
         raise InvalidInput("No scope comes with these roles: they are manager, auditor and administrator.")
     client = new_id()

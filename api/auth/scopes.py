@@ -122,6 +122,11 @@ def for_members() -> frozenset[str]:
     return frozenset(scope.name for scope in SCOPES.values() if scope.member)
 
 
+def carried_for_members() -> frozenset[str]:
+    """What a partner's client holds for its members' tokens alone, and can't ask for itself."""
+    return frozenset(scope.name for scope in SCOPES.values() if scope.member and not scope.partner)
+
+
 def for_roles(roles: Iterable[str]) -> tuple[str, ...]:
     """What a staff client of these roles may ask for: a machine, so nothing that takes a person or an organisation."""
     held = frozenset(roles) - {"caseworker"}

