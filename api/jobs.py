@@ -101,7 +101,7 @@ def jobs_of(settings: Settings) -> Jobs:
         destroy_inbox_keys=lambda: worker.run(lambda tx: destroy_keys(tx, clock, retention=retention)),
         forget_answers=lambda: worker.run(lambda tx: idempotency.purge(tx, clock.now())),
         send_notices=services.codes.send_notices,
-        apply_changes=lambda: worker.run(lambda tx: changes.apply_due(tx, clock.now())),
+        apply_changes=lambda: worker.run(lambda tx: changes.apply_due(tx, books.keyring, clock.now())),
         destroy_audit_keys=lambda: worker.run(
             lambda tx: auditing.destroy_keys(tx, clock.now(), retention=audit_retention)
         ),

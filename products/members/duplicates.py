@@ -67,6 +67,13 @@ def forget(tx: Tx, member_id: UUID) -> None:
     tx.execute(text("DELETE FROM products.identity_index WHERE member_id = :id"), {"id": member_id})
 
 
+def forget_phone(tx: Tx, link_id: UUID) -> None:
+    """Take a link's phone out of the index, before its new one is noted. Needs the worker's rights."""
+    tx.execute(
+        text("DELETE FROM products.identity_index WHERE source_id = :id AND kind = 'phone'"), {"id": link_id}
+    )
+
+
 Position = tuple[UUID, Kind, str]
 """The oldest link of a group, what is shared, and a digest that tells groups of both apart."""
 

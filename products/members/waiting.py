@@ -24,6 +24,7 @@ from ledger.database import Tx
 from ledger.errors import Conflict, NotFound
 from ledger.ids import new_id
 from products.keyring import Keyring, field_place
+from products.members import duplicates
 from products.members.messages import CodeMessage, language_of, notice_text
 from products.members.models import Member
 from products.members.registry import LINK, cipher_of, phone_index
@@ -173,7 +174,8 @@ def cancel(tx: Tx, keyring: Keyring, member: Member, change: UUID, at: datetime)
     ).one_or_none()
     if row is None:
         raise NotFound("There is no such change.")
-    if state_of(row.effective_at, row.cancelled_at, at) != "waiting":
+    # what the job has applied is in effect, even if this process's clock is a little behind the job's
+    if row.applied_at is not None or state_of(row.effective_at, row.cancelled_at, at) != "waiting":
         raise TooLate("The change is in effect already, or was cancelled before.")
     _end(tx, change, "member", at)
     tell(tx, keyring, member, "change_cancelled", at, change)
@@ -309,7 +311,7 @@ def told(tx: Tx, notice: UUID, at: datetime) -> None:
     )
 
 
-def apply_due(tx: Tx, at: datetime) -> int:
+def apply_due(tx: Tx, keyring: Keyring, at: datetime) -> int:
     """Write what is due into the registry, as the worker: links get their new phones. How many changes.
 
     A phone that the partner has registered for somebody else meanwhile is not taken away: the change is cancelled.
@@ -325,6 +327,8 @@ def apply_due(tx: Tx, at: datetime) -> int:
         if row.kind == "phone" and not _write_phone(tx, row.id):
             _end(tx, row.id, "phone_taken", at)
             continue
+        if row.kind == "phone":
+            _index_phone(tx, keyring, row.link_id, at)
         tx.execute(
             text("UPDATE products.waiting_change SET applied_at = effective_at WHERE id = :id"),
             {"id": row.id},
@@ -379,6 +383,23 @@ def _write_phone(tx: Tx, change: UUID) -> bool:
         return False
 
 
+def _index_phone(tx: Tx, keyring: Keyring, link: UUID, at: datetime) -> None:
+    """Let managers find the person by the new phone, and no more by the old one."""
+    row = tx.execute(
+        text(
+            "SELECT l.partner_id, l.member_id, l.phone, m.wrapped_key FROM products.member_link l"
+            " JOIN products.member m ON m.id = l.member_id WHERE l.id = :link"
+        ),
+        {"link": link},
+    ).one()
+    if row.wrapped_key is None or row.phone is None:
+        return  # erased
+    duplicates.forget_phone(tx, link)
+    cipher = keyring.cipher(row.wrapped_key, row.member_id)
+    number = cipher.decrypt(bytes(row.phone), field_place(LINK, "phone", link))
+    duplicates.note(tx, keyring, row.partner_id, [duplicates.phone(row.member_id, link, number)], at)
+
+
 def _ask(
     tx: Tx,
     keyring: Keyring,
@@ -425,7 +446,10 @@ def _ask(
 
 def _end(tx: Tx, change: UUID, why: EndedBy, at: datetime) -> None:
     tx.execute(
-        text("UPDATE products.waiting_change SET cancelled_at = :at, cancelled_by = :why WHERE id = :id"),
+        text(
+            "UPDATE products.waiting_change SET cancelled_at = :at, cancelled_by = :why"
+            " WHERE id = :id AND cancelled_at IS NULL AND applied_at IS NULL"
+        ),
         {"id": change, "why": why, "at": at},
     )
 

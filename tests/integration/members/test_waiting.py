@@ -1,12 +1,13 @@
 """What waits 72 hours: who is told, who can stop it, which phone counts and which phone finds the member meanwhile."""
 
+import contextlib
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
 from ledger.errors import Conflict, NotFound
-from products.members import devices, registry, waiting
+from products.members import devices, duplicates, registry, waiting
 from products.members.batch import load_members
 from products.members.models import Member
 from products.members.waiting import Change, PhoneTaken, TooLate
@@ -35,7 +36,7 @@ def ask_phone(proving: Proving, member: Member, phone: str = NEW) -> Change:
 
 def apply_due(proving: Proving) -> int:
     with proving.databases.worker.begin() as tx:
-        return waiting.apply_due(tx, proving.clock.now())
+        return waiting.apply_due(tx, proving.world.keyring, proving.clock.now())
 
 
 def phone_for_codes(proving: Proving, member: Member) -> str | None:
@@ -179,6 +180,54 @@ def test_both_phones_find_the_member_meanwhile_and_the_old_one_for_late_events(p
     key = (proving.world.bolt, MemberKey("phone", NEW))
     with proving.databases.worker.begin() as tx:
         assert load_members(tx, proving.world.keyring, [key]) == {}
+
+
+def test_managers_find_who_is_registered_twice_by_the_new_phone(proving: Proving) -> None:
+    member, twin = proving.member(1), proving.member(1, partner=proving.world.bolt)
+    other = proving.member(9, partner=proving.world.bolt, phone=NEW)
+
+    def grouped() -> list[set[object]]:
+        with proving.databases.worker.begin() as tx:
+            return [{one.link_id for one in group.members} for group in duplicates.groups(tx)]
+
+    assert grouped() == [{member.link_id, twin.link_id}]
+    ask_phone(proving, member)
+    proving.clock.advance(HOURS_72)
+    apply_due(proving)
+    assert grouped() == [{member.link_id, other.link_id}]
+
+
+@pytest.mark.parametrize("_again", range(4))
+def test_a_change_that_is_stopped_as_it_falls_due_either_waits_no_more_or_is_in_effect(
+    proving: Proving, _again: int
+) -> None:
+    """Cancelled by the member, stopped by the link and applied by the job, by clocks a second apart."""
+    member = proving.member()
+    change = ask_phone(proving, member)
+    ((_, told),) = messages_to(proving)
+    late = proving.clock.now() + HOURS_72
+    ended: list[str] = []
+
+    def cancel() -> None:
+        with contextlib.suppress(TooLate), proving.databases.api.begin() as tx:
+            speak_for(tx, member.partner_id)
+            waiting.cancel(tx, proving.world.keyring, member, change.id, late - SECOND)
+            ended.append("member")
+
+    def stop() -> None:
+        with contextlib.suppress(NotFound), proving.databases.api.begin() as tx:
+            waiting.stop(tx, proving.world.keyring, link_in(told), late - SECOND)
+            ended.append("contact")
+
+    def fall_due() -> None:
+        with proving.databases.worker.begin() as tx:
+            if waiting.apply_due(tx, proving.world.keyring, late):
+                ended.append("applied")
+
+    at_once(cancel, stop, fall_due)
+    fall_due()  # what the job found locked, it takes the next time
+    assert len(ended) == 1, ended
+    assert (proving.again(member).phone == NEW) == (ended == ["applied"])
 
 
 def test_a_number_that_somebody_registered_is_theirs(proving: Proving) -> None:
