@@ -142,14 +142,11 @@ def _partner(tx: Tx, partner_id: UUID) -> str | None:
 
 def _consents(tx: Tx, books: Books, member: Member) -> list[dict[str, Any]]:
     cipher = cipher_of(tx, books.keyring, member)
-    evidence: dict[UUID, bytes] = dict(
-        tx.execute(
-            text("SELECT id, evidence FROM products.consent WHERE member_id = :id AND evidence IS NOT NULL"),
-            {"id": member.member_id},
-        )
-        .tuples()
-        .all()
+    rows = tx.execute(
+        text("SELECT id, evidence FROM products.consent WHERE member_id = :id AND evidence IS NOT NULL"),
+        {"id": member.member_id},
     )
+    evidence: dict[UUID, bytes] = {row.id: row.evidence for row in rows}
     return [
         asdict(one)
         | {
