@@ -55,6 +55,7 @@ for _group in (
     audit,
 ):
     app.add_typer(_group.app)
+app.add_typer(partner.organisations)
 
 
 by_hand.add_to(ledger.app)

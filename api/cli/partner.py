@@ -1,4 +1,4 @@
-"""Partners: `mizan partner create|list|rotate-secret|enable|disable|try`."""
+"""Partners: `mizan partner create|list|rotate-secret|enable|disable|try`; organisations: `mizan organisation create`."""
 
 import sys
 from datetime import timedelta
@@ -25,6 +25,12 @@ from products.remittances.process import Delivery, process
 BODY_BYTES_MAX = 256 * 1024
 
 app = typer.Typer(name="partner", help="Fintech and telecom partners.", no_args_is_help=True)
+
+organisations = typer.Typer(
+    name="organisation",
+    help="Associations, NGOs and consulates, whose caseworkers register people.",
+    no_args_is_help=True,
+)
 
 Slug = Annotated[str, typer.Argument(help="The partner's slug, as in its address /hooks/SLUG.")]
 
@@ -114,43 +120,89 @@ def create(
     print("The secrets are not shown again. Webhooks go to POST /hooks/" + slug)
 
 
+@organisations.command("create")
+@session.command
+def create_organisation(
+    slug: Annotated[str, typer.Argument(help="1 to 63 lower-case letters, digits and inner hyphens.")],
+    programme: Annotated[
+        list[str],
+        typer.Option(
+            help="A programme that it registers people in; repeat it for more. One of the catalogue is applied if need be."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Its name for people; the slug when left out.", show_default=False)
+    ] = None,
+    as_json: session.AsJson = False,
+) -> None:
+    """Create an organisation. It sends no money and has no secrets: its caseworkers log in as operators."""
+    with session.services() as services:
+
+        def work(tx: Tx) -> tuple[dict[str, str], list[str]]:
+            remarks = []
+            programmes = []
+            for one in dict.fromkeys(programme):
+                applied, just_now = ensure(tx, services, one)
+                programmes.append(applied.programme_id)
+                if just_now:
+                    remarks.append(f"applied programme {one} of the catalogue, version {applied.version}")
+            made = partners.create_organisation(
+                tx, slug=slug, name=name or slug, programmes=programmes, clock=services.clock
+            )
+            return {"organisation": public_id("ptn", made.id), "slug": slug, "name": made.name}, remarks
+
+        shown, remarks = services.worker.run(work)
+    for remark in remarks:
+        session.say(remark)
+    if as_json:
+        output.as_json(shown)
+        return
+    output.fields(shown)
+
+
 @app.command("list")
 @session.command
 def list_(as_json: session.AsJson = False) -> None:
-    """List partners with their programmes and terms."""
+    """List partners with their programmes and terms, and organisations with their programmes."""
     with session.services() as services, services.worker.begin() as tx:
         rows = tx.exec_driver_sql(
-            "select p.id, p.slug, p.name, p.format, p.state, g.slug, pp.terms, pp.collection from products.partner p"
+            "select p.id, p.slug, p.name, p.kind, p.format, p.state, g.slug, pp.terms, pp.collection from products.partner p"
             " left join products.partner_programme pp on pp.partner_id = p.id"
             " left join products.programme g on g.id = pp.programme_id order by p.slug, pp.joined_at"
         ).all()
     listed: dict[str, dict[str, Any]] = {}
-    for partner_id, slug, name, format_, state, programme, terms, collection in rows:
+    for partner_id, slug, name, kind, format_, state, programme, terms, collection in rows:
         entry = listed.setdefault(
             slug,
             {
                 "partner": public_id("ptn", partner_id),
                 "slug": slug,
                 "name": name,
+                "kind": kind,
                 "format": format_,
                 "state": state,
                 "programmes": [],
             },
         )
         if programme is not None:
-            entry["programmes"].append({"programme": programme, "terms": terms, "collection": collection})
+            terms_of = {"terms": terms, "collection": collection} if kind == "remitter" else {}
+            entry["programmes"].append({"programme": programme, **terms_of})
     if as_json:
         output.as_json({"data": list(listed.values())})
         return
     output.table(
-        ["slug", "name", "format", "state", "programmes"],
+        ["slug", "name", "kind", "format", "state", "programmes"],
         [
             (
                 one["slug"],
                 one["name"],
+                one["kind"],
                 one["format"],
                 one["state"],
-                ", ".join(f"{p['programme']} ({p['terms']}, {p['collection']})" for p in one["programmes"]),
+                ", ".join(
+                    f"{p['programme']} ({p['terms']}, {p['collection']})" if "terms" in p else p["programme"]
+                    for p in one["programmes"]
+                ),
             )
             for one in listed.values()
         ],
