@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 import typer
 
 from api.approvals import books
-from api.cli import acting, approval, output, session
-from ledger.ids import parse_public_id
+from api.approvals.service import Origin, Request
+from api.auth.actors import Actor
+from api.cli import acting, approval, ledger, output, session
+from ledger.database import Tx
+from ledger.ids import public_id
 
 FILE_BYTES_MAX = 256 * 1024
 
@@ -27,7 +30,7 @@ def post(
     file: Annotated[
         Path,
         typer.Argument(
-            help='JSON: {"postings": [{"debit": "acc_…", "credit": "acc_…", "amount": minor units, "currency": "RWF"}]}',
+            help='JSON: {"postings": [{"debit": "ejoheza/savers:bank", "credit": "acc_…", "amount": minor units, "currency": "RWF"}]}',
             exists=True,
             dir_okay=False,
         ),
@@ -45,19 +48,21 @@ def post(
     as_json: session.AsJson = False,
 ) -> None:
     """Ask for a transaction by hand. In production another operator approves it; in the sandbox it is posted at once."""
-    payload = {
-        "postings": _postings(file),
-        "effective_on": effective_on.date().isoformat() if effective_on else None,
-        "member_reason": member_reason,
-    }
+    postings = _postings(file)
     with session.services() as services:
-        asked = acting.ask(
-            services,
-            as_,
-            lambda tx, actor, origin: books.request_transaction(
-                tx, services, actor, payload, reason, origin=origin
-            ),
-        )
+
+        def file_request(tx: Tx, actor: Actor | str, origin: Origin) -> Request:
+            payload = {
+                "postings": [
+                    one | {side: _account(tx, str(one[side])) for side in ("debit", "credit")}
+                    for one in postings
+                ],
+                "effective_on": effective_on.date().isoformat() if effective_on else None,
+                "member_reason": member_reason,
+            }
+            return books.request_transaction(tx, services, actor, payload, reason, origin=origin)
+
+        asked = acting.ask(services, as_, file_request)
     approval.tell_asked(asked, as_json)
 
 
@@ -97,7 +102,9 @@ def write_off_partner(
 
 
 def write_off_member(
-    account: Annotated[str, typer.Argument(help="The member's receivable account, acc_….")],
+    account: Annotated[
+        str, typer.Argument(help="The member's receivable account, acc_… or FUND:member_receivable:OWNER.")
+    ],
     amount: Annotated[str, typer.Option(help="In major units of the currency: 1500.00")],
     currency: Annotated[str, typer.Option(help="The account's currency.")],
     reason: Reason,
@@ -113,13 +120,17 @@ def write_off_member(
                 tx,
                 services,
                 actor,
-                account=parse_public_id("acc", account),
+                account=ledger.find_account(tx, account).id,
                 amount=output.minor_units(amount, currency),
                 remark=reason,
                 origin=origin,
             ),
         )
     approval.tell_asked(asked, as_json)
+
+
+def _account(tx: Tx, which: str) -> str:
+    return public_id("acc", ledger.find_account(tx, which).id)
 
 
 def _postings(file: Path) -> list[dict[str, object]]:

@@ -105,7 +105,7 @@ def account(
 ) -> None:
     """Show an account: its balance, limits, and the newest lines of its statement."""
     with session.services() as services, services.worker.read() as tx:
-        row = _account(tx, which)
+        row = find_account(tx, which)
         balance = balances(tx, [row.id])[row.id]
         then = balances_as_of(tx, [row.id], as_of.date())[row.id] if as_of else None
         page = statement(tx, row.id, limit=lines)
@@ -333,7 +333,8 @@ def _fund(tx: Tx, code: str) -> UUID:
     return found
 
 
-def _account(tx: Tx, which: str) -> Any:  # a row of columns named below
+def find_account(tx: Tx, which: str) -> Any:  # a row of columns named below
+    """The account of an id or FUND:CODE[:OWNER]. Raises `NotFound`, `InvalidId`."""
     select = (
         "select a.id, f.code as fund, a.code, a.owner, a.kind, a.currency, a.floor, a.ceiling from ledger.account a"
         " join ledger.fund f on f.id = a.fund_id"

@@ -177,6 +177,23 @@ def test_who_may_not_decide_cannot_and_the_log_says_they_tried(api: Served, file
     assert tried[3][0].approve(approval).status_code == 200
 
 
+def test_each_look_of_an_operator_at_a_member_and_each_change_without_a_name_is_in_the_log(
+    api: Served, filer: Person
+) -> None:
+    member = a_member(api.acme)
+    assert filer.get(f"/v1/members/{member}").status_code == 200
+    assert filer.get("/v1/ledger/trial-balance").status_code == 200
+    assert code_of(filer.post("/v1/members", {}), 403) == "insufficient_scope"
+    entries = logged(person(api, "auditor"), actor=filer.id)
+    assert [(one["action"], one["object"], one["outcome"]) for one in entries] == [
+        ("get_member", member, "done"),
+        ("register_member", "/v1/members", "refused"),
+    ]
+    assert (
+        logged(api.auditor, actor=api.acme.client.client_id) == []
+    )  # what a partner does is with the thing itself
+
+
 def test_a_confirmation_is_old_after_five_minutes_and_a_request_after_seven_days(
     api: Served, filer: Person, approver: Person
 ) -> None:

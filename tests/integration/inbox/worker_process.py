@@ -43,6 +43,8 @@ def main(broker: str, url: str, key: str) -> None:
             ensure_partitions=nothing,
             destroy_inbox_keys=nothing,
             forget_answers=nothing,
+            destroy_audit_keys=nothing,
+            requests=nothing,
             send_notices=nothing,
             apply_changes=nothing,
             forget_tokens=nothing,
