@@ -18,6 +18,7 @@ from psycopg import sql
 
 from api import auditing, idempotency
 from api.auth import keys as signing_keys
+from api.auth import openid_log_in, totp
 from integrations.inbox import keys as inbox_keys
 from integrations.partners import secrets as webhook_secrets
 from ledger.database import Database, Tx, cursor
@@ -61,6 +62,10 @@ SEALED: Final = (
     Sealed("products.index_root", "sealed", ("only",), safekeeping.INDEX_PURPOSE, None),
     Sealed("integrations.inbox_key", "wrapped", ("id",), inbox_keys.PURPOSE, "id"),
     Sealed("api.audit_key", "wrapped", ("id",), auditing.KEY_PURPOSE, "id"),
+    Sealed("api.operator_credential", "totp_sealed", ("operator_id",), totp.PURPOSE, "operator_id"),
+    Sealed("api.operator_credential", "totp_next_sealed", ("operator_id",), totp.PURPOSE, "operator_id"),
+    Sealed("api.operator_link", "totp_sealed", ("id",), totp.PURPOSE, "operator_id"),
+    Sealed("api.openid_log_in", "verifier_sealed", ("id",), openid_log_in.PURPOSE, "id"),
     Sealed("integrations.webhook_secret", "sealed", ("id",), webhook_secrets.PURPOSE, "id"),
     Sealed("api.signing_key", "sealed_private_key", ("kid",), signing_keys.PURPOSE, "kid"),
     Sealed(

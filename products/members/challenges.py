@@ -207,7 +207,7 @@ def start(
             "digest": subject_digest,
             "method": method,
             "nonce": nonce,
-            "mac": _mac(keyring, challenge, code) if number is not None else None,
+            "mac": _mac(keyring.derive(_MAC_PURPOSE), challenge, code) if number is not None else None,
             "phone": index,
             "sending": "none" if number is None else "withheld" if withheld else "asked",
             "at": now,
@@ -289,7 +289,10 @@ def _refused(detail: str) -> ProofRefused:
 def _code_is_right(keyring: Keyring, proof: Proof, mac: bytes | None) -> bool:
     # a challenge for a device has no code: the comparison is made all the same, with what nothing equals
     expected = bytes(mac) if mac is not None else bytes(32)
-    return hmac.compare_digest(_mac(keyring, proof.challenge, proof.code or ""), expected)
+    # while the master key is rotated, the code may have been sent by a process with another current key
+    keys = (keyring.derive(_MAC_PURPOSE), *keyring.derived_before(_MAC_PURPOSE))
+    macs = [_mac(key, proof.challenge, proof.code or "") for key in keys]
+    return any(hmac.compare_digest(mac, expected) for mac in macs)
 
 
 def _signature_is_right(
@@ -311,8 +314,8 @@ def _signature_is_right(
     )
 
 
-def _mac(keyring: Keyring, challenge: UUID, code: str) -> bytes:
-    return hmac.digest(keyring.derive(_MAC_PURPOSE), challenge.bytes + code.encode(), hashlib.sha256)
+def _mac(key: bytes, challenge: UUID, code: str) -> bytes:
+    return hmac.digest(key, challenge.bytes + code.encode(), hashlib.sha256)
 
 
 def _respect_limits(tx: Tx, member: Member, phone_index: bytes | None, now: datetime) -> None:
