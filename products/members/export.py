@@ -35,9 +35,12 @@ _PREFIXES: Final = {
 
 
 def links_of(tx: Tx, member_ids: Sequence[UUID]) -> list[UUID]:
-    """The links of members as `tx` may see them, ended ones too, oldest first."""
+    """The links of members who are not erased, as `tx` may see them, ended ones too, oldest first."""
     rows = tx.execute(
-        text("SELECT id FROM products.member_link WHERE member_id = ANY (:ids) ORDER BY id"),
+        text(
+            "SELECT l.id FROM products.member_link l JOIN products.member m ON m.id = l.member_id"
+            " WHERE l.member_id = ANY (:ids) AND m.wrapped_key IS NOT NULL ORDER BY l.id"
+        ),
         {"ids": list(member_ids)},
     ).scalars()
     return list(rows)
