@@ -79,6 +79,18 @@ def test_a_production_that_lacks_nothing_is_safe() -> None:
         ({"database_url": "postgresql://postgres:p@db/mizan"}, "superuser"),
         ({"database_url": "postgresql://mizan_owner:p@db/mizan"}, "owner"),
         (dict.fromkeys(SERVERS), "no server is configured"),
+        ({"code_sender": "console"}, "production needs webhook"),
+        ({"code_sender": "file", "code_file": "/codes"}, "production needs webhook"),
+        ({"code_sender": "file"}, "needs MIZAN_CODE_FILE"),
+        ({"code_sender": "webhook"}, "needs MIZAN_CODE_WEBHOOK_URL"),
+        (
+            {
+                "code_sender": "webhook",
+                "code_webhook_url": "http://sms.example",
+                "code_webhook_secret": "whsec_x",
+            },
+            "MIZAN_CODE_WEBHOOK_URL must be https://",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
