@@ -101,7 +101,7 @@ class SponsorsOut(Out):
 
 @router.get("/programmes", operation_id="list_programmes", summary="List programmes", responses=errors())
 def list_programmes(call: Reading) -> ProgrammesOut:
-    """The programmes that the partner has joined; for staff, all."""
+    """The programmes that the partner has joined; for staff, all, or those that their role is for."""
     return ProgrammesOut(data=[_programme(call, row.id) for row in _visible(call)])
 
 
@@ -149,13 +149,14 @@ def list_sponsors(call: Annotated[Call, calling("sponsors:read")]) -> SponsorsOu
 
 
 def _visible(call: Call) -> Any:  # rows of (id, slug)
+    limits = call.actor.sight(("programmes:read",)).programmes
     return call.tx.execute(
         text(
-            "SELECT p.id, p.slug FROM products.programme p WHERE CAST(:partner AS uuid) IS NULL OR EXISTS"
-            " (SELECT 1 FROM products.partner_programme j WHERE j.programme_id = p.id AND j.partner_id = :partner)"
-            " ORDER BY p.slug"
+            "SELECT p.id, p.slug FROM products.programme p WHERE (CAST(:partner AS uuid) IS NULL OR EXISTS"
+            " (SELECT 1 FROM products.partner_programme j WHERE j.programme_id = p.id AND j.partner_id = :partner))"
+            " AND (CAST(:programmes AS uuid[]) IS NULL OR p.id = ANY (:programmes)) ORDER BY p.slug"
         ),
-        {"partner": call.actor.partner_id},
+        {"partner": call.actor.partner_id, "programmes": list(limits) if limits is not None else None},
     ).all()
 
 

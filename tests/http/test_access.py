@@ -22,13 +22,16 @@ from api.auth.scopes import Role, for_members
 from api.auth.sessions import Lifetimes
 from api.bootstrap import Services
 from api.settings import Environment
-from ledger.ids import new_id, public_id
+from ledger.ids import new_id, parse_public_id, public_id
+from products.members import linking, mandates, registry
+from products.members.models import NewMandate
 from products.programmes.registry import apply
 from products.remittances.partners import create_organisation
 from tests.http.served import Served, a_person
 
 PROJECT = Path(tests.__file__).parents[1]
 CATALOGUE = files("products.programmes.catalogue")
+ELSEWHERE = "three-for-one"
 LIVES = Lifetimes(idle=timedelta(hours=1), absolute=timedelta(hours=8))
 
 
@@ -42,6 +45,8 @@ class Someone:
     token: str | None
     sees_member: bool
     """Whether acme's member is within its sight, if it may look at all."""
+    elsewhere: bool = False
+    """Whether its roles are for another programme alone."""
 
     def allowed(self, entry: Entry) -> bool:
         return any(entry.lets_in(kind, person=self.person) for kind in self.kinds)
@@ -122,12 +127,9 @@ def everyone(shared_api: Served) -> Cast:
     ).json()
     with services.worker.begin() as tx:
         here = tx.exec_driver_sql("SELECT id FROM products.programme").scalar_one()
-        other_file = next(
-            name
-            for name in sorted(one.name for one in CATALOGUE.iterdir() if one.name.endswith(".yaml"))
-            if name != "ejoheza.yaml"
-        )
-        elsewhere = apply(tx, CATALOGUE.joinpath(other_file).read_text(), clock=api.clock).programme_id
+        elsewhere = apply(
+            tx, CATALOGUE.joinpath(f"{ELSEWHERE}.yaml").read_text(), clock=api.clock
+        ).programme_id
         ngo = create_organisation(tx, slug="ngo", name="NGO", programmes=[here], clock=api.clock)
         account = tx.exec_driver_sql(
             "SELECT savings_account FROM products.enrolment WHERE savings_account IS NOT NULL"
@@ -144,7 +146,14 @@ def everyone(shared_api: Served) -> Cast:
     def operator(name: str, *grants: tuple[Role, UUID | None], organisation: UUID | None = None) -> Someone:
         token = session_of(services, name, list(grants), organisation)
         sees = any(role != "caseworker" and where in (None, here) for role, where in grants)
-        return Someone(name, tuple(role for role, _ in grants), True, token, sees)
+        return Someone(
+            name,
+            tuple(role for role, _ in grants),
+            True,
+            token,
+            sees,
+            {where for _, where in grants} == {elsewhere},
+        )
 
     people = [
         Someone("acme", ("partner",), False, api.acme.token, True),
@@ -247,9 +256,54 @@ def expected(entry: Entry, who: Someone, parts: dict[str, str]) -> set[str]:
         return {"hidden"}
     if entry.method != "GET":
         return {"let in", "hidden"}  # an empty body, or nothing of this id
-    if not who.sees_member and OF_THE_MEMBER & parts.keys():
+    if who.elsewhere and "programme" in parts or not who.sees_member and OF_THE_MEMBER & parts.keys():
         return {"hidden"}
     return {"hidden", "let in"} if UNKNOWN in parts.values() else {"let in"}
+
+
+def test_staff_see_the_programmes_that_their_role_is_for(everyone: Cast) -> None:
+    def listed(name: str) -> set[str]:
+        answer = everyone.send(everyone.everyone[name], "GET", "/v1/programmes")
+        return {one["slug"] for one in answer.json()["data"]}
+
+    assert listed("manager") == {"ejoheza", ELSEWHERE}
+    assert listed("manager-elsewhere") == {ELSEWHERE}
+    assert listed("acme") == listed("caseworker") == listed("the member") == {"ejoheza"}
+
+
+def test_a_caseworker_registers_members_and_sees_the_accounts_that_were_opened_to_the_organisation(
+    everyone: Cast,
+) -> None:
+    caseworker = everyone.everyone["caseworker"]
+
+    def saved(who: Someone, member: str) -> list[int]:
+        answer = everyone.send(who, "GET", f"/v1/members/{member}/balances")
+        assert answer.status_code == 200, answer.text
+        return [one["contributed"]["amount"] for one in answer.json()["products"]]
+
+    # the same person as acme's member, whom nobody has told the organisation of
+    registered = everyone.send(caseworker, "POST", "/v1/members", json=a_person())
+    assert registered.status_code == 201, registered.text
+    here = registered.json()["id"]
+    assert saved(caseworker, here) == []
+    services, now = everyone.api.services, everyone.api.clock.now()
+    with services.worker.begin() as tx:
+        theirs, mine = (
+            registry.find(tx, services.keyring, parse_public_id("mem", one))
+            for one in (everyone.member, here)
+        )
+        offer = linking.offer(tx, services.keyring, theirs, now)
+        linking.join(tx, services.keyring, mine, offer.code, now)
+    assert saved(caseworker, here) == []  # to be one person is not to consent
+    with services.worker.begin() as tx:
+        consent = NewMandate("2026-1", "rw", now, purpose="casework", proof=new_id())
+        mandates.give(tx, services.keyring, mine, consent, now)
+    assert saved(caseworker, here) == saved(everyone.everyone["acme"], everyone.member) == [15000]
+    # what acme calls its member is still nobody's but acme's
+    assert everyone.send(caseworker, "GET", f"/v1/members/{everyone.member}").status_code == 404
+    with services.worker.begin() as tx:
+        tx.exec_driver_sql("UPDATE products.consent SET withdrawn_at = %s WHERE purpose = 'casework'", (now,))
+    assert saved(caseworker, here) == []
 
 
 def test_the_page_about_access_is_current() -> None:
