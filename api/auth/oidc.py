@@ -13,13 +13,10 @@ from datetime import datetime, timedelta
 from hmac import compare_digest
 from threading import Lock
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import httpx
-from authlib.oauth2.auth import (  # type: ignore[import-untyped]  # authlib has no types
-    encode_client_secret_basic,
-)
-from authlib.oauth2.rfc6749.parameters import (  # type: ignore[import-untyped]
+from authlib.oauth2.rfc6749.parameters import (  # type: ignore[import-untyped]  # authlib has no types
     prepare_grant_uri,
     prepare_token_request,
 )
@@ -134,10 +131,8 @@ class Provider:
             "POST",
             known.token_endpoint,
             content=body,
-            headers={
-                "Content-Type": "application/x-www-form-urlencoded",
-                "Authorization": encode_client_secret_basic(self._client_id, self._client_secret),
-            },
+            # encoded as a form before they are joined (RFC 6749 §2.3.1)
+            auth=httpx.BasicAuth(quote_plus(self._client_id), quote_plus(self._client_secret)),
         )
         token = answer.get("id_token")
         if not isinstance(token, str):
@@ -229,15 +224,16 @@ class Provider:
         return keys
 
     def _fetch(
-        self, method: str, url: str, *, content: str | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, url: str, *, content: str | None = None, auth: httpx.BasicAuth | None = None
     ) -> dict[str, Any]:
         """A JSON object of the provider's. Raises NotProved when it refuses (4xx), else ProviderUnavailable."""
+        headers = {"Accept": "application/json"}
+        if content is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         try:
             with (
                 httpx.Client(timeout=SECONDS_MAX, follow_redirects=False, trust_env=False) as client,
-                client.stream(
-                    method, url, content=content, headers={"Accept": "application/json", **(headers or {})}
-                ) as answer,
+                client.stream(method, url, content=content, auth=auth, headers=headers) as answer,
             ):
                 body = b"".join(_bounded(answer))
                 status = answer.status_code
