@@ -4,7 +4,7 @@ FastAPI ends a ``yield`` dependency after the response unless it is of ``scope="
 would follow a 2xx that was already sent. So every transaction here is of that scope, and a test keeps it so.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -202,8 +202,7 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
                     },
                 )
             _refuse_other_members(request, actor)
-            sight = actor.sight(required.scopes)
-            tx.execute(_SIGHT, {**sight.settings, "client": str(actor.key)})
+            limit_sight(tx, actor, required.scopes)
             yield call
             auditing.note_unnamed(call)
     except MizanError as error:
@@ -211,6 +210,11 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
         if call is not None:
             auditing.note_refusal(call, error)
         raise
+
+
+def limit_sight(tx: Tx, actor: Actor, scopes: Collection[str]) -> None:
+    """Tell row-level security whose rows this transaction may see on a route that takes `scopes`."""
+    tx.execute(_SIGHT, {**actor.sight(scopes).settings, "client": str(actor.key)})
 
 
 _SIGHT: Final = text(
