@@ -19,7 +19,6 @@ from psycopg import sql
 from api import auditing, idempotency
 from api.auth import keys as signing_keys
 from api.auth import openid_log_in, totp
-from api.auth import openid_log_in, totp
 from integrations.inbox import keys as inbox_keys
 from integrations.partners import secrets as webhook_secrets
 from ledger.database import Database, Tx, cursor
@@ -69,12 +68,6 @@ SEALED: Final = (
     Sealed("api.openid_log_in", "verifier_sealed", ("id",), openid_log_in.PURPOSE, "id"),
     Sealed("integrations.webhook_secret", "sealed", ("id",), webhook_secrets.PURPOSE, "id"),
     Sealed("api.signing_key", "sealed_private_key", ("kid",), signing_keys.PURPOSE, "kid"),
-    *(
-        Sealed("api.operator_credential", column, ("operator_id",), totp.PURPOSE, "operator_id")
-        for column in ("totp_sealed", "totp_next_sealed")
-    ),
-    Sealed("api.operator_link", "totp_sealed", ("id",), totp.PURPOSE, "operator_id"),
-    Sealed("api.openid_log_in", "verifier_sealed", ("id",), openid_log_in.PURPOSE, "id"),
     Sealed(
         "api.idempotent_answer",
         "sealed_body",
