@@ -10,6 +10,7 @@ from ledger.ids import parse_public_id, public_id
 from products.members import challenges, registry
 from products.members.challenges import Purpose
 from tests.http.served import Caller, Served, a_person
+from tests.http.signing import App
 from tests.integration.members.proving import code_in
 
 REMITTANCE = {
@@ -164,6 +165,34 @@ def test_consents_are_given_paused_resumed_and_withdrawn_by_purpose(api: Served)
         assert late["unapplied"]["amount"] == unapplied
     assert api.bolt.call("PATCH", path, {"state": "ended"}).status_code == 404
     assert api.acme.call("PATCH", path, {"state": "ended"}).status_code == 404  # none is left
+
+
+def test_a_member_pauses_and_withdraws_what_is_its_own_and_nothing_else(api: Served) -> None:
+    app = App(api, api.acme)
+    mine, other = registered(api.acme, 1), registered(api.acme, 2)
+    me = app.member(mine)
+    paused = me.call("PATCH", f"/v1/members/{mine}/consents", {"state": "paused"})
+    assert (paused.status_code, paused.json()["state"]) == (200, "paused")
+    assert me.call("PATCH", f"/v1/members/{other}/consents", {"state": "ended"}).status_code == 404
+    assert me.get(f"/v1/members/{mine}").status_code == 200  # a pause stops deductions, not seeing
+    assert me.call("PATCH", f"/v1/members/{mine}", {"given_name": "X"}).status_code == 403
+    assert me.call("PATCH", f"/v1/members/{mine}/consents", {"state": "ended"}).status_code == 200
+    assert me.get(f"/v1/members/{mine}").status_code == 401  # withdrawn: read again at each request
+    assert api.acme.get(f"/v1/members/{other}/consents").json()["data"][0]["state"] == "in_force"
+
+
+def test_an_institutions_word_is_an_organisations_to_give(api: Served) -> None:
+    with api.services.worker.begin() as tx:
+        tx.exec_driver_sql("UPDATE products.partner SET kind = 'organisation' WHERE slug = 'bolt'")
+    member = registered(api.bolt)
+    word = {"level": "institution", "evidence": "consulate, file 12", "valid_until": "2027-01-01"}
+    given = api.bolt.post(f"/v1/members/{member}/verifications", word)
+    assert given.status_code == 201, given.text
+    assert api.bolt.get(f"/v1/members/{member}").json()["verification"]["level"] == "institution"
+    path = f"/v1/members/{member}/verifications/{given.json()['id']}"
+    assert api.acme.call("DELETE", path).status_code == 404
+    assert api.bolt.call("DELETE", path).status_code == 204
+    assert api.bolt.get(f"/v1/members/{member}").json()["verification"]["level"] == "none"
 
 
 def test_a_proof_is_for_one_body_and_one_use(api: Served) -> None:

@@ -15,6 +15,7 @@ from products.remittances.allocate import (
     Allocation,
     Enrolled,
     InvalidChoice,
+    Limit,
     allocate,
     entry_terms,
     validate_choice,
@@ -31,6 +32,7 @@ def split(
     collected: int | None = None,
     facts: Facts | None = None,
     on: date = MARCH,
+    limit: Limit | None = None,
 ) -> Allocation:
     return allocate(
         of,
@@ -39,6 +41,7 @@ def split(
         enrolments=enrolled,
         facts=facts or Facts(),
         contributed_on=on,
+        limit=limit,
     )
 
 
@@ -294,6 +297,24 @@ def test_parts_add_up_and_none_is_negative_or_more_than_wanted(
     assert 2 * sum(leg.wanted for leg in allocation.legs) <= 2 * of.ceiling * received + 1
     if collected is None:
         assert allocation.unapplied == 0
+
+
+@given(st.data(), st.sampled_from(sorted(PROGRAMMES)), AMOUNTS, st.none() | AMOUNTS, AMOUNTS)
+def test_a_limit_bounds_all_products_together_and_what_it_keeps_out_is_unapplied(
+    data: st.DataObject, slug: str, received: int, collected: int | None, most: int
+) -> None:
+    of = PROGRAMMES[slug]
+    enrolled = data.draw(enrolments(of))
+    limit = Limit("mandate_limit", most)
+    limited = split(of, *enrolled, received=received, collected=collected, limit=limit)
+    free = split(of, *enrolled, received=received, collected=collected)
+    assert sum(amounts(limited)) <= min(most, sum(amounts(free)))
+    assert sum(amounts(limited)) + limited.unapplied == limited.collected
+    assert limited.limited_by in (None, "mandate_limit")
+    if sum(amounts(free)) <= most and amounts(limited) == amounts(free):
+        assert limited.unapplied == free.unapplied
+    elif sum(amounts(limited)) < sum(amounts(free)):
+        assert limited.limited_by == "mandate_limit"
 
 
 @given(st.integers(1, 10**12), st.lists(st.integers(1, 40), min_size=1, max_size=2))

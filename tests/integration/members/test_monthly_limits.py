@@ -8,6 +8,7 @@ from ledger.money import Money
 from products.facts import Fact
 from products.members import mandates, registry, verification
 from products.members.models import NewMandate
+from products.programmes.model import Level
 from products.remittances import quoting
 from products.remittances.events import RemittanceCompleted
 from products.remittances.partners import Partner
@@ -131,7 +132,7 @@ def test_batches_at_once_never_pass_the_limit_together(world: World) -> None:
             assert savings(world, person) + unapplied(world, person) == sent
 
 
-def verify(world: World, person: Person, level: verification.Level, until: date | None = None) -> UUID:
+def verify(world: World, person: Person, level: Level, until: date | None = None) -> UUID:
     now = world.clock.now()
     with world.databases.worker.begin() as tx:
         member = registry.find(tx, world.books.keyring, person.link_id)
