@@ -203,6 +203,8 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
                 )
             _refuse_other_members(request, actor)
             limit_sight(tx, actor, required.scopes)
+            if actor.kind == "operator" and actor.partner_id is not None and required.scopes:
+                _require_active(tx, actor.partner_id)
             yield call
             auditing.note_unnamed(call)
     except MizanError as error:
@@ -239,6 +241,15 @@ def _bearer_of(tx: Tx, claims: Claims, found: Services) -> Actor:
     if stands.member_link is None:
         return actors.of_client(stands.client, claims.scopes)
     return actors.of_member(stands.client, claims.subject, stands.member_link, claims.scopes)
+
+
+def _require_active(tx: Tx, organisation_id: UUID) -> None:
+    """Caseworkers of an organisation that was disabled do nothing for it any more."""
+    state = tx.execute(
+        text("SELECT state FROM products.partner WHERE id = :id"), {"id": organisation_id}
+    ).scalar_one_or_none()
+    if state != "active":
+        raise unauthorised("The organisation is not active.")
 
 
 def _refuse_other_members(request: Request, actor: Actor) -> None:

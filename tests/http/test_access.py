@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import httpx
@@ -26,7 +26,7 @@ from ledger.ids import new_id, parse_public_id, public_id
 from products.members import linking, mandates, registry
 from products.members.models import NewMandate
 from products.programmes.registry import apply
-from products.remittances.partners import create_organisation
+from products.remittances.partners import create_organisation, set_state
 from tests.http.served import Served, a_person
 
 PROJECT = Path(tests.__file__).parents[1]
@@ -256,7 +256,7 @@ def expected(entry: Entry, who: Someone, parts: dict[str, str]) -> set[str]:
         return {"hidden"}
     if entry.method != "GET":
         return {"let in", "hidden"}  # an empty body, or nothing of this id
-    if who.elsewhere and "programme" in parts or not who.sees_member and OF_THE_MEMBER & parts.keys():
+    if (who.elsewhere and "programme" in parts) or (not who.sees_member and OF_THE_MEMBER & parts.keys()):
         return {"hidden"}
     return {"hidden", "let in"} if UNKNOWN in parts.values() else {"let in"}
 
@@ -304,6 +304,16 @@ def test_a_caseworker_registers_members_and_sees_the_accounts_that_were_opened_t
     with services.worker.begin() as tx:
         tx.exec_driver_sql("UPDATE products.consent SET withdrawn_at = %s WHERE purpose = 'casework'", (now,))
     assert saved(caseworker, here) == []
+
+    set_state_of_organisation(services, "disabled")
+    assert everyone.send(caseworker, "GET", f"/v1/members/{here}").status_code == 401
+    set_state_of_organisation(services, "active")
+    assert everyone.send(caseworker, "GET", f"/v1/members/{here}").status_code == 200
+
+
+def set_state_of_organisation(services: Services, state: Literal["active", "disabled"]) -> None:
+    with services.worker.begin() as tx:
+        set_state(tx, "ngo", state)
 
 
 def test_the_page_about_access_is_current() -> None:
