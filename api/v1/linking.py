@@ -1,16 +1,26 @@
 """One person at several partners, linked by the person."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, BackgroundTasks
 from pydantic import Field
 
-from api.v1.finding import found
+from api.deps import Call, path_id, writing
+from api.v1.balances import BalancesOut, rendered
+from api.v1.finding import found, found_as_worker, rules_of
 from api.v1.proofs import ProofIn, Proving, proven
 from api.v1.schemas import ROUTE_CLASS, In, Instant, MemberId, Out, errors
-from products.members import linking
+from ledger.errors import NotFound
+from products.members import linking, mandates, registry
+from products.members.models import Purpose
+from products.savings import queries
+from products.savings.rules import local_date
 
 router = APIRouter(prefix="/v1/members", tags=["member's proof"], route_class=ROUTE_CLASS)
+
+
+_BALANCES: Final = "balances:read"
+_WHOLE: Final[tuple[Purpose, ...]] = ("whole_view", "casework")
 
 
 class OfferIn(In):
@@ -47,6 +57,62 @@ class UnlinkIn(In):
 
     leave: Literal[True]
     proof: ProofIn
+
+
+class AccountOut(Out):
+    """What the person has in one programme through one partner."""
+
+    partner: Annotated[str, Field(description="the partner's or organisation's name")]
+    programme: str
+    balances: Annotated[
+        BalancesOut, Field(description="`member` is the member that was asked for, whoever's account it is")
+    ]
+
+
+class WholeAccountOut(Out):
+    """Everything that the person has, whichever partner it came through."""
+
+    accounts: list[AccountOut]
+
+
+@router.get(
+    "/{member}/whole-account",
+    operation_id="get_whole_account",
+    summary="Read the whole account of a linked person",
+    responses=errors(),
+)
+def get_whole_account(member: MemberId, call: Annotated[Call, writing(_BALANCES)]) -> WholeAccountOut:
+    """Balances over all members that were proven to be one person.
+
+    A partner sees them while the member's consent `whole_view` (an organisation: `casework`) is in force, and what came
+    through it alone without; staff see them in their programmes.
+    """
+    sight = call.actor.sight([_BALANCES])
+    if sight.everyones:
+        person = registry.find(call.tx, call.services.keyring, path_id("mem", member))
+        if sight.programmes is not None and person.programme_id not in sight.programmes:
+            raise NotFound("There is no such member.")
+    else:
+        person = found_as_worker(call, member, _BALANCES)
+    whole = sight.everyones or any(
+        mandates.consented(call.tx, person.member_id, call.partner, purpose, call.now) for purpose in _WHOLE
+    )
+    seen = linking.members_of_person(call.tx, person.member_id) if whole else [person.member_id]
+    accounts = []
+    for account in linking.accounts_of(call.tx, call.services.keyring, seen):
+        if sight.programmes is not None and account.member.programme_id not in sight.programmes:
+            continue
+        programme = rules_of(call, account.member.programme_id)
+        shown = queries.member_balances(
+            call.tx,
+            call.services.books.programmes,
+            account.member,
+            today=local_date(programme, call.now),
+        )
+        accounts.append(
+            AccountOut(partner=account.partner, programme=programme.slug, balances=rendered(person, shown))
+        )
+    return WholeAccountOut(accounts=accounts)
 
 
 @router.post(

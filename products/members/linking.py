@@ -21,6 +21,7 @@ from ledger.ids import new_id
 from products.keyring import Keyring
 from products.members import waiting
 from products.members.models import Member
+from products.members.registry import find
 
 OFFER_LIFETIME: Final = timedelta(minutes=30)
 CODE_CHARACTERS: Final = 12
@@ -114,6 +115,27 @@ def members_of_person(tx: Tx, member_id: UUID) -> list[UUID]:
         {"member": member_id},
     ).scalars()
     return list(rows) or [member_id]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One of a person's members, as the partner that registered them knows them."""
+
+    partner: str
+    member: Member
+
+
+def accounts_of(tx: Tx, keyring: Keyring, member_ids: Sequence[UUID]) -> list[Account]:
+    """The members, each by its oldest link, with the name of that link's partner, as the worker. None that was erased."""
+    rows = tx.execute(
+        text(
+            "SELECT DISTINCT ON (l.member_id) l.id, p.name FROM products.member_link l"
+            " JOIN products.partner p ON p.id = l.partner_id JOIN products.member m ON m.id = l.member_id"
+            " WHERE l.member_id = ANY (:ids) AND m.erased_at IS NULL ORDER BY l.member_id, l.id"
+        ),
+        {"ids": list(member_ids)},
+    ).all()
+    return [Account(row.name, find(tx, keyring, row.id, with_ended=True)) for row in rows]
 
 
 def _derive_anew(tx: Tx, members: Sequence[UUID], at: datetime) -> None:

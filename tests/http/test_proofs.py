@@ -302,6 +302,49 @@ def test_linking_takes_both_proofs_and_discloses_nothing_before(api: Served, pho
     assert len(api.rows("SELECT 1 FROM products.person_member WHERE left_at IS NULL")) == 1
 
 
+def test_the_whole_account_spans_a_linked_person_for_who_has_the_consent(api: Served, phones: Phones) -> None:
+    acme, bolt = App(api.acme, phones, 1), App(api.bolt, phones, 1)
+    for app, amount in ((acme, 20_000), (bolt, 30_000)):
+        enrolled = app.post("enrolments", {"product": "savings", "choice": {"percent": "5"}})
+        assert enrolled.status_code == 201, enrolled.text
+        remittance = {
+            "remittance_id": f"R-{amount}",
+            "member": {"id": app.member},
+            "sent": {"amount": 50_000, "currency": "AED"},
+            "received": {"amount": 400_000, "currency": "RWF"},
+            "collected": {"amount": amount, "currency": "RWF"},
+            "origin_country": "AE",
+            "destination_country": "RW",
+            "completed_at": "2026-03-02T09:29:41Z",
+        }
+        headers = {"Idempotency-Key": f"r-{amount}"}
+        posted = app.partner.post("/v1/remittances", remittance, headers=headers)
+        assert posted.status_code == 201, posted.text
+
+    def seen(app: App) -> list[tuple[str, int]]:
+        answer = app.partner.get(f"{app.path}/whole-account")
+        assert answer.status_code == 200, answer.text
+        shown = answer.json()["accounts"]
+        assert {one["balances"]["member"] for one in shown} == {app.member}
+        return sorted((one["partner"], one["balances"]["total"]["amount"]) for one in shown)
+
+    consent = {"text_version": "2026-1", "language": "rw", "purpose": "whole_view"}
+    given = acme.post("consents", consent | {"proof": acme.code("consent", consent)})
+    assert given.status_code == 201, given.text
+    assert seen(acme) == [("acme", 20_000)]  # consent alone links nobody
+    code = acme.post("link-offers", {"offer": True, "proof": acme.code("link", {"offer": True})}).json()[
+        "code"
+    ]
+    assert bolt.post("links", {"code": code, "proof": bolt.code("link", {"code": code})}).status_code == 200
+    assert seen(acme) == [("acme", 20_000), ("bolt", 30_000)]
+    assert seen(bolt) == [("bolt", 30_000)]  # which has no consent
+    assert api.bolt.get(f"{acme.path}/whole-account").status_code == 404
+    # the export that the member takes with a proof spans both
+    exported = acme.partner.post(f"{acme.path}/export", {"proof": acme.code("export", {})})
+    if exported.status_code != 403:  # a partner's token may not; a member's may
+        assert len(exported.json()["registrations"]) == 2
+
+
 def test_what_is_not_as_it_should_be_is_422(api: Served, phones: Phones) -> None:
     app = App(api.acme, phones)
     for path, body in (
