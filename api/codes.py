@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from api.observability import metrics
 from integrations.codes.nobody import NobodySender
 from ledger.clock import Clock
 from ledger.database import Database
@@ -27,6 +28,10 @@ log = structlog.get_logger()
 THREADS: Final = 4
 QUEUED_MAX: Final = 500
 """Messages that may wait in one process; beyond that a code is recorded as not sent."""
+
+
+def _kind(about: str) -> str:
+    return "code" if about.startswith("chl_") else "notice"
 
 
 class Codes:
@@ -82,7 +87,9 @@ class Codes:
             self._sender.send(message.to, message.text, message.language)
         except CodeNotSent as error:
             log.warning("message_not_sent", object=about, error=str(error))
+            metrics.MESSAGES.labels(_kind(about), "failed").inc()
             return False
+        metrics.MESSAGES.labels(_kind(about), "sent").inc()
         return True
 
     def _soon(self, work: Callable[[], object]) -> bool:

@@ -49,13 +49,13 @@ POOL: Final = Gauge(
 RATE_LIMITED: Final = Counter(
     "mizan_rate_limit_refusals", "Requests refused with 429, by the budget that was spent.", ["budget"]
 )
-CODES: Final = Counter(
-    "mizan_codes_sent",
-    "One-time codes handed to their sender, by channel and outcome.",
-    ["channel", "outcome"],
+MESSAGES: Final = Counter(
+    "mizan_messages_sent",
+    "Messages to members handed to their sender, by kind (`code`, `notice`) and outcome (`sent`, `failed`).",
+    ["kind", "outcome"],
 )
 
-COUNTED: Final = (REQUESTS, HOOKS, PROCESSED, TASKS, POOL, RATE_LIMITED, CODES)
+COUNTED: Final = (REQUESTS, HOOKS, PROCESSED, TASKS, POOL, RATE_LIMITED, MESSAGES)
 
 MEASURED: Final = {
     "mizan_up": "1 if it answered within the time limit of this scrape, else 0; by `part`: `database`, `valkey`.",

@@ -26,6 +26,7 @@ from ledger.database import Database
 from ledger.ids import new_id
 from products.keyring import Keyring
 from products.remittances.partners import create_partner
+from tests import planted
 
 
 def completed(**data: object) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def completed(**data: object) -> dict[str, Any]:
         "timestamp": "2026-03-02T09:30:00Z",
         "data": {
             "remittance_id": "ACME-000123",
-            "member": {"phone": "+971501234567"},
+            "member": {"phone": planted.PHONE},
             "sent": {"amount": 50000, "currency": "AED"},
             "received": {"amount": 765432, "currency": "PHP"},
             "fee": {"amount": 1500, "currency": "AED"},
@@ -116,6 +117,7 @@ def serving(app: ASGIApp) -> Iterator[str]:
             http=bounded(connections_max=20_000),
             loop="asyncio",
             log_level="warning",
+            log_config=None,  # as in production: what it logs goes where all is watched
             lifespan="on",
             proxy_headers=False,
             server_header=False,

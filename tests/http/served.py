@@ -19,6 +19,7 @@ from ledger.clock import FixedClock
 from ledger.database import Database
 from products.programmes.registry import apply
 from products.remittances.partners import create_partner, join_programme
+from tests import planted
 from tests.http.hooked import serving
 from tests.integration.members.builders import CATALOGUE
 
@@ -121,9 +122,9 @@ def a_person(number: int = 1, **changes: Any) -> dict[str, Any]:
     """A registration as the contract shows it."""
     return {
         "programme": "ejoheza",
-        "phone": f"+25078{number:07d}",
+        "phone": planted.phone(number),
         "partner_reference": f"A-{number}",
-        "birth_date": "1990-05-01",
+        "birth_date": planted.BIRTH_DATE,
         "sex": "female",
         "origin_country": "RW",
         "residence_country": "AE",
