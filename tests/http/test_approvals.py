@@ -55,6 +55,7 @@ def test_another_manager_who_just_confirmed_approves_and_it_is_posted_once(
     assert (posted["kind"], posted["effective_on"]) == ("manual", "2026-03-01")
     again = approver.approve(approval, key="one")
     assert (again.json(), again.headers["idempotency-replayed"]) == (shown, "true")
+    assert [one["action"] for one in logged(auditor, actor=approver.id)] == ["approval.approved"]
     assert code_of(approver.approve(approval)) == "request_closed"
     assert code_of(filer.post(f"/v1/approvals/{approval}/withdrawal", {})) == "request_closed"
     assert manual_transactions(api) == 1
