@@ -205,7 +205,10 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
                     },
                 )
             _refuse_other_members(request, actor)
-            if actor.kind in ("staff", "operator"):  # of partners and members it was said where the token stands
+            if actor.kind in (
+                "staff",
+                "operator",
+            ):  # of partners and members it was said where the token stands
                 limit_sight(tx, actor, required.scopes)
             if actor.kind == "operator" and actor.partner_id is not None and required.scopes:
                 _require_active(tx, actor.partner_id)

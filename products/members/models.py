@@ -138,6 +138,18 @@ class Member:
     mandates: tuple[Mandate, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class AccountHolder:
+    """What reading a member's money needs to know of a member. `shows_whole`: a consent to see more is in force."""
+
+    link_id: UUID
+    member_id: UUID
+    partner_id: UUID
+    programme_id: UUID
+    birth_date: date | None
+    shows_whole: bool
+
+
 @dataclass(slots=True)
 class MemberRecord:
     """What the rules need to know of a member, as `products.members.batch.load_members` reads it.

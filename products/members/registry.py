@@ -23,7 +23,14 @@ from products.keyring import FieldCipher, Keyring, field_place
 from products.members import duplicates
 from products.members.facts import insert_facts, read_facts
 from products.members.mandates import insert_mandates, mandates_of
-from products.members.models import InvalidRegistration, Member, MemberExists, Registered, Registration
+from products.members.models import (
+    AccountHolder,
+    InvalidRegistration,
+    Member,
+    MemberExists,
+    Registered,
+    Registration,
+)
 from products.members.phones import e164
 
 AGE_YEARS_MAX: Final = 120
@@ -117,6 +124,35 @@ def register_many(
     if len(new) == len(prepared):
         return [Registered(person.link_id, person.member_id, created=True) for person in prepared]
     return _with_those_known(tx, programme_id, partner_id, prepared, created)
+
+
+def find_account_holder(tx: Tx, keyring: Keyring, link_id: UUID, at: datetime) -> AccountHolder:
+    """What reading a member's money needs of the member behind a ``mem_`` id, in one statement.
+
+    Raises NotFound as `find` does.
+    """
+    row = (
+        cursor(tx)
+        .execute(
+            """SELECT l.member_id, l.partner_id, l.programme_id, m.wrapped_key, m.birth_date, EXISTS (
+                   SELECT FROM products.consent c
+                   WHERE c.member_id = l.member_id AND c.purpose IN ('whole_view', 'casework') AND c.given_at <= %(at)s
+                     AND (c.withdrawn_at IS NULL OR %(at)s < c.withdrawn_at)
+                     AND (c.paused_at IS NULL OR %(at)s < c.paused_at))
+               FROM products.member_link l JOIN products.member m ON m.id = l.member_id
+               WHERE l.id = %(link)s AND l.ended_at IS NULL""",
+            {"link": link_id, "at": at},
+        )
+        .fetchone()
+    )
+    if row is None:
+        raise NotFound("There is no such member.")
+    member_id, partner_id, programme_id, wrapped, born, shows_whole = row
+    birth_date = None
+    if wrapped is not None and born is not None:
+        place = field_place(MEMBER, "birth_date", member_id)
+        birth_date = date.fromisoformat(keyring.cipher(wrapped, member_id).decrypt(born, place))
+    return AccountHolder(link_id, member_id, partner_id, programme_id, birth_date, shows_whole)
 
 
 def find(tx: Tx, keyring: Keyring, link_id: UUID, *, with_ended: bool = False) -> Member:

@@ -12,7 +12,7 @@ from ledger.database import Tx, cursor
 from ledger.errors import NotFound
 from ledger.ids import public_id
 from products.facts import counting
-from products.members.models import Member
+from products.members.models import AccountHolder, Member
 from products.programmes.model import Programme
 from products.programmes.registry import Programmes, Version
 from products.remittances.context import version_on
@@ -80,24 +80,30 @@ class _Row:
     product: str
     enrolled_on: date
     accounts: tuple[UUID, UUID, UUID, UUID] | None
+    committed: int
+    awaiting: int
 
 
 def member_balances(
-    tx: Tx, programmes: Programmes, member: Member, *, today: date, as_of: date | None = None
+    tx: Tx,
+    programmes: Programmes,
+    member: Member | AccountHolder,
+    *,
+    today: date,
+    as_of: date | None = None,
+    versions: Sequence[Version] | None = None,
 ) -> MemberBalances:
     """What a member has now, or had at the end of a past day by the books' dates.
 
     As of a past day, what a sponsor had committed and what still awaited its funds are shown together as committed:
-    the queue keeps no history. Holds are those of today.
+    the queue keeps no history. Holds are those of today. `versions` are the programme's, if they were read already.
     """
-    versions = programmes.versions(tx, member.programme_id)
+    versions = versions or programmes.versions(tx, member.programme_id)
     programme = version_on(versions, as_of or today).programme
-    enrolments = _enrolments(tx, member.member_id)
-    unapplied_account = _unapplied_account(tx, member.member_id)
+    unapplied_account, enrolments = _holding(tx, member.member_id)
     accounts = [account for row in enrolments if row.accounts for account in row.accounts]
     posted, held = _posted(tx, [*accounts, unapplied_account], as_of)
     elsewhere = _passed_on(tx, [row.id for row in enrolments if row.accounts is None], as_of)
-    shares = _shares(tx, [row.id for row in enrolments if row.accounts is not None])
     products = []
     for row in enrolments:
         if row.accounts is None:
@@ -107,7 +113,7 @@ def member_balances(
         else:
             pending, settled, unvested, vested = (posted.get(account, 0) for account in row.accounts)
             set_aside = held.get(row.accounts[1], 0)
-            committed, awaiting = shares.get(row.id, (0, 0))
+            committed, awaiting = row.committed, row.awaiting
             if as_of is not None:
                 entitled = _entitled_as_of(tx, versions, row, as_of)
                 committed, awaiting = max(0, entitled - unvested - vested), 0
@@ -137,29 +143,33 @@ def _locked(
     )
 
 
-def _enrolments(tx: Tx, member_id: UUID) -> list[_Row]:
-    cur = cursor(tx)
-    cur.execute(
-        """SELECT id, product, enrolled_on, pending_account, savings_account, unvested_account, vested_account
-           FROM products.enrolment WHERE member_id = %s ORDER BY id""",
-        (member_id,),
-    )
-    return [
-        _Row(row[0], row[1], row[2], None if row[3] is None else (row[3], row[4], row[5], row[6]))
-        for row in cur.fetchall()
-    ]
+def _holding(tx: Tx, member_id: UUID) -> tuple[UUID, list[_Row]]:
+    """The account of what fitted no product, and the enrolments with what sponsors committed to each, over all windows.
 
-
-def _unapplied_account(tx: Tx, member_id: UUID) -> UUID:
-    row = (
+    Raises NotFound for a member that is unknown or hidden.
+    """
+    rows = (
         cursor(tx)
-        .execute("SELECT unapplied_account FROM products.member WHERE id = %s", (member_id,))
-        .fetchone()
+        .execute(
+            """SELECT m.unapplied_account, e.id, e.product, e.enrolled_on, e.pending_account, e.savings_account,
+                      e.unvested_account, e.vested_account, coalesce(s.committed, 0), coalesce(s.awaiting, 0)
+               FROM products.member m LEFT JOIN products.enrolment e ON e.member_id = m.id
+               LEFT JOIN LATERAL (
+                   SELECT sum(committed)::bigint AS committed, sum(awaiting)::bigint AS awaiting
+                   FROM products.match_share WHERE enrolment_id = e.id) s ON true
+               WHERE m.id = %s ORDER BY e.id""",
+            (member_id,),
+        )
+        .fetchall()
     )
-    if row is None:
+    if not rows:
         raise NotFound("There is no such member.")
-    account: UUID = row[0]
-    return account
+    enrolments = [
+        _Row(id_, product, since, None if accounts[0] is None else (*accounts,), committed, awaiting)
+        for _, id_, product, since, *accounts, committed, awaiting in rows
+        if id_ is not None
+    ]
+    return rows[0][0], enrolments
 
 
 def _posted(tx: Tx, accounts: Sequence[UUID], as_of: date | None) -> tuple[dict[UUID, int], dict[UUID, int]]:
@@ -181,19 +191,6 @@ def _passed_on(tx: Tx, enrolments: Sequence[UUID], as_of: date | None) -> dict[U
            FROM products.contribution
            WHERE enrolment_id = ANY (%s) AND (%s::date IS NULL OR contributed_on <= %s) GROUP BY enrolment_id""",
         (list(enrolments), as_of, as_of),
-    )
-    return {row[0]: (row[1], row[2]) for row in cur.fetchall()}
-
-
-def _shares(tx: Tx, enrolments: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
-    """What sponsors have committed to an enrolment, and what of its entitlement awaits funds, over all windows."""
-    if not enrolments:
-        return {}
-    cur = cursor(tx)
-    cur.execute(
-        """SELECT enrolment_id, sum(committed)::bigint, sum(awaiting)::bigint FROM products.match_share
-           WHERE enrolment_id = ANY (%s) GROUP BY enrolment_id""",
-        (list(enrolments),),
     )
     return {row[0]: (row[1], row[2]) for row in cur.fetchall()}
 
@@ -250,7 +247,7 @@ def explain_match(
     tx: Tx, programmes: Programmes, member: Member, product: str, *, on: date
 ) -> dict[str, Any]:
     """Why the match of a product stands where it stands, in the window of a day. Raises NotFound."""
-    enrolment = next((row for row in _enrolments(tx, member.member_id) if row.product == product), None)
+    enrolment = next((row for row in _holding(tx, member.member_id)[1] if row.product == product), None)
     if enrolment is None:
         raise NotFound("The member is not enrolled in this product.")
     return {

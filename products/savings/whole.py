@@ -8,12 +8,12 @@ from uuid import UUID
 from sqlalchemy import text
 
 from ledger.database import Tx
-from products.members.models import Member
-from products.programmes.registry import Programmes
+from products.members.models import AccountHolder
+from products.programmes.registry import Programmes, Version
 from products.savings.queries import MatchBalance, MemberBalances, ProductBalance, member_balances
 
 
-def see_whole(tx: Tx, member: Member) -> list[UUID]:
+def see_whole(tx: Tx, member: AccountHolder) -> list[UUID]:
     """From here on in this transaction, row-level security shows the money of the person whom `member` is one of.
 
     Only after the consent to it was found in force: nothing below checks it again. Returns the person's members in the same
@@ -33,15 +33,18 @@ def see_whole(tx: Tx, member: Member) -> list[UUID]:
 def whole_balances(
     tx: Tx,
     programmes: Programmes,
-    member: Member,
+    member: AccountHolder,
     members: Sequence[UUID],
     *,
     today: date,
     as_of: date | None = None,
+    versions: Sequence[Version] | None = None,
 ) -> MemberBalances:
-    """What a person has through all their `members` of one programme, added up by product."""
+    """What a person has through all their `members` of one programme, added up by product (`member_balances`)."""
     shown = [
-        member_balances(tx, programmes, replace(member, member_id=one), today=today, as_of=as_of)
+        member_balances(
+            tx, programmes, replace(member, member_id=one), today=today, as_of=as_of, versions=versions
+        )
         for one in members
     ]
     by_product: dict[str, ProductBalance] = {}

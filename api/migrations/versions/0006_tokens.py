@@ -55,13 +55,15 @@ def upgrade() -> None:
         -- Where a token stands now, in one statement: its client, if that and its partner are active and neither this token
         -- nor all of its generation were revoked; for a member's, if the link lasts and the consent by which the partner
         -- shows what came through it is in force too. With its owner's rights: a request has none on these tables yet.
+        -- A partner's request, and a member's, is thereby told whose rows it sees (`api.auth.actors.Sight`); what staff
+        -- see depends on the route.
         CREATE FUNCTION api.standing(the_client uuid, the_token uuid, the_generation integer, the_member uuid,
                                      the_moment timestamptz)
             RETURNS TABLE (id uuid, name text, partner_id uuid, roles text[], scopes text[], generation integer)
-            LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+            LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         BEGIN
-            RETURN QUERY
             SELECT c.id, c.name, c.partner_id, c.roles, c.scopes, c.generation
+            INTO id, name, partner_id, roles, scopes, generation
             FROM api.oauth_client c LEFT JOIN products.partner p ON p.id = c.partner_id
             WHERE c.id = the_client AND c.state = 'active' AND c.generation = the_generation
               AND (c.partner_id IS NULL OR p.state = 'active')
@@ -74,6 +76,15 @@ def upgrade() -> None:
                     AND m.erased_at IS NULL AND k.withdrawn_at IS NULL
                     -- the column comes with 0007; the clocks of two processes may differ a little
                     AND k.purpose = 'contributions' AND k.given_at <= the_moment + interval '30 seconds'));
+            IF NOT FOUND THEN
+                RETURN;
+            END IF;
+            IF partner_id IS NOT NULL THEN
+                PERFORM set_config('mizan.partner', partner_id::text, true),
+                        set_config('mizan.member', coalesce(the_member::text, ''), true),
+                        set_config('mizan.client', id::text, true);
+            END IF;
+            RETURN NEXT;
         END $$;
         REVOKE ALL ON FUNCTION api.standing FROM PUBLIC;
         GRANT EXECUTE ON FUNCTION api.standing TO mizan_api, mizan_worker
