@@ -77,8 +77,8 @@ class Actor:
         """What this caller sees on a route that takes the scopes `required`, all of which it holds.
 
         A role that opens the route decides: for all programmes if one is held for all; a caseworker alone sees what its
-        organisation sees. An actor without roles, or a route that
-        takes no scope, sees what its partner sees, and a member what is its own.
+        organisation sees. Without roles, or on a route that takes no scope, a caller sees what its partner sees, and a
+        member what is its own.
         """
         if not self.held or not required:
             return Sight(False, self.partner_id, self.member_link)

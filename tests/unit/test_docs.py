@@ -13,7 +13,6 @@ from typer.main import get_command
 import integrations
 import products
 import tests
-from api.auth.scopes import SCOPES
 from api.cli.app import app
 from api.cli.inbox import State as ListedState
 from api.settings_reference import render as settings_page
@@ -85,25 +84,6 @@ def test_the_chart_of_accounts_is_the_codes_own() -> None:
     assert {(code.name, code.kind, "" if code.floor is None else str(code.floor)) for code in codes} == set(
         rows
     )
-
-
-def test_the_scopes_are_the_codes_own() -> None:
-    rows = re.findall(
-        r"^\| `(\w+:\w+)` \| (.*?) \| (.*?) \|$", text_of(DOCS / "reference" / "http-api.md"), re.M
-    )
-    assert rows == [
-        (
-            scope.name,
-            scope.allows,
-            ", ".join(
-                [
-                    *(["partners"] if scope.partner else []),
-                    *(f"{role}s" for role in ("manager", "auditor", "administrator") if role in scope.roles),
-                ]
-            ),
-        )
-        for scope in SCOPES.values()
-    ]
 
 
 def anchors(page: Path) -> set[str]:
