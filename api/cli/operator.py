@@ -1,25 +1,24 @@
 """Operators: `mizan operator create|list|disable|enable|recover`.
 
-Two administrators are made here, by one-time links. Everything else that lets someone in is requested, and approved by
-an administrator; what keeps someone out works at once.
+Two administrators are made here, by one-time links. Everything else that lets someone in is requested by an operator
+(`--as`), in the sandbox too, and approved by another one; what keeps someone out works at once.
 """
 
+import contextlib
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
 from sqlalchemy import text
 
-from api import auditing
-from api.approvals.service import Request
+from api.approvals.service import Origin, Request
 from api.auth import admission, links, operators
 from api.auth.actors import OPERATOR_PREFIX
 from api.auth.links import Founded, Link
 from api.auth.operators import Grant, LogIn, Operator
 from api.bootstrap import Services
-from api.cli import output, session
-from ledger.audit import Act
+from api.cli import acting, output, session
 from ledger.database import Tx
 from ledger.errors import NotFound
 from ledger.ids import parse_public_id, public_id
@@ -27,6 +26,9 @@ from products.programmes import registry
 from products.remittances import partners
 
 app = typer.Typer(name="operator", help="The persons of the back office.", no_args_is_help=True)
+
+
+_HERE: Final = Origin(acting.ADDRESS)
 
 
 class RoleName(StrEnum):
@@ -63,37 +65,42 @@ def create(
         LogIn, typer.Option(help="With a password, or through the OpenID Connect provider.")
     ] = "password",
     remark: Why = "requested on the command line",
+    as_: acting.As = None,
     as_json: session.AsJson = False,
 ) -> None:
     """Make one of the two first administrators, or request an operator, whom an administrator has to approve.
 
-    An administrator's link is shown once and lives a day; asked again before it is used, there is a new one. For a
-    request a code is shown once: it goes to the person, who needs it with the link that the approving administrator draws.
+    An administrator's link is shown once and lives a day; asked again before it is used, there is a new one. An
+    administrator requests the others (--as). The code shown once goes to the person, who needs it with the link that
+    another administrator draws after the approval.
     """
+    founding = (
+        role == [RoleName.ADMINISTRATOR] and not programme and organisation is None
+    )  # whatever else is asked for takes a request
     with session.services() as services:
-
-        def work(tx: Tx) -> Link | tuple[Request, str]:
-            grants = [Grant(one.value, of) for one in role for of in _programmes(tx, programme)]
-            if grants == [Grant("administrator", None)] and organisation is None:
-                try:
-                    with tx.begin_nested():
-                        return _found(tx, services, email, name, log_in)
-                except Founded:
-                    pass
-            return admission.request_operator(
-                tx,
-                services,
-                session.actor(),
-                email=email,
-                name=name,
-                grants=grants,
-                organisation_id=partners.find(tx, organisation).id if organisation is not None else None,
-                log_in=log_in,
-                remark=remark,
-            )
-
-        made = services.worker.run(work)
         public_url = services.settings.public_url
+        made: Link | tuple[Request, str] | None = None
+        if founding:
+            with contextlib.suppress(Founded):
+                made = services.worker.run(lambda tx: _found(tx, services, email, name, log_in))
+        if made is None:
+            with acting.person(services, as_) as actor:
+
+                def request(tx: Tx) -> tuple[Request, str]:
+                    return admission.request_operator(
+                        tx,
+                        services,
+                        actor,
+                        email=email,
+                        name=name,
+                        grants=[Grant(one.value, of) for one in role for of in _programmes(tx, programme)],
+                        organisation_id=partners.find(tx, organisation).id if organisation else None,
+                        log_in=log_in,
+                        remark=remark,
+                        origin=_HERE,
+                    )
+
+                made = services.worker.run(request)
     if isinstance(made, Link):
         shown: dict[str, object] = {
             "operator": public_id(OPERATOR_PREFIX, made.operator_id),
@@ -141,7 +148,7 @@ def disable(operator: Who) -> None:
         def work(tx: Tx) -> Operator:
             one = _operator(tx, operator)
             operators.disable(tx, one.id, services.clock.now())
-            _note(tx, services, "operator.disabled", one.id)
+            acting.note(tx, services, "operator.disabled", one.public_id)
             return one
 
         one = services.worker.run(work)
@@ -151,13 +158,16 @@ def disable(operator: Who) -> None:
 @app.command()
 @session.command
 def enable(
-    operator: Who, remark: Why = "requested on the command line", as_json: session.AsJson = False
+    operator: Who,
+    remark: Why = "requested on the command line",
+    as_: acting.As = None,
+    as_json: session.AsJson = False,
 ) -> None:
     """Request that a disabled operator is let in again; an administrator has to approve it."""
-    with session.services() as services:
+    with session.services() as services, acting.person(services, as_) as actor:
         filed = services.worker.run(
             lambda tx: admission.request_activation(
-                tx, services, session.actor(), _operator(tx, operator), remark=remark
+                tx, services, actor, _operator(tx, operator), remark=remark, origin=_HERE
             )
         )
     _show_request(filed, None, as_json)
@@ -166,13 +176,16 @@ def enable(
 @app.command()
 @session.command
 def recover(
-    operator: Who, remark: Why = "requested on the command line", as_json: session.AsJson = False
+    operator: Who,
+    remark: Why = "requested on the command line",
+    as_: acting.As = None,
+    as_json: session.AsJson = False,
 ) -> None:
     """Request a link by which an operator sets password and second factor anew; an administrator has to approve it."""
-    with session.services() as services:
+    with session.services() as services, acting.person(services, as_) as actor:
         filed, code = services.worker.run(
             lambda tx: admission.request_recovery(
-                tx, services, session.actor(), _operator(tx, operator), remark=remark
+                tx, services, actor, _operator(tx, operator), remark=remark, origin=_HERE
             )
         )
     _show_request(filed, code, as_json)
@@ -180,14 +193,8 @@ def recover(
 
 def _found(tx: Tx, services: Services, email: str, name: str, log_in: LogIn) -> Link:
     link = links.found(tx, email=email, name=name, log_in=log_in, by=session.actor(), at=services.clock.now())
-    _note(tx, services, "operator.founded", link.operator_id)
+    acting.note(tx, services, "operator.founded", public_id(OPERATOR_PREFIX, link.operator_id))
     return link
-
-
-def _note(tx: Tx, services: Services, action: str, operator: UUID) -> None:
-    object_ = public_id(OPERATOR_PREFIX, operator)
-    act = Act(actor=session.actor(), kind="cli", action=action, object=object_, outcome="done")
-    auditing.write(tx, services, act)
 
 
 def _programmes(tx: Tx, slugs: list[str] | None) -> list[UUID | None]:

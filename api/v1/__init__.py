@@ -30,6 +30,7 @@ from api.v1 import (
     quotes,
     remittances,
     session,
+    set_up_page,
     stop,
 )
 
@@ -55,6 +56,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     programmes.router,
     ledger.router,
     session.router,
+    set_up_page.router,
     openid.router,
     operators.router,
     approvals.router,

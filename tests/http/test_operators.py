@@ -1,6 +1,7 @@
 """Operators over HTTP: setting up, logging in, sessions, and everything that tries to get around them."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -13,6 +14,7 @@ import pytest
 
 from api.auth import links, operators, passwords, tries
 from api.settings import Settings
+from api.v1.session import SetUpIn
 from ledger.clock import FixedClock
 from ledger.ids import new_id, public_id
 from tests.conftest import Databases
@@ -529,3 +531,16 @@ def test_a_confirmation_is_guessed_no_better_than_a_log_in(api: Served) -> None:
 def test_what_is_no_session_is_a_401(api: Served, token: str) -> None:
     answer = api.http.get("/v1/session", headers={"Authorization": f"Bearer {token}"})
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorised")
+
+
+def test_the_page_of_a_link_sends_what_the_api_takes(api: Served) -> None:
+    page = api.http.get("/set-up")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+    script = api.http.get("/set-up.js")
+    assert script.headers["Content-Type"].startswith("text/javascript")
+    # what it calls, and the fields that it sends, are those of the API
+    for path in ("/v1/set-up", "/v1/set-up/completion"):
+        assert f'"{path}"' in script.text
+    fields = set(re.findall(r'name="(\w+)"', page.text)) - {"viewport"}
+    assert fields == set(SetUpIn.model_fields) - {"token"}
