@@ -36,6 +36,7 @@ OPEN: Final[Mapping[str, str]] = {
     "show_stop_page": "a page with a button, the same for everybody",
     "stop_change": "the secret of the notice's link proves who got the notice",
     "/set-up": "a page that is the same for everybody; what follows # in its link stays in the browser",
+    "/set-up.js": "a part of the page /set-up",
     "/openapi.json": "this document of the API",
     "/docs": "the document of the API, for people",
     "/redoc": "the document of the API, for people",
