@@ -16,6 +16,7 @@ from api.settings import CodeSenderKind, Settings
 from ledger.clock import FixedClock
 from tests.conftest import Databases
 from tests.http.served import Caller, Served, a_person, served
+from tests.http.signing import App as MemberApp
 from tests.integration.members.proving import Key, base64url, code_in, link_in
 
 PAYEE = {
@@ -340,9 +341,26 @@ def test_the_whole_account_spans_a_linked_person_for_who_has_the_consent(api: Se
     assert seen(bolt) == [("bolt", 30_000)]  # which has no consent
     assert api.bolt.get(f"{acme.path}/whole-account").status_code == 404
     # the export that the member takes with a proof spans both
-    exported = acme.partner.post(f"{acme.path}/export", {"proof": acme.code("export", {})})
-    if exported.status_code != 403:  # a partner's token may not; a member's may
-        assert len(exported.json()["registrations"]) == 2
+    member = MemberApp(api, api.acme).member(acme.member)
+    exported = member.post(f"{acme.path}/export", {"proof": acme.code("export", {})})
+    assert exported.status_code == 200, exported.text
+    assert len(exported.json()["registrations"]) == 2
+
+
+def test_a_members_own_token_proves_for_itself_and_for_nobody_else(api: Served, phones: Phones) -> None:
+    mine, other = App(api.acme, phones, 1), App(api.acme, phones, 2)
+    mine.partner = MemberApp(api, api.acme).member(mine.member)
+    device = {"name": "Tecno Spark", "key": Key().jwk}
+    assert mine.post("devices", device | {"proof": mine.code("device", device)}).status_code == 201
+    assert mine.post("payees", PAYEE | {"proof": mine.code("payee", PAYEE)}).json()["state"] == "waiting"
+    theirs = other.code("payee", PAYEE)
+    refused(mine.post("payees", PAYEE | {"proof": theirs}))
+    for path in ("challenges", "devices", "payees", "phone", "changes/cancellation", "links", "link-offers"):
+        body = {"challenges": {"purpose": "export"}, "payees": PAYEE}.get(path, device | {"proof": theirs})
+        answer = mine.partner.post(f"{other.path}/{path}", body)
+        assert answer.status_code in (404, 422), (path, answer.text)
+    for path in ("devices", "payees", "changes", "notices", "whole-account"):
+        assert mine.partner.get(f"{other.path}/{path}").status_code == 404
 
 
 def test_what_is_not_as_it_should_be_is_422(api: Served, phones: Phones) -> None:
