@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +18,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
+from typer.testing import CliRunner
 
 from api import rotation
 from api.app import create_app
 from api.bootstrap import Services, bootstrap
+from api.cli.app import app
 from api.rotation import SEALED, Step
 from api.settings import Settings, UnsafeSettings, load
 from api.stamp import require_keys
@@ -30,7 +33,7 @@ from ledger.clock import FixedClock
 from products import safekeeping
 from products.keyring import Keyring
 from products.remittances.process import process
-from tests.conftest import Databases
+from tests.conftest import Databases, environment_of
 from tests.http.hooked import Signer, completed, serving
 from tests.http.served import Served, a_person, served
 from tests.world import World
@@ -158,9 +161,9 @@ def interrupt_after(values: int) -> Callable[[Step], None]:
 @contextmanager
 def running(settings: Settings, clock: FixedClock) -> Iterator[tuple[str, Services]]:
     """Another process of the deployment, on these keys."""
-    app = create_app(settings, clock=clock, publish=lambda: None)
-    with serving(app) as url:
-        yield url, app.state.services
+    made = create_app(settings, clock=clock, publish=lambda: None)
+    with serving(made) as url:
+        yield url, made.state.services
 
 
 def remittance(number: int) -> dict[str, Any]:
@@ -335,6 +338,32 @@ def test_processes_that_start_at_once_agree_on_one_index_root(
     assert all(one.opens for one in known)
     for one in services:
         one.close()
+
+
+def test_the_command_says_what_it_did_and_which_key_is_no_longer_needed(
+    settings: Settings, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mizan(chosen: Settings, *words: str) -> tuple[int, Any]:
+        for name, value in environment_of(chosen).items():
+            monkeypatch.setenv(name, value)
+        done = CliRunner().invoke(app, [*words, "--json"])
+        return done.exit_code, json.loads(done.stdout)
+
+    old, new = keys(settings, OLD, NEW), keys(settings, NEW, OLD)
+    ids = ring(old).ids
+    assert mizan(old, "key", "rotate")[0] == 0  # seals a signing key
+    code, shown = mizan(new, "key", "status")
+    assert [(one["id"], one["current"], one["opens"], one["needed_for"]) for one in shown["keys"]] == [
+        (ids[-1], False, True, 2),
+        (ids[0], True, True, 0),
+    ]
+    code, shown = mizan(new, "key", "rotate-master")
+    assert (code, shown["key"], shown["retired"]) == (0, ids[0], [ids[-1]])
+    assert shown["done"]["api.signing_key.sealed_private_key"] == 1
+    assert set(shown["left"].values()) == {0}
+    monkeypatch.delenv("MIZAN_MASTER_KEYS_RETIRED")
+    code, shown = mizan(keys(settings, NEW), "key", "status")
+    assert [(one["given"], one["needed_for"]) for one in shown["keys"]] == [(False, 0), (True, 2)]
 
 
 def printing(*lines: str) -> str:
