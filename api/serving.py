@@ -108,9 +108,7 @@ class Serving:
         try:
             if self._settings.metrics_port is not None:
                 self._counts = self._metrics.enter_context(scrape.shared_folder())
-                self.metrics_url = self._metrics.enter_context(
-                    scrape.listening(self._settings, self._counts)
-                )
+                self.metrics_url = self._metrics.enter_context(scrape.listening(self._settings, self._counts))
             for role in self._roles:
                 self._spawn(role)
             if "api" in self._roles:
