@@ -108,7 +108,9 @@ class Serving:
         try:
             if self._settings.metrics_port is not None:
                 self._counts = self._metrics.enter_context(scrape.shared_folder())
-                self.metrics_url = self._metrics.enter_context(scrape.listening(self._settings, self._counts))
+                self.metrics_url = self._metrics.enter_context(
+                    scrape.listening(self._settings, self._counts)
+                )
             for role in self._roles:
                 self._spawn(role)
             if "api" in self._roles:
@@ -234,10 +236,13 @@ def run_api(settings: Settings, listener: socket.socket) -> None:
 
     from api.app import create_app
     from api.connections import bounded
+    from api.jobs import collect_garbage_less_often
 
     log_as("api", settings)
+    app = create_app(settings)
+    collect_garbage_less_often()  # what there is now stays for ever, and requests leave few cycles
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         http=bounded(settings.connections_max),
         ws="none",
         proxy_headers=False,  # it would believe anyone on this machine: `api.addresses` reads them

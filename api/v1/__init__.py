@@ -34,7 +34,9 @@ from api.v1 import (
     stop,
 )
 
+# routes are tried in this order: the one that partners' apps read most comes first
 ROUTERS: Final[tuple[APIRouter, ...]] = (
+    balances.router,
     oauth.router,
     members.router,
     consents.router,
@@ -49,7 +51,6 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     payees.router,
     linking.router,
     stop.router,
-    balances.router,
     quotes.router,
     remittances.router,
     deliveries.router,
