@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -21,6 +22,8 @@ from tests.conftest import Databases
 from tests.http.persons import PASSWORD, Person, founder, person
 from tests.http.served import Served, served
 from tests.racing import at_once
+
+CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture
@@ -544,3 +547,43 @@ def test_the_page_of_a_link_sends_what_the_api_takes(api: Served) -> None:
         assert f'"{path}"' in script.text
     fields = set(re.findall(r'name="(\w+)"', page.text)) - {"viewport"}
     assert fields == set(SetUpIn.model_fields) - {"token"}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_a_person_sets_up_and_logs_in_with_a_cookie_in_a_real_browser(api: Served) -> None:
+    from playwright.sync_api import sync_playwright
+
+    token = founded(api, "bosco@fund.example", "Bosco").token
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"{api.url}/set-up#{token}")
+        page.wait_for_selector("#form:not([hidden])")
+        assert page.url == f"{api.url}/set-up"
+        assert page.inner_text("#who") == "Bosco (bosco@fund.example)"
+        bosco = Person(api, "", new_id(), "bosco@fund.example", secret=page.inner_text("#secret"))
+        for password in ("password1234", PASSWORD):
+            page.fill("[name=password]", password)
+            page.fill("[name=totp]", bosco.code())
+            page.click("button")
+            if password != PASSWORD:
+                page.get_by_text("easy to guess").wait_for()
+        page.wait_for_selector("#done:not([hidden])")
+        assert page.locator("#codes li").count() == 10
+
+        def fetched(method: str, body: dict[str, Any] | None = None) -> int:
+            status: int = page.evaluate(
+                "async ([method, body]) => (await fetch('/v1/session', {method, body: body && JSON.stringify(body),"
+                " headers: body ? {'Content-Type': 'application/json'} : {}})).status",
+                [method, body],
+            )
+            return status
+
+        proofs = {"email": bosco.email, "password": PASSWORD, "totp": bosco.code(), "cookie": True}
+        assert [fetched("POST", proofs), fetched("GET"), fetched("DELETE"), fetched("GET")] == [
+            201,
+            200,
+            204,
+            401,
+        ]
+        browser.close()
