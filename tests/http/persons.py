@@ -136,3 +136,18 @@ def _admitted(
     if log_in == "password":
         assert one.log_in().status_code == 201
     return one
+
+
+def audit(api: Served, action: str) -> list[tuple[Any, ...]]:
+    """What the audit log says of an action, in order: actor, outcome, detail."""
+    return api.rows(
+        f"SELECT actor, outcome, detail FROM ledger.audit_entry WHERE action = '{action}' ORDER BY recorded_at, id"
+    )
+
+
+def founded(api: Served, email: str, name: str = "Someone") -> links.Link:
+    """The link of one of the two first administrators."""
+    now = api.clock.now()
+    return api.services.worker.run(
+        lambda tx: links.found(tx, email=email, name=name, log_in="password", by="test", at=now)
+    )
