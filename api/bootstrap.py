@@ -13,6 +13,7 @@ from api.auth.tokens import Tokens
 from api.codes import Codes
 from api.limits import VALKEY_SECONDS_MAX, Limits
 from api.pagination import Cursors
+from api.safety import require_safe
 from api.settings import CodeSenderKind, Environment, Settings, UnsafeSettings, reveal
 from integrations.codes.console import ConsoleSender
 from integrations.codes.file import FileSender
@@ -65,7 +66,7 @@ def bootstrap(settings: Settings, *, clock: Clock | None = None, name: str = "mi
 
     Raises `UnsafeSettings` for settings that nothing should run with. Connects to nothing yet.
     """
-    settings.require_safe()
+    require_safe(settings)
     ticking = clock or SystemClock()
     keyring = Keyring.of(settings.master_key_bytes, *settings.master_keys_retired_bytes)
     api = _database(settings, "database_url", f"{name} api")
@@ -120,7 +121,7 @@ def _listed(text: str) -> frozenset[str]:
 
 
 def _code_sender(settings: Settings, clock: Clock) -> CodeSender:
-    """How members are written to; `Settings.require_safe` has seen to what each way needs."""
+    """How members are written to; `api.safety` has seen to what each way needs."""
     if settings.code_sender is CodeSenderKind.WEBHOOK and settings.code_webhook_url is not None:
         try:
             secret = parse_secret(reveal(settings.code_webhook_secret, "MIZAN_CODE_WEBHOOK_SECRET"))

@@ -18,6 +18,7 @@ from celery import Celery
 from api import rotation
 from api.migrations import run as migrations
 from api.observability.state import State, look
+from api.safety import require_safe
 from api.settings import Environment, Settings, reveal
 from api.stamp import require_stamp
 from api.worker import QUEUE
@@ -112,7 +113,7 @@ def _opened(complete: Settings, role: str) -> Iterator[Tx]:
 
 
 def _keys(complete: Settings) -> str:
-    complete.require_safe()
+    require_safe(complete)
     given = complete.environment.value if complete.environment else "nothing"
     return f"present, random and fit for {given}"
 

@@ -28,6 +28,7 @@ from typing import Any, Final, Literal, NoReturn, get_args
 from pydantic import SecretStr
 
 from api.observability import logs, metrics, scrape
+from api.safety import require_safe
 from api.settings import Settings, UnsafeSettings, load
 from ledger.errors import Unavailable
 
@@ -108,9 +109,7 @@ class Serving:
         try:
             if self._settings.metrics_port is not None:
                 self._counts = self._metrics.enter_context(scrape.shared_folder())
-                self.metrics_url = self._metrics.enter_context(
-                    scrape.listening(self._settings, self._counts)
-                )
+                self.metrics_url = self._metrics.enter_context(scrape.listening(self._settings, self._counts))
             for role in self._roles:
                 self._spawn(role)
             if "api" in self._roles:
@@ -316,8 +315,7 @@ def _child(role: Role, descriptor: int) -> None:
     told = os.dup(sys.stdin.fileno())
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     settings = load(**json.loads(_line(told)))
-    log_as(role, settings)
-    settings.require_safe()
+    require_safe(settings)
     threading.Thread(target=_end_with_parent, args=(told,), name="parent", daemon=True).start()
     runs: dict[Role, Callable[[], None]] = {
         "api": lambda: run_api(settings, socket.socket(fileno=descriptor)),

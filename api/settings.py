@@ -178,6 +178,12 @@ class Settings(BaseSettings):
         default=8000, ge=0, le=65535, description="Port that `mizan serve` listens on; 0 takes a free one."
     )
 
+    app_page: bool = Field(
+        default=False,
+        description="Serve `/app`, a member's account as a partner's app would show it, with members of an example partner. In the sandbox"
+        " only; `mizan serve` on embedded servers serves it in any case.",
+    )
+
     hook_body_bytes_max: int = Field(
         default=256 * 1024,
         ge=1024,
@@ -460,111 +466,20 @@ class Settings(BaseSettings):
                 )
         return found
 
-    def require_safe(self) -> None:
-        """Refuse to start on what is incomplete or unsafe together.
-
-        Call it on the settings that a process really runs with: on embedded servers those of `EmbeddedServers.settings`.
-
-        Raises:
-            UnsafeSettings: says what is wrong and which variable mends it. Never shows a secret.
-        """
-        for problem in self._problems():
-            raise UnsafeSettings(problem)
-
-    def _problems(self) -> list[str]:
-        problems: list[str] = []
-        if self.environment is None:
-            problems.append("servers are configured, so MIZAN_ENVIRONMENT must say sandbox or production")
-        if self.embedded:
-            problems.append(
-                "no server is configured: production needs MIZAN_DATABASE_URL, MIZAN_DATABASE_URL_WORKER, … and MIZAN_REDIS_URL"
-                if self.environment is Environment.PRODUCTION
-                else "no server is configured and no embedded server was started"
-            )
-        for name in ("master_key", "seal_key"):
-            try:
-                keys = self._keys(name)
-            except UnsafeSettings as error:
-                problems.append(error.detail)
-                continue
-            if any(len(set(key)) < KEY_BYTES // 2 for key in keys):
-                problems.append(
-                    f"MIZAN_{name.upper()} is not random: generate one with `openssl rand -base64 32`"
-                )
-        if not problems and self.seal_key_bytes in self._keys("master_key"):
-            problems.append(
-                "MIZAN_MASTER_KEY and MIZAN_SEAL_KEY are the same key: one that signs must not decrypt"
-            )
-        problems.extend(self._code_sender_problems())
-        if self.environment is Environment.PRODUCTION and not problems:
-            problems.extend(self._production_problems())
-        return problems
-
-    def _code_sender_problems(self) -> list[str]:
-        if self.code_sender is CodeSenderKind.FILE and self.code_file is None:
-            return ["MIZAN_CODE_SENDER=file needs MIZAN_CODE_FILE"]
-        if self.code_sender is CodeSenderKind.WEBHOOK and (
-            self.code_webhook_url is None or self.code_webhook_secret is None
-        ):
-            return ["MIZAN_CODE_SENDER=webhook needs MIZAN_CODE_WEBHOOK_URL and MIZAN_CODE_WEBHOOK_SECRET"]
-        if self.environment is not Environment.PRODUCTION:
-            return []
-        if self.code_sender in (CodeSenderKind.CONSOLE, CodeSenderKind.FILE):
-            return [
-                f"MIZAN_CODE_SENDER={self.code_sender} shows members' codes to whoever runs Mizan: production needs webhook"
-            ]
-        if self.code_sender is CodeSenderKind.WEBHOOK and not (self.code_webhook_url or "").startswith("https://"):
-            return ["MIZAN_CODE_WEBHOOK_URL must be https:// in production"]
-        return []
-
-    def _production_problems(self) -> list[str]:
-        problems: list[str] = []
-        for name in ("master_key", "seal_key"):
-            if any(text.startswith(SANDBOX_PREFIX) for text in self._texts(name)):
-                problems.append(
-                    f"MIZAN_{name.upper()} is a sandbox secret ({SANDBOX_PREFIX}…): generate one for production"
-                )
-        if not self.public_url.startswith("https://"):
-            problems.append("MIZAN_PUBLIC_URL must be https:// in production")
-        if self.oidc_issuer is not None and not self.oidc_issuer.startswith("https://"):
-            problems.append("MIZAN_OIDC_ISSUER must be https:// in production")
-        if not self.embedded:
-            for name in ("worker", "sealer", "auditor"):
-                if getattr(self, f"database_url_{name}") is None:
-                    problems.append(f"MIZAN_DATABASE_URL_{name.upper()} is missing")
-        roles = [
-            url.get_secret_value()
-            for url in (
-                self.database_url,
-                self.database_url_worker,
-                self.database_url_sealer,
-                self.database_url_auditor,
-            )
-            if url is not None
-        ]
-        users = [make_url(url).username for url in roles]
-        if len(set(users)) < len(users):
-            problems.append("two MIZAN_DATABASE_URL… name the same role: each part of Mizan needs its own")
-        if "postgres" in users or "mizan_owner" in users:
-            problems.append(
-                "the API, workers, sealer and auditor must not connect as the owner or as a superuser"
-            )
-        return problems
-
     @property
     def master_key_bytes(self) -> bytes:
         """The current master key, 32 bytes. Raises UnsafeSettings when it is absent or malformed."""
-        return self._keys("master_key")[0]
+        return self.keys("master_key")[0]
 
     @property
     def master_keys_retired_bytes(self) -> list[bytes]:
         """The master keys that only open, 32 bytes each. Raises UnsafeSettings when one is malformed."""
-        return self._keys("master_key")[1:]
+        return self.keys("master_key")[1:]
 
     @property
     def seal_key_bytes(self) -> bytes:
         """The seed of the Ed25519 seal key, 32 bytes. Raises UnsafeSettings when it is absent or malformed."""
-        return self._keys("seal_key")[0]
+        return self.keys("seal_key")[0]
 
     @property
     def master_keys(self) -> MasterKeys:
@@ -581,7 +496,8 @@ class Settings(BaseSettings):
             return FromCommand(self.master_key_command, f"{variable}_COMMAND")
         return InText("" if value is None else value.get_secret_value())
 
-    def _texts(self, name: str) -> tuple[str, ...]:
+    def key_texts(self, name: str) -> tuple[str, ...]:
+        """The `master_key` (the current one first) or `seal_key` as it was written. Raises UnsafeSettings."""
         try:
             texts = self._kept(name).texts()
         except KeysUnavailable as error:
@@ -590,9 +506,10 @@ class Settings(BaseSettings):
             texts += InText(self.master_keys_retired.get_secret_value()).texts()
         return texts
 
-    def _keys(self, name: str) -> list[bytes]:
+    def keys(self, name: str) -> list[bytes]:
+        """The same, 32 bytes each. Raises UnsafeSettings when there is none or one is malformed."""
         variable = f"MIZAN_{name.upper()}"
-        texts = self._texts(name)
+        texts = self.key_texts(name)
         if not texts:
             raise UnsafeSettings(
                 f"{variable} is missing: 32 random bytes in base64 (`openssl rand -base64 32`)"

@@ -22,6 +22,7 @@ from api.embedded import EmbeddedServers, connected
 from api.embedded import servers as embedded_servers
 from api.migrations import run as migrations
 from api.observability import scrape
+from api.safety import require_safe
 from api.settings import Settings, reveal
 
 OWNING_SECONDS_MAX: Final = 60.0
@@ -66,12 +67,13 @@ def serve(
         if settings.embedded:
             session.migrate_if_needed(complete)
         with session.running(complete):
-            running = serving.Serving(_with_its_address(complete, listener.getsockname()[1]), listener)
+            told = _with_its_address(_with_its_page(settings, complete), listener.getsockname()[1])
+            running = serving.Serving(told, listener)
             running.start(asked)
             try:
                 with _announced(settings, running):
                     if not asked.is_set():
-                        _welcome(complete, running.url)
+                        _welcome(told, running.url)
                     running.wait(asked)
             finally:
                 session.say("stopping: workers, API, servers")
@@ -178,7 +180,7 @@ def _announced(settings: Settings, running: serving.Serving) -> Iterator[None]:
 def _owned(settings: Settings, asked: threading.Event) -> Iterator[Settings]:
     """Complete settings, with embedded servers that nobody else takes away: we wait for a command that runs them."""
     if not settings.embedded:
-        settings.require_safe()
+        require_safe(settings)
         yield settings
         return
     deadline = time.monotonic() + OWNING_SECONDS_MAX
@@ -226,10 +228,19 @@ def _with_its_address(complete: Settings, port: int) -> Settings:
     return complete.model_copy(update={"public_url": f"http://{host}:{port}"})
 
 
+def _with_its_page(given: Settings, complete: Settings) -> Settings:
+    """The sandbox on servers of its own has the page that shows what a partner's app would."""
+    if not given.embedded or complete.environment != "sandbox":
+        return complete
+    return complete.model_copy(update={"app_page": True})
+
+
 def _welcome(complete: Settings, url: str) -> None:
     environment = complete.environment.value if complete.environment else ""
     print(f"Mizan serves at {url} ({environment}); Ctrl-C ends it.")
     print(f"  API documentation   {url}/docs")
+    if complete.app_page:
+        print(f"  a partner's app     {url}/app")
     print("  create a partner    mizan partner create acme --programme ejoheza --terms guaranteed")
     print("  send a test event   mizan trigger remittance.completed --partner acme")
     print("  look at the inbox   mizan inbox list")

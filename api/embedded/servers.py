@@ -21,6 +21,7 @@ from api.embedded.errors import ServersUnavailable
 from api.embedded.places import POINTER, STATE_ROOTS, Places, locate, write_json
 from api.embedded.postgres import DATABASE, SUPERUSER, Postgres
 from api.embedded.valkey import Valkey
+from api.safety import require_safe
 from api.settings import Environment, Settings, UnsafeSettings
 
 log = logging.getLogger(__name__)
@@ -343,12 +344,12 @@ def connected(settings: Settings) -> Iterator[Settings]:
         ServersUnavailable, UnsafeSettings: nothing was started.
     """
     if not settings.embedded:
-        settings.require_safe()
+        require_safe(settings)
         yield settings
         return
     with servers(settings) as pair:
         complete = pair.settings
-        complete.require_safe()
+        require_safe(complete)
         yield complete
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 import api.embedded.places as places_module
 from api.embedded import EmbeddedServers, ServersUnavailable, connected
+from api.safety import require_safe
 from api.settings import UnsafeSettings
 from tests.conftest import Databases, settings_for
 from tests.integration.embedded_world import ROOT, ask, folder, owner, running, start, wait_ready
@@ -82,7 +83,7 @@ def test_queues_work_over_the_socket(servers: EmbeddedServers) -> None:
 
 
 def test_the_settings_of_running_servers_are_complete_and_safe(servers: EmbeddedServers) -> None:
-    servers.settings.require_safe()
+    require_safe(servers.settings)
     assert len(servers.settings.master_key_bytes) == 32
     assert servers.settings.master_key_bytes != servers.settings.seal_key_bytes
 

@@ -11,6 +11,7 @@ import yaml
 import tests
 from api.cli.app import app
 from api.embedded.postgres import JOURNAL_ROLE, LOGIN_ROLES
+from api.safety import require_safe
 from api.settings import Settings, load
 
 PROJECT = Path(tests.__file__).parents[1]
@@ -64,7 +65,7 @@ def test_the_variables_of_a_service_make_settings_that_lack_nothing_but_their_se
         )
         monkeypatch.setenv(f"MIZAN_{name.upper()}_FILE", str(file))
     settings = load(_env_file=None)
-    settings.require_safe()
+    require_safe(settings)
     assert (settings.database_url_owner is not None) is (service == "migrate")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from api.safety import require_safe
 from api.settings import Environment, Settings, UnsafeSettings, load
 
 MASTER = base64.b64encode(bytes(range(32))).decode()
@@ -59,7 +60,7 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_a_production_that_lacks_nothing_is_safe() -> None:
-    settings(**PRODUCTION).require_safe()
+    require_safe(settings(**PRODUCTION))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_production_that_lacks_nothing_is_safe() -> None:
 )
 def test_an_unsafe_production_is_refused_and_says_why(change: dict[str, object], reason: str) -> None:
     with pytest.raises(UnsafeSettings) as refused:
-        settings(**{**PRODUCTION, **change}).require_safe()
+        require_safe(settings(**{**PRODUCTION, **change}))
     assert reason in refused.value.detail
 
 
@@ -138,17 +139,17 @@ def test_a_key_may_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "master.key"
     file.write_text(f"{MASTER}\n", encoding="ascii")
     given = settings(**{**PRODUCTION, "master_key": None, "master_key_file": file})
-    given.require_safe()
+    require_safe(given)
     assert given.master_key_bytes == bytes(range(32))
     with pytest.raises(UnsafeSettings, match="can't be read"):
-        settings(**{**PRODUCTION, "master_key": None, "master_key_file": tmp_path / "absent"}).require_safe()
+        require_safe(settings(**{**PRODUCTION, "master_key": None, "master_key_file": tmp_path / "absent"}))
 
 
 def test_a_sandbox_on_configured_servers_may_use_sandbox_keys() -> None:
     given = settings(
         **SERVERS, environment="sandbox", master_key="mzn_test_" + MASTER, seal_key="mzn_test_" + SEAL
     )
-    given.require_safe()
+    require_safe(given)
     assert given.environment is Environment.SANDBOX
 
 
