@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from api.access import MEMBER_SCHEME, security
 from api.auth.scopes import SCOPES
+from api.openapi_links import add_links
 from api.problems import MEDIA_TYPE
 
 _DESCRIPTION: Final = """\
@@ -64,7 +65,10 @@ def describe(app: FastAPI, public_url: str) -> None:
         {"name": "deliveries", "description": "What became of each received webhook."},
         {"name": "programmes", "description": "Schemes as data."},
         {"name": "ledger", "description": "The books."},
-        {"name": "operators", "description": "The persons of the back office: their sessions, roles and proofs."},
+        {
+            "name": "operators",
+            "description": "The persons of the back office: their sessions, roles and proofs.",
+        },
         {"name": "operations", "description": "For those who run the service."},
     ]
     generated = app.openapi
@@ -93,6 +97,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
             for status, response in responses.items():
                 _complete_response(status, response)
             operation["responses"] = dict(sorted(responses.items()))
+    add_links(document["paths"])
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):

@@ -33,12 +33,15 @@ from tests import log_watch
 TEMPLATE = "mizan_template"
 RUN_DIRECTORY = "MIZAN_TESTS_DIRECTORY"
 POSTGRES_PROGRAMS = "MIZAN_TESTS_POSTGRES"
+FUZZ_TIMES = "MIZAN_TESTS_FUZZ"
+FUZZ = int(os.environ.get(FUZZ_TIMES, "1"))
+"""How many times as long tests of random values go on; beyond 1 the values are new each time."""
 CARELESS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "128MB", "max_wal_size": "2GB"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder that all workers of a run share."""
-    ours = (RUN_DIRECTORY, POSTGRES_PROGRAMS)
+    ours = (RUN_DIRECTORY, POSTGRES_PROGRAMS, FUZZ_TIMES)
     for name in [name for name in os.environ if name.startswith("MIZAN_") and name not in ours]:
         del os.environ[name]  # a developer's own deployment must not leak into tests
     if not hasattr(config, "workerinput"):

@@ -31,7 +31,11 @@ def shared_api(
         client.flushdb()
     settings = settings_of(servers, databases, servers.redis_url)
     with served(
-        settings, databases.worker, FixedClock(NOW), anonymous_requests_per_minute=100_000
+        settings,
+        databases.worker,
+        FixedClock(NOW),
+        requests_per_minute=10_000_000,
+        anonymous_requests_per_minute=10_000_000,
     ) as running:
         yield running
     databases.close()
