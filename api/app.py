@@ -62,6 +62,10 @@ def create_app(
     app.include_router(hooks.router)
     for router in ROUTERS:
         app.include_router(router)
+    if settings.app_page:
+        from api.app_page.page import routes
+
+        app.router.routes.extend(routes(services))
     add_problems(app)
     describe(app, settings.public_url)
     if settings.metrics_port is not None:
