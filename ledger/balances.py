@@ -71,8 +71,7 @@ def balances_as_of(tx: Tx, account_ids: Collection[UUID], day: date) -> dict[UUI
         SELECT account.id, account.kind, CAST(coalesce(sum(moved.debits), 0) AS bigint),
                CAST(coalesce(sum(moved.credits), 0) AS bigint)
         FROM ledger.account
-        LEFT JOIN ({MOVEMENTS_THROUGH.format(of_row="account_id = ANY(%(accounts)s)", of_posting=_OF_POSTING)}) AS moved
-            ON moved.account_id = account.id
+        LEFT JOIN ({_OF_ACCOUNTS}) AS moved ON moved.account_id = account.id
         WHERE account.id = ANY(%(accounts)s)
         GROUP BY account.id
         """,
@@ -93,17 +92,36 @@ def movements_parameters(day: date, era: int, xid: int) -> dict[str, object]:
     }
 
 
-_OF_POSTING = "AND (debit_account = ANY(%(accounts)s) OR credit_account = ANY(%(accounts)s))"
-
-# The watermark is read again inside the statement, and that is the one that decides. The earlier one, as a constant,
-# only tells the planner how short the tail is, which it cannot know of a value that it has yet to read. LATERAL with
-# OFFSET 0 keeps the tail's postings behind their primary key.
-MOVEMENTS_THROUGH = """
+_FOLDED = """
     SELECT account_id, debits, credits FROM ledger.account_month
     WHERE {of_row} AND month < %(month)s
     UNION ALL
     SELECT account_id, debits, credits FROM ledger.account_day
     WHERE {of_row} AND day >= %(month)s AND day <= %(day)s
+"""
+
+_BEHIND_WATERMARK = """
+    (tail.era, tail.xid) >= (
+        coalesce((SELECT era FROM ledger.fold WHERE name = %(watermark)s), 0),
+        coalesce((SELECT xid FROM ledger.fold WHERE name = %(watermark)s), CAST('0' AS xid8))
+    )
+"""
+
+# The function asks once whether the caller may see an account: asked of each transaction of the tail, it took longer than
+# reading them (migration 0005).
+_OF_ACCOUNTS = f"""
+    {_FOLDED.format(of_row="account_id = ANY(%(accounts)s)")}
+    UNION ALL
+    SELECT tail.account_id, tail.debits, tail.credits
+    FROM ledger.moved_since(%(accounts)s, %(day)s, %(era)s, CAST(%(xid)s AS xid8)) AS tail
+    WHERE {_BEHIND_WATERMARK}
+"""
+
+# The watermark is read again inside the statement, and that is the one that decides. The earlier one, as a constant,
+# only tells the planner how short the tail is, which it cannot know of a value that it has yet to read. LATERAL with
+# OFFSET 0 keeps the tail's postings behind their primary key.
+MOVEMENTS_THROUGH = f"""
+    {_FOLDED.format(of_row="true")}
     UNION ALL
     SELECT side.account_id, side.debits, side.credits
     FROM (
@@ -113,13 +131,10 @@ MOVEMENTS_THROUGH = """
     ) AS tail
     CROSS JOIN LATERAL (
         SELECT debit_account, credit_account, amount FROM ledger.posting
-        WHERE transaction_id = tail.id AND effective_on <= %(day)s {of_posting} OFFSET 0
+        WHERE transaction_id = tail.id AND effective_on <= %(day)s OFFSET 0
     ) AS posting
     CROSS JOIN LATERAL (
         VALUES (posting.debit_account, posting.amount, 0), (posting.credit_account, 0, posting.amount)
     ) AS side (account_id, debits, credits)
-    WHERE (tail.era, tail.xid) >= (
-        coalesce((SELECT era FROM ledger.fold WHERE name = %(watermark)s), 0),
-        coalesce((SELECT xid FROM ledger.fold WHERE name = %(watermark)s), CAST('0' AS xid8))
-    )
+    WHERE {_BEHIND_WATERMARK}
 """

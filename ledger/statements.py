@@ -13,8 +13,6 @@ settles later, wherever its id sorts, is in the next walk.
 snapshot; each line's follows from the line above it, and the cursor carries it on.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
@@ -90,24 +88,21 @@ def statement(tx: Tx, account_id: UUID, *, limit: int = 50, after: Position | No
     if not 1 <= limit <= PAGE_LINES_MAX:
         raise InvalidInput(f"a page has 1 to {PAGE_LINES_MAX} lines")
     kind, currency, start = _start(tx, account_id, after)
-    with _index_order(tx):
-        rows = (
-            database.cursor(tx)
-            .execute(
-                _LINES,
-                {
-                    "account": account_id,
-                    "before": after.transaction_id if after is not None else _LAST_ID,
-                    "seq": after.seq if after is not None else 0,
-                    "era": start.era,
-                    "horizon": str(start.horizon),
-                    "rows": limit + 1,
-                },
-                # Planned each time: a kept plan, made while the journal was short, reads all of it by another index.
-                prepare=False,
-            )
-            .fetchall()
+    rows = (
+        database.cursor(tx)
+        .execute(
+            _LINES,
+            {
+                "account": account_id,
+                "before": after.transaction_id if after is not None else _LAST_ID,
+                "seq": after.seq if after is not None else 0,
+                "era": start.era,
+                "horizon": str(start.horizon),
+                "rows": limit + 1,
+            },
         )
+        .fetchall()
+    )
     lines: list[Line] = []
     balance = start.balance
     for (
@@ -166,36 +161,12 @@ def _start(tx: Tx, account_id: UUID, after: Position | None) -> tuple[str, str, 
     return kind, currency, Position(era, horizon, _LAST_ID, 0, on_normal_side(kind, *moved))
 
 
-@contextmanager
-def _index_order(tx: Tx) -> Iterator[None]:
-    """Takes the planner's choice away: the account's indexes, in their order, and no sort of what they lead to.
-
-    An account that has grown since the statistics were gathered looks short, and sorting something short looks cheap.
-    """
-    raw = database.cursor(tx)
-    raw.execute(
-        "SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off"
-    )
-    yield
-    raw.execute(
-        "SET LOCAL enable_sort TO DEFAULT; SET LOCAL enable_bitmapscan TO DEFAULT; SET LOCAL enable_seqscan TO DEFAULT"
-    )
-
-
 _BALANCE_AT_HORIZON = """
     WITH horizon AS MATERIALIZED (
         SELECT max(era) AS era, pg_snapshot_xmin(pg_current_snapshot()) AS xid FROM ledger.era
     ), unsettled AS (
-        SELECT coalesce(sum(posting.amount) FILTER (WHERE posting.debit_account = %(account)s), 0) AS debits,
-               coalesce(sum(posting.amount) FILTER (WHERE posting.credit_account = %(account)s), 0) AS credits
-        FROM (
-            SELECT id FROM ledger.transaction
-            WHERE era = (SELECT era FROM horizon) AND xid >= pg_snapshot_xmin(pg_current_snapshot())
-        ) AS tail
-        CROSS JOIN LATERAL (
-            SELECT debit_account, credit_account, amount FROM ledger.posting
-            WHERE transaction_id = tail.id AND %(account)s IN (debit_account, credit_account) OFFSET 0
-        ) AS posting
+        SELECT coalesce(sum(moved.debits), 0) AS debits, coalesce(sum(moved.credits), 0) AS credits
+        FROM horizon CROSS JOIN LATERAL ledger.moved_since(ARRAY[%(account)s], 'infinity', horizon.era, horizon.xid) AS moved
     )
     SELECT account.kind, account.currency, horizon.era, CAST(CAST(horizon.xid AS text) AS bigint),
            CAST(balance.debits - unsettled.debits AS bigint), CAST(balance.credits - unsettled.credits AS bigint)
@@ -206,29 +177,12 @@ _BALANCE_AT_HORIZON = """
 """
 
 
-def _side(own: str, counter: str, debited: str) -> str:
-    """One side's newest lines; the transactions are looked up one by one, as only a page of them is wanted."""
-    return f"""
-        (SELECT posting.transaction_id, posting.seq, posting.{counter} AS counter, posting.amount, {debited} AS debited,
-                written.kind, written.reference, posting.effective_on, written.recorded_at
-         FROM ledger.posting
-         CROSS JOIN LATERAL (
-             SELECT kind, reference, recorded_at FROM ledger.transaction
-             WHERE id = posting.transaction_id
-               AND (era < %(era)s OR era = %(era)s AND xid < CAST(%(horizon)s AS xid8)) OFFSET 0
-         ) AS written
-         WHERE posting.{own} = %(account)s
-           AND posting.transaction_id <= %(before)s AND (posting.transaction_id, posting.seq) < (%(before)s, %(seq)s)
-         ORDER BY posting.transaction_id DESC, posting.seq DESC LIMIT %(rows)s)
-    """
-
-
-_LINES = f"""
+# Every account's lines are read by a function, which asks once whether the caller may see the account: asked of each
+# posting and its transaction, it took longer than reading them (migration 0005).
+_LINES = """
     SELECT line.transaction_id, line.seq, line.kind, line.reference, line.effective_on, line.recorded_at, line.counter,
            counter.code, line.amount, line.debited
-    FROM ({_side("debit_account", "credit_account", "true")}
-          UNION ALL
-          {_side("credit_account", "debit_account", "false")}) AS line
+    FROM ledger.lines_of(%(account)s, %(before)s, %(seq)s, %(era)s, CAST(%(horizon)s AS xid8), %(rows)s) AS line
     LEFT JOIN ledger.account AS counter ON counter.id = line.counter
     ORDER BY line.transaction_id DESC, line.seq DESC LIMIT %(rows)s
 """

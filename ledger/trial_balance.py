@@ -63,7 +63,7 @@ def trial_balance(tx: Tx, *, as_of: date | None = None, fund: UUID | None = None
         folded = watermark(tx)
         moved = (
             "SELECT account_id, sum(debits) AS debits, sum(credits) AS credits"
-            f" FROM ({MOVEMENTS_THROUGH.format(of_row='true', of_posting='')}) AS movement GROUP BY account_id"
+            f" FROM ({MOVEMENTS_THROUGH}) AS movement GROUP BY account_id"
         )
         parameters |= movements_parameters(as_of, folded.era, folded.xid)
     rows = cursor(tx).execute(

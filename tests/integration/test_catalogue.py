@@ -64,7 +64,9 @@ products.dependant             api=ra  worker=ra  auditor=r
 products.device                api=ra  worker=ra  auditor=r
 products.enrolment             api=ra  worker=ra  auditor=r
 products.identity_index        api=a  worker=rad
+products.index_root            api=ra  worker=ra
 products.link_offer            api=ra  worker=ra  auditor=r
+products.master_key            api=ra  worker=ra
 products.match_adjustment      api=r  worker=raw  auditor=r
 products.match_queue           api=r  worker=rawd  auditor=r
 products.match_share           api=r  worker=raw  auditor=r
@@ -231,8 +233,6 @@ NARROWED = {
     "integrations.delivery_outcome": "SELECT",
     "integrations.webhook_secret": "SELECT",
     "ledger.account": "ALL",
-    "ledger.posting": "SELECT",
-    "ledger.transaction": "SELECT",
     **{
         f"products.{name}": "ALL"
         for name in (
@@ -321,6 +321,10 @@ PRIVILEGED = {
     "products.seen_member": "api",
     "products.seen_member_programme": "api",
     "ledger.account_opened": "",
+    "ledger.lines_of": "api worker auditor",
+    "ledger.moved_since": "api worker auditor",
+    "ledger.reached": "api",
+    "ledger.seen": "",
     "ledger.close_account": "worker",
     "ledger.ensure_partitions": "worker",
     "ledger.hold_ended": "",

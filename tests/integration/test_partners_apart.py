@@ -59,8 +59,6 @@ OPEN: Final[Mapping[str, str]] = {
 """What the API's role reads without a policy, and why it may."""
 
 SHARED: Final = {
-    "ledger.posting": "amounts between account numbers: whose an account is, is guarded (docs/reference/access.md)",
-    "ledger.transaction": "as ledger.posting",
     "products.sponsor": "sponsors of the programme that both have joined",
 }
 """What two partners may both see of, and why."""
@@ -312,6 +310,71 @@ def test_two_partners_see_no_row_of_each_other(apart: Apart) -> None:
         "nothing there for the first partner: see `fill` and `SHAPES`"
     )
     assert all(one[table] <= everything[table] for table in apart.guarded)
+
+
+def test_what_the_journal_shows_of_accounts_is_what_the_accounts_own_policies_show(apart: Apart) -> None:
+    """The functions that read with their owner's rights, and the journal itself, whoever asks and for any account."""
+    with apart.databases.superuser.begin() as tx:
+        every = tx.exec_driver_sql("SELECT array_agg(id) FROM ledger.account").scalar_one()
+        moved = tx.exec_driver_sql("SELECT count(*) FROM ledger.posting").scalar_one()
+    sights: list[tuple[Sight | None, dict[str, str]]] = [
+        (None, {}),
+        (of(apart.one), {}),
+        (of(apart.other), {}),
+        (of(apart.other), {"whole": str(apart.anna.member_id)}),
+        (of(apart.one, apart.anna), {}),
+        (Sight(False, apart.other.id, apart.anna.link_id), {}),
+        (Sight(True, None), {}),
+        (Sight(True, None, programmes=frozenset({apart.elsewhere})), {}),
+    ]
+    shown = set()
+    for sight, settings in sights:
+        with apart.databases.api.begin() as tx:
+            for name, value in {**(sight.settings if sight else {}), **settings}.items():
+                tell(tx, name, value)
+            touching = (
+                "SELECT count(*) FROM ledger.posting WHERE debit_account IN (SELECT id FROM ledger.account)"
+                " OR credit_account IN (SELECT id FROM ledger.account)"
+            )
+            sides = "SELECT a.id FROM ledger.account a JOIN ledger.posting p ON a.id IN (p.debit_account, p.credit_account)"
+            of_accounts = sorted(tx.exec_driver_sql(sides).scalars())
+            lines = tx.execute(
+                text(
+                    "SELECT a FROM unnest(CAST(:every AS uuid[])) a"
+                    " CROSS JOIN LATERAL ledger.lines_of(a, :last, 0, 9, '9999999999', 1000)"
+                ),
+                {"every": every, "last": UUID(int=2**128 - 1)},
+            ).scalars()
+            since = tx.execute(
+                text("SELECT account_id FROM ledger.moved_since(CAST(:every AS uuid[]), 'infinity', 0, '0')"),
+                {"every": every},
+            ).scalars()
+            assert (sorted(lines), sorted(since)) == (of_accounts, of_accounts), (sight, settings)
+            seen = tx.exec_driver_sql("SELECT count(*) FROM ledger.posting").scalar_one()
+            assert tx.exec_driver_sql(touching).scalar_one() == seen, (sight, settings)
+            of_transactions = tx.exec_driver_sql(
+                "SELECT array(SELECT DISTINCT transaction_id FROM ledger.posting ORDER BY 1)"
+                " = array(SELECT id FROM ledger.transaction ORDER BY 1)"
+            ).scalar_one()
+            assert of_transactions, (sight, settings)
+            shown.add((seen > 0, seen == moved))
+    assert shown == {(False, False), (True, False), (True, True)}
+
+
+def test_partitions_of_the_journal_are_read_through_their_table_alone(apart: Apart) -> None:
+    with apart.databases.superuser.begin() as tx:
+        partitions = (
+            tx.exec_driver_sql(
+                "SELECT inhrelid::regclass::text FROM pg_inherits"
+                " WHERE inhparent IN ('ledger.posting'::regclass, 'ledger.transaction'::regclass)"
+            )
+            .scalars()
+            .all()
+        )
+    assert len(partitions) >= 10
+    for partition in partitions:
+        refused = apart.refusal(of(apart.one), f"SELECT FROM {partition}", {})
+        assert isinstance(refused, psycopg.errors.InsufficientPrivilege), partition
 
 
 def test_a_members_token_sees_no_row_of_another_member(apart: Apart) -> None:
