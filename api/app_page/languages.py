@@ -15,12 +15,14 @@ from babel.core import negotiate_locale
 from babel.dates import format_date, format_datetime
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+from babel.numbers import get_plus_sign_symbol
 from babel.support import Translations
 
 from ledger.money import exponent
 
 FOLDER: Final = Path(__file__).with_name("locale")
 DEFAULT: Final = "en"
+_RIGHT_TO_LEFT: Final = "\u200f"
 LANGUAGES: Final = ("en", "fr", "ar", "rw", "fil", "ne")
 """Those that there are texts for; English is in the templates themselves."""
 
@@ -41,10 +43,12 @@ class Language:
         pattern = copy.copy(self.locale.currency_formats["standard"])
         pattern.frac_prec = (places, places)
         value = Decimal(money["amount"]).scaleb(-places)
-        written = pattern.apply(abs(value), self.locale, currency=money["currency"], currency_digits=False)
-        if value < 0:
-            return f"\u2212{written}"
-        return f"+{written}" if signed and value else written
+        written = pattern.apply(value, self.locale, currency=money["currency"], currency_digits=False)
+        if not signed or value <= 0:
+            return written
+        # behind the mark that makes an Arabic amount run from right to left, or the sign would be at its other end
+        mark = _RIGHT_TO_LEFT if written.startswith(_RIGHT_TO_LEFT) else ""
+        return f"{mark}{get_plus_sign_symbol(self.locale)}{written.removeprefix(mark)}"
 
     def day(self, told: str) -> str:
         """A day."""

@@ -419,7 +419,7 @@ def test_every_text_is_translated_with_its_own_places() -> None:
     ("code", "money", "written"),
     [
         ("en", {"amount": 38_272, "currency": "RWF"}, "RWF38,272"),
-        ("en", {"amount": -150_005, "currency": "PHP"}, "\u2212₱1,500.05"),
+        ("en", {"amount": -150_005, "currency": "PHP"}, "-₱1,500.05"),
         ("en", {"amount": 1_234_567, "currency": "KWD"}, "KWD1,234.567"),
         ("fr", {"amount": 1_234_567, "currency": "KWD"}, "1\u202f234,567\u00a0KWD"),
         (
@@ -433,6 +433,13 @@ def test_every_text_is_translated_with_its_own_places() -> None:
 )
 def test_money_is_written_with_its_currencys_decimals(code: str, money: dict[str, Any], written: str) -> None:
     assert language(code).money(money) == written
+
+
+def test_what_came_in_has_the_languages_sign() -> None:
+    money = {"amount": 2_000, "currency": "RWF"}
+    assert language("en").money(money, signed=True) == "+RWF2,000"
+    assert language("ar").money(money, signed=True) == "\u200f\u200e+2,000\u00a0RWF"
+    assert language("en").money(money | {"amount": 0}, signed=True) == "RWF0"
 
 
 def test_the_language_is_the_one_asked_for_or_the_best_accepted() -> None:
