@@ -20,15 +20,13 @@ def found_as_worker(call: Call, member: str, scope: str) -> Member:
     Found is what is the caller's partner's, in the programmes that the caller has the scope for, and to a member's
     token itself alone.
     """
-    person = registry.find(call.tx, call.services.keyring, path_id("mem", member))
     sight = call.actor.sight([scope])
-    if (
-        person.partner_id != call.partner
-        or (sight.member_link is not None and person.link_id != sight.member_link)
-        or (sight.programmes is not None and person.programme_id not in sight.programmes)
-    ):
+    link = path_id("mem", member)
+    if sight.member_link is not None and link != sight.member_link:
         raise NotFound("There is no such member.")
-    return person
+    return registry.find(
+        call.tx, call.services.keyring, link, partner_id=call.partner, programmes=sight.programmes
+    )
 
 
 def rules_of(call: Call, programme_id: UUID) -> Programme:

@@ -10,7 +10,6 @@ from api.v1.balances import BalancesOut, rendered
 from api.v1.finding import found, found_as_worker, rules_of
 from api.v1.proofs import ProofIn, Proving, proven
 from api.v1.schemas import ROUTE_CLASS, In, Instant, MemberId, Out, errors
-from ledger.errors import NotFound
 from products.members import linking, mandates, registry
 from products.members.models import Purpose
 from products.savings import queries
@@ -89,9 +88,9 @@ def get_whole_account(member: MemberId, call: Annotated[Call, writing(_BALANCES)
     """
     sight = call.actor.sight([_BALANCES])
     if sight.everyones:
-        person = registry.find(call.tx, call.services.keyring, path_id("mem", member))
-        if sight.programmes is not None and person.programme_id not in sight.programmes:
-            raise NotFound("There is no such member.")
+        person = registry.find(
+            call.tx, call.services.keyring, path_id("mem", member), programmes=sight.programmes
+        )
     else:
         person = found_as_worker(call, member, _BALANCES)
     whole = sight.everyones or any(

@@ -7,7 +7,7 @@ Personal fields are encrypted one by one under the member's own data key, which 
 (`products.keyring`); links are found by keyed blind index. Erasing a member destroys the wrapped key.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
 from typing import Final
 from uuid import UUID
@@ -155,8 +155,19 @@ def find_account_holder(tx: Tx, keyring: Keyring, link_id: UUID, at: datetime) -
     return AccountHolder(link_id, member_id, partner_id, programme_id, birth_date, shows_whole)
 
 
-def find(tx: Tx, keyring: Keyring, link_id: UUID, *, with_ended: bool = False) -> Member:
+def find(
+    tx: Tx,
+    keyring: Keyring,
+    link_id: UUID,
+    *,
+    with_ended: bool = False,
+    partner_id: UUID | None = None,
+    programmes: Collection[UUID] | None = None,
+) -> Member:
     """The member behind a ``mem_`` id, decrypted, with facts and mandates, as row-level security lets `tx` see it.
+
+    `partner_id` and `programmes` say whose it has to be where row-level security does not hold: what is another's then
+    costs as much as what does not exist.
 
     Raises:
         NotFound: there is no such link, it has ended (unless `with_ended`), or it is another partner's.
@@ -166,8 +177,14 @@ def find(tx: Tx, keyring: Keyring, link_id: UUID, *, with_ended: bool = False) -
             "SELECT l.id AS link_id, l.partner_id, l.programme_id, l.member_id, l.phone, l.partner_reference, l.linked_at,"
             " l.ended_at, m.wrapped_key, m.birth_date, m.sex, m.origin_country, m.residence_country,"
             " m.given_name, m.family_name FROM products.member_link l JOIN products.member m ON m.id = l.member_id WHERE l.id = :link"
+            " AND (CAST(:partner AS uuid) IS NULL OR l.partner_id = :partner)"
+            " AND (CAST(:programmes AS uuid[]) IS NULL OR l.programme_id = ANY (:programmes))"
         ),
-        {"link": link_id},
+        {
+            "link": link_id,
+            "partner": partner_id,
+            "programmes": None if programmes is None else list(programmes),
+        },
     ).one_or_none()
     if row is None or (row.ended_at is not None and not with_ended):
         raise NotFound("There is no such member.")

@@ -50,6 +50,8 @@ class Cast:
     api: Served
     everyone: dict[str, Someone]
     member: str
+    other: str
+    """Another member of acme: `another member`'s own."""
     ids: dict[str, str] = field(default_factory=dict)
 
     def send(self, who: Someone, method: str, path: str, **more: Any) -> httpx.Response:
@@ -170,6 +172,7 @@ def assemble(api: Served) -> Cast:
         api,
         {one.name: one for one in people},
         mine,
+        another,
         {
             "member": mine,
             "remittance": remittance["id"],

@@ -1,0 +1,268 @@
+"""What strangers, partners, members and staff try: another's things, by every route that names one.
+
+Generated from the routes: one that is new is attacked too, or a test says that it has no body here yet. Attacks on tokens
+are in `test_token_attacks`, on the edge in `test_edge`; `docs/reference/threat-model.md` lists them all.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+from sqlalchemy import event
+
+from api import access
+from api.access import Entry
+from api.settings import CodeSenderKind, Settings
+from ledger.clock import FixedClock
+from ledger.ids import new_id, public_id
+from tests import planted
+from tests.conftest import Databases
+from tests.http.cast import Cast, Someone, assemble
+from tests.http.hooked import Signer, completed
+from tests.http.served import Served, a_person, served
+from tests.http.test_proofs import PAYEE, App, Phones
+from tests.integration.members.proving import Key
+
+PREFIXES: Final = {
+    "member": "mem",
+    "transaction": "txn",
+    "subject": "rmt",
+    "document": "doc",
+    "verification_id": "ver",
+    "dependant": "dep",
+    "enrolment": "enr",
+    "device": "dev",
+    "payee": "pye",
+    "remittance": "rmt",
+    "delivery": "dlv",
+    "account": "acc",
+    "approval": "apr",
+    "session": "ses",
+    "operator": "opr",
+    "entry": "aud",
+    "challenge": "chl",
+    "change": "chg",
+    "beneficiary": "ben",
+    "quote": "quo",
+}
+PUBLIC: Final = {"get_programme", "show_stop_page", "stop_change"}
+"""What names no person's thing in its path: rules that are public, and a secret of its own."""
+
+
+def absent(part: str) -> str:
+    return public_id(PREFIXES[part], new_id())
+
+
+def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """A good body for every route below an id, naming these things."""
+    proof = {"challenge": ids["challenge"], "code": "123456"}
+    remark = {"remark": "seen"}
+    return {
+        "change_member": {"given_name": planted.GIVEN_NAME},
+        "record_fact": {"name": "income_category", "value": 2, "from": "2026-02-01"},
+        "give_mandate": {"text_version": "2026-1", "language": "rw"},
+        "change_mandate": {"state": "paused"},
+        "record_document": {"type": "passport", "country": "RW", "number": planted.DOCUMENT},
+        "verify_member": {"level": "document", "document": ids["document"]},
+        "add_dependant": {"relation": "child", "given_name": planted.GIVEN_NAME},
+        "set_beneficiaries": {"beneficiaries": [], "proof": proof},
+        "export_whole_member": {"proof": proof},
+        "erase_member": {"proof": proof},
+        "enrol_member": {"product": "savings"},
+        "start_challenge": {"purpose": "consent", "subject": {}},
+        "cancel_change": {"change": ids["change"], "proof": proof},
+        "register_device": {"name": "A phone", "key": Key().jwk, "proof": proof},
+        "change_phone": {"phone": planted.phone(77), "phone_proof": proof, "proof": proof},
+        "propose_payee": PAYEE | {"beneficiary": ids["beneficiary"]},
+        "offer_link": {"offer": True, "proof": proof},
+        "link_member": {"code": "7kq2-m4xp-9dzr", "proof": proof},
+        "unlink_member": {"leave": True, "proof": proof},
+        "reverse_remittance": {"reversed_at": "2026-03-02T09:25:00Z", "reason": "an attack"},
+        "request_roles": remark | {"roles": [{"role": "auditor"}]},
+        "request_recovery": remark,
+        "request_activation": remark,
+        "disable_operator": remark,
+        "draw_link": {},
+        "approve_request": remark,
+        "refuse_request": remark,
+        "withdraw_request": remark,
+    }
+
+
+@contextmanager
+def statements(api: Served) -> Iterator[list[str]]:
+    """Every statement that the API sends meanwhile, as whichever role."""
+    sent: list[str] = []
+
+    def note(_c: object, _cursor: object, statement: str, *_more: object) -> None:
+        sent.append(statement)
+
+    engines = [api.services.api.engine, api.services.worker.engine]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def phones(tmp_path: Path) -> Phones:
+    return Phones(tmp_path / "messages.jsonl")
+
+
+@pytest.fixture
+def cast(settings: Settings, databases: Databases, clock: FixedClock, phones: Phones) -> Iterator[Cast]:
+    with served(
+        settings,
+        databases.worker,
+        clock,
+        code_sender=CodeSenderKind.FILE,
+        code_file=phones.path,
+        requests_per_minute=1_000_000,
+        anonymous_requests_per_minute=1_000_000,
+    ) as api:
+        yield assemble(api)
+
+
+def everything_of(cast: Cast, phones: Phones) -> dict[str, str]:
+    """One thing of every kind that is acme's member's."""
+    api = cast.api
+    app = App(api.acme, phones, 50)
+
+    def made(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = app.post(path, body)
+        assert answer.status_code == 201, answer.text
+        shown: dict[str, Any] = answer.json()
+        return shown
+
+    document = made("documents", {"type": "passport", "country": "RW", "number": planted.DOCUMENT})["id"]
+    device = {"name": "A phone", "key": Key().jwk}
+    device = made("devices", device | {"proof": app.code("device", device)})
+    family = {
+        "beneficiaries": [
+            {"relation": "spouse", "given_name": planted.GIVEN_NAME, "share_basis_points": 10_000}
+        ]
+    }
+    named = api.acme.call("PUT", f"{app.path}/beneficiaries", family | {"proof": app.code("consent", family)})
+    enrolment = made("enrolments", {"product": "savings"})["id"]
+    way = {"member": {"id": app.member}, "origin_country": "AE", "destination_country": "RW"}
+    money = {
+        "sent": {"amount": 80_000, "currency": "AED"},
+        "received": {"amount": 300_000, "currency": "RWF"},
+    }
+    quote = api.acme.post("/v1/quotes", way | money, headers={"Idempotency-Key": "q"}).json()["id"]
+    remittance = api.acme.post(
+        "/v1/remittances",
+        way
+        | money
+        | {
+            "remittance_id": "ACME-50",
+            "collected": {"amount": 15_000, "currency": "RWF"},
+            "completed_at": "2026-03-02T09:20:00Z",
+        },
+        headers={"Idempotency-Key": "r"},
+    ).json()
+    signer = Signer(api.acme.partner or new_id(), "acme", api.webhook_secret, api.clock, api.http)
+    (account,) = next(
+        iter(api.rows("SELECT savings_account FROM products.enrolment ORDER BY enrolled_at DESC, id DESC"))
+    )
+    return {
+        "member": app.member,
+        "document": document,
+        "verification_id": made("verifications", {"level": "document", "document": document})["id"],
+        "dependant": made("dependants", {"relation": "child", "given_name": planted.GIVEN_NAME})["id"],
+        "beneficiary": named.json()["data"][0]["id"],
+        "enrolment": enrolment,
+        "device": device["id"],
+        "change": device["change"],
+        "payee": made("payees", PAYEE)["id"],
+        "challenge": app.challenge("consent", {}).json()["id"],
+        "quote": quote,
+        "remittance": remittance["id"],
+        "transaction": remittance["transaction"],
+        "subject": remittance["id"],
+        "account": public_id("acc", account),
+        "delivery": signer.send(completed()).json()["id"],
+    }
+
+
+def same(answer: httpx.Response) -> tuple[int, str, str]:
+    """What an answer says, up to the request's id."""
+    said = answer.text.replace(answer.headers["x-request-id"], "")
+    return answer.status_code, answer.headers.get("content-type", ""), re.sub(r"_[0-9a-v]{26}", "_…", said)
+
+
+def test_what_is_anothers_is_not_there_by_any_route_in_answer_body_and_statements(
+    cast: Cast, phones: Phones
+) -> None:
+    api = cast.api
+    theirs = everything_of(cast, phones)
+    counted = (
+        "SELECT (SELECT count(*) FROM products.member_link), (SELECT count(*) FROM ledger.posting),"
+        " (SELECT count(*) FROM products.consent), (SELECT count(*) FROM products.enrolment)"
+    )
+    own_of = {
+        "bolt": api.bolt.post("/v1/members", a_person(60)).json()["id"],
+        "another member": None,
+        "caseworker": cast.send(cast.everyone["caseworker"], "POST", "/v1/members", json=a_person(61)).json()[
+            "id"
+        ],
+        "manager-elsewhere": None,
+        "auditor-elsewhere": None,
+    }
+    own_of["another member"] = cast.other
+    before = api.rows(counted)
+    tried, wrong = 0, []
+    for entry in access.entries(api.app.routes):
+        parts = re.findall(r"{(\w+)}", entry.path)
+        for name, own in own_of.items():
+            who = cast.everyone[name]
+            if not parts or entry.open_because or entry.operation in PUBLIC or not who.allowed(entry):
+                continue
+            if entry.session or not set(parts) <= theirs.keys():
+                continue  # operators' own sessions, and things of the back office: tried elsewhere
+            ways = [{}] if own is None or parts[0] != "member" else [{}, {"member": own}]
+            for given in ways:
+                if given and len(parts) == 1 and entry.operation not in NAMES_IN_BODY:
+                    continue  # the caller's own: nothing of another is named
+                tried += 1
+                wrong += compared(cast, who, entry, theirs, given)
+    assert not wrong, "\n".join(wrong)
+    assert tried > 100
+    assert api.rows(counted) == before
+
+
+NAMES_IN_BODY: Final = {"verify_member", "cancel_change", "propose_payee", "set_beneficiaries"}
+"""Routes that name another thing in the body; tried below the caller's own member too."""
+
+
+def compared(
+    cast: Cast, who: Someone, entry: Entry, theirs: dict[str, str], given: dict[str, str]
+) -> list[str]:
+    """What differs between naming another's things and naming what does not exist."""
+    nothing = {part: absent(part) for part in theirs}
+    said = []
+    for ids in (theirs | given, nothing | given):
+        body = bodies(ids).get(entry.operation)
+        assert body is not None or entry.method in ("GET", "DELETE"), f"{entry.operation} has no body here"
+        more: dict[str, Any] = {} if body is None else {"json": body}
+        with statements(cast.api) as sent:
+            answer = cast.send(who, entry.method, entry.path.format_map(ids), **more)
+        said.append((answer, sent))
+    (real, real_sql), (made_up, made_up_sql) = said
+    where = f"{who.name}{' below its own' if given else ''}: {entry.method} {entry.path}"
+    wrong = []
+    refusals = {404} if not given or len(re.findall("{", entry.path)) > 1 else {404, 409, 422}
+    if real.status_code not in refusals:
+        wrong.append(f"{where}: {real.status_code} {real.text[:200]}")
+    if same(real) != same(made_up):
+        wrong.append(f"{where}: {same(real)} is not {same(made_up)}")
+    if real_sql != made_up_sql:
+        wrong.append(f"{where}: {len(real_sql)} statements, not {len(made_up_sql)}: {real_sql[-1][:90]}")
+    return wrong
