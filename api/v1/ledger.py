@@ -33,7 +33,7 @@ AccountCode = Annotated[
 ]
 
 
-class AccountOut(Out):
+class LedgerAccountOut(Out):
     """An account and what it holds now, on its normal side."""
 
     id: Annotated[str, Field(examples=[f"acc_{'0' * 26}"])]
@@ -124,7 +124,7 @@ def list_accounts(
     code: AccountCode = None,
     limit: Limit = LIMIT_DEFAULT,
     cursor: CursorText = None,
-) -> Page[AccountOut]:
+) -> Page[LedgerAccountOut]:
     """Accounts in the order in which they were opened, with their present balances."""
     at = call.read_cursor(cursor, "accounts", fund=fund, code=code)
     rows = listing.accounts(
@@ -141,7 +141,7 @@ def list_accounts(
 @router.get(
     "/v1/ledger/accounts/{account}", operation_id="get_account", summary="Read an account", responses=errors()
 )
-def get_account(account: Annotated[str, Path(max_length=64)], call: Reading) -> AccountOut:
+def get_account(account: Annotated[str, Path(max_length=64)], call: Reading) -> LedgerAccountOut:
     """One account with its present balance."""
     return account_out(listing.account(call.tx, path_id("acc", account)))
 
@@ -294,10 +294,10 @@ def statement_page(
     )
 
 
-def account_out(account: listing.ListedAccount) -> AccountOut:
+def account_out(account: listing.ListedAccount) -> LedgerAccountOut:
     """An account in the API's shape."""
     balance = account.balance
-    return AccountOut(
+    return LedgerAccountOut(
         id=public_id("acc", account.id),
         fund=account.fund,
         code=account.code,

@@ -91,7 +91,7 @@ class RequestedOut(Out):
     code: str | None = None
 
 
-class LinkOut(Out):
+class OneTimeLinkOut(Out):
     """A one-time link for the person, told once; a code from the one who prepared it is needed with it."""
 
     link: Annotated[str, Field(examples=["https://mizan.example/set-up#mzn_link_…"])]
@@ -212,7 +212,7 @@ def disable_operator(operator: OperatorId, call: Writing) -> OperatorOut:
 @router.post(
     "/{operator}/link", operation_id="draw_link", summary="Draw a one-time link", responses=errors(409)
 )
-def draw_link(operator: OperatorId, call: Writing, response: Response) -> LinkOut:
+def draw_link(operator: OperatorId, call: Writing, response: Response) -> OneTimeLinkOut:
     """The link of an approved request, for a day; one drawn before works no more. Takes a fresh code (`/v1/session/confirmation`)."""
     _require_administrator(call)
     confirmed = call.actor.confirmed_at
@@ -223,7 +223,7 @@ def draw_link(operator: OperatorId, call: Writing, response: Response) -> LinkOu
     call.audit("operator.link_drawn", operator)
     response.headers.update(NO_STORE)
     address = links.address(call.services.settings.public_url, link.token)
-    return LinkOut(link=address, expires_at=link.expires_at)
+    return OneTimeLinkOut(link=address, expires_at=link.expires_at)
 
 
 @router.get(

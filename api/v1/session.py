@@ -82,7 +82,7 @@ class ConfirmationIn(In):
     totp: Totp
 
 
-class ProofIn(In):
+class OperatorProofIn(In):
     """Both proofs of the person: who has a password gives it too."""
 
     password: Password | None = None
@@ -94,7 +94,7 @@ class ProofIn(In):
         return Proof(self.password or "", self.totp, self.recovery_code)
 
 
-class PasswordChangeIn(ProofIn):
+class PasswordChangeIn(OperatorProofIn):
     """A new password, with the proofs of the person."""
 
     new_password: Password
@@ -113,7 +113,7 @@ class CodesOut(Out):
     recovery_codes: list[str]
 
 
-class LinkIn(In):
+class OneTimeLinkIn(In):
     """A one-time link."""
 
     token: LinkToken
@@ -130,7 +130,7 @@ class SetUpOut(SecretOut):
     expires_at: Instant
 
 
-class SetUpIn(LinkIn):
+class SetUpIn(OneTimeLinkIn):
     """What completes a link: the code that came apart from it (if any), the password, and a code of the authenticator."""
 
     code: Annotated[
@@ -260,7 +260,7 @@ def change_password(body: PasswordChangeIn, mine: Holder, request: Request) -> N
     summary="Begin with a new authenticator",
     responses=errors(),
 )
-def begin_totp(body: ProofIn, mine: Holder, request: Request, response: Response) -> SecretOut:
+def begin_totp(body: OperatorProofIn, mine: Holder, request: Request, response: Response) -> SecretOut:
     """Get a new secret; the authenticator in use stays good until a code of the new one is given."""
     found = services(request)
 
@@ -317,7 +317,7 @@ def end_session(session: SessionId, call: Own) -> None:
     summary="Open a one-time link",
     responses={status: shown for status, shown in errors().items() if status not in (401, 403)},
 )
-def begin_set_up(body: LinkIn, request: Request, response: Response) -> SetUpOut:
+def begin_set_up(body: OneTimeLinkIn, request: Request, response: Response) -> SetUpOut:
     """Who the link is for, and the secret for their authenticator. The link stays good until it is completed."""
     found = services(request)
     begun = found.worker.run(lambda tx: links.begin(tx, found.keyring, body.token, found.clock.now()))
