@@ -4,6 +4,7 @@ Generated from the routes: one that is new is attacked too, or a test says that 
 are in `test_token_attacks`, on the edge in `test_edge`; `docs/reference/threat-model.md` lists them all.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -266,3 +267,134 @@ def compared(
     if real_sql != made_up_sql:
         wrong.append(f"{where}: {len(real_sql)} statements, not {len(made_up_sql)}: {real_sql[-1][:90]}")
     return wrong
+
+
+# Mass assignment
+
+PLANTED: Final[dict[str, Any]] = {
+    "id": "mem_" + "0" * 26,
+    "partner": "bolt",
+    "partner_id": "00000000-0000-7000-8000-000000000000",
+    "member_id": "00000000-0000-7000-8000-000000000000",
+    "state": "in_effect",
+    "status": "posted",
+    "verified": True,
+    "level": "institution",
+    "roles": ["administrator"],
+    "scopes": ["ledger:read"],
+    "approved": True,
+    "approved_by": "opr_" + "0" * 26,
+    "wrapped_key": "AAAA",
+    "effective_at": "2020-01-01T00:00:00Z",
+    "proof_id": "00000000-0000-7000-8000-000000000000",
+    "__class__": {"__init__": {"__globals__": {}}},
+    "__proto__": {"admin": True},
+}
+
+
+def objects_in(schema: Any, value: Any, schemas: dict[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """Every object of a value that its schema describes with named fields, with where it is."""
+    while "$ref" in schema:
+        schema = schemas[schema["$ref"].rsplit("/", 1)[1]]
+    for one in schema.get("anyOf", ()):
+        if one.get("type") != "null":
+            yield from objects_in(one, value, schemas, at)
+    if isinstance(value, dict) and "properties" in schema:
+        yield at, schema
+        for name, inner in schema["properties"].items():
+            if name in value:
+                yield from objects_in(inner, value[name], schemas, f"{at}/{name}")
+    if isinstance(value, list) and "items" in schema:
+        for position, inner in enumerate(value):
+            yield from objects_in(schema["items"], inner, schemas, f"{at}/{position}")
+
+
+def with_field(body: dict[str, Any], at: str, name: str, value: Any) -> dict[str, Any]:
+    """The body with one more field in the object at a pointer."""
+    copy: dict[str, Any] = json.loads(json.dumps(body))
+    found: Any = copy
+    for step in at.split("/")[1:]:
+        found = found[int(step)] if isinstance(found, list) else found[step]
+    found[name] = value
+    return copy
+
+
+def bodies_without_id(member: str) -> dict[str, dict[str, Any]]:
+    """A good body for every route that takes JSON and has no id in its path."""
+    money = {"amount": 1_000, "currency": "RWF"}
+    account = absent("account")
+    code = {"totp": "123456"}
+    secret = {"token": f"mzn_link_{'a' * 43}"}
+    way = {"member": {"id": member}, "origin_country": "AE", "destination_country": "RW"}
+    return {
+        "register_member": a_person(90),
+        "create_quote": way | {"sent": money, "received": money},
+        "send_remittance": way
+        | {
+            "sent": money,
+            "received": money,
+            "remittance_id": "X",
+            "completed_at": "2026-03-02T09:20:00Z",
+        },
+        "request_transaction": {
+            "postings": [{"debit": account, "credit": account, "amount": money}],
+            "reason": "an attack",
+        },
+        "request_write_off": {"member_debt": {"account": account, "amount": 1}, "reason": "an attack"},
+        "request_reopening": {"fund": "ejoheza/savers", "through": "2026-01-31", "reason": "an attack"},
+        "request_programme_version": {"source": "programme: x"},
+        "request_operator": {
+            "email": "mallory@example.org",
+            "name": "Mallory",
+            "log_in": "password",
+            "roles": [{"role": "administrator"}],
+            "remark": "an attack",
+        },
+        "log_in": {"email": "mallory@example.org", "password": "x" * 16} | code,
+        "confirm_session": code,
+        "change_password": {"new_password": "y" * 20, "password": "x" * 16} | code,
+        "begin_totp": {"password": "x" * 16} | code,
+        "complete_totp": code,
+        "begin_set_up": secret,
+        "complete_set_up": secret | code,
+        "complete_openid_log_in": {"ticket": "a" * 43} | code,
+    }
+
+
+def test_no_body_takes_a_field_that_it_does_not_document(cast: Cast) -> None:
+    api = cast.api
+    document = api.http.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    known = bodies({part: absent(part) for part in PREFIXES} | cast.ids) | bodies_without_id(cast.member)
+    callers = [
+        cast.everyone[name] for name in ("acme", "caseworker", "manager", "administrator", "the member")
+    ]
+    tables = (
+        "SELECT (SELECT count(*) FROM products.member_link), (SELECT count(*) FROM ledger.posting),"
+        " (SELECT count(*) FROM products.consent), (SELECT count(*) FROM api.approval_request),"
+        " (SELECT count(*) FROM api.operator), (SELECT count(*) FROM products.member_fact)"
+    )
+    before = api.rows(tables)
+    wrong, tried = [], 0
+    for entry in access.entries(api.app.routes):
+        described = document["paths"].get(entry.path, {}).get(entry.method.lower(), {})
+        schema = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+        if schema is None or entry.operation == "receive_delivery":
+            continue  # hooks ignore what they don't know, as the contract says
+        assert entry.operation in known, f"{entry.operation} has no body here"
+        body = known[entry.operation]
+        who = next((one for one in callers if one.allowed(entry)), cast.everyone["nobody"])
+        path = entry.path.format_map({part: absent(part) for part in PREFIXES} | cast.ids)
+        for at, described_object in objects_in(schema, body, schemas):
+            for name in PLANTED.keys() - described_object["properties"].keys():
+                if described_object.get("additionalProperties") not in (False, None):
+                    continue  # an object of named values: a destination, a challenge's subject
+                tried += 1
+                sent = with_field(body, at, name, PLANTED[name])
+                answer = cast.send(who, entry.method, path, json=sent)
+                pointers = [one.get("pointer") for one in answer.json().get("errors") or ()]
+                if answer.status_code != 422 or f"{at}/{name}" not in pointers:
+                    wrong.append(f"{entry.operation}: {at}/{name}: {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong[:20])
+    assert tried > 500
+    assert api.rows(tables) == before
