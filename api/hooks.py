@@ -175,9 +175,7 @@ class Hooks:
                 "malformed_request", f"The body is not strict JSON: {error}.", delivery=_name(receipt)
             ) from None
         except EventInvalid as error:
-            receipt = await self._commit(
-                _invalid(sender, webhook_id, body, now, error), began, headers
-            )
+            receipt = await self._commit(_invalid(sender, webhook_id, body, now, error), began, headers)
             self.counts["invalid_event"] += 1
             raise ProblemError(
                 error.code,

@@ -194,7 +194,9 @@ def _require_schema(complete: Settings) -> None:
             f"the database is at {found or 'nothing'}, this program needs {migrations.newest()}: run `mizan migrate`"
         )
     if stands == "incompatible":
-        raise UnsafeSettings(f"the database is at {found}, which this program is too old for: install the newer one")
+        raise UnsafeSettings(
+            f"the database is at {found}, which this program is too old for: install the newer one"
+        )
 
 
 def _log(debug: bool) -> None:
