@@ -167,10 +167,11 @@ once whether the account may be seen (`ledger.lines_of`, `ledger.moved_since`). 
 so that it proves itself: it is read with the worker's role, once the API's role has seen that the transaction moved one of
 the member's accounts.
 
+Of operators the API's role reads nothing but the session whose token it was given (`api.opened_session`).
+
 What a request of the API's role could still read, if the code asked for it, is of nobody in particular:
 
 - `products.programme`, its versions and the numbers of its funds: the rules of a scheme are public.
-- `api.operator` and its roles and sessions (digests only): who opens a session is looked up before anyone is known.
 - Keys, which rest sealed or are public; the state of the books as a whole (eras, seals, the folder's watermark).
 """
 

@@ -100,25 +100,15 @@ def session_of(tx: Tx, token: str, now: datetime) -> OperatorSession | None:
         return None
     row = tx.execute(
         text(
-            "SELECT s.id, s.operator_id, s.seen_at, s.confirmed_at, s.created_at, s.expires_at, o.name, o.organisation_id,"
-            " coalesce((SELECT array_agg(r.role || ':' || coalesce(r.programme_id::text, '')) FROM api.operator_role r"
-            "  WHERE r.operator_id = o.id), '{}') AS held"
-            " FROM api.operator_session s JOIN api.operator o ON o.id = s.operator_id AND o.state = 'active'"
-            " WHERE s.digest = :digest AND s.ended_at IS NULL AND s.expires_at > :now"
-            " AND s.seen_at + make_interval(secs => s.idle_seconds) > :now"
+            "SELECT id, operator_id, seen_at, confirmed_at, created_at, expires_at, name, organisation_id, held"
+            " FROM api.opened_session(:digest, :now)"
         ),
         {"digest": digest(token), "now": now},
     ).one_or_none()
     if row is None:
         return None
     if now - row.seen_at >= SEEN_EVERY:
-        tx.execute(
-            text(
-                "UPDATE api.operator_session SET seen_at = :now WHERE id ="
-                " (SELECT id FROM api.operator_session WHERE id = :id AND ended_at IS NULL FOR NO KEY UPDATE SKIP LOCKED)"
-            ),
-            {"id": row.id, "now": now},
-        )
+        tx.execute(text("SELECT api.note_session(:digest, :now)"), {"digest": digest(token), "now": now})
     return OperatorSession(
         session_id=row.id,
         operator_id=row.operator_id,

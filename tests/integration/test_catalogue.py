@@ -23,13 +23,13 @@ api.idempotent_answer          api=ra  worker=rad
 api.log_in_tries               worker=rawd
 api.oauth_client               api=r  worker=raw
 api.openid_log_in              worker=rad
-api.operator                   api=r  worker=ra  auditor=r
+api.operator                   worker=ra  auditor=r
 api.operator_credential        worker=raw
 api.operator_identity          worker=ra
 api.operator_link              worker=raw
 api.operator_recovery_code     worker=rad
-api.operator_role              api=r  worker=rad  auditor=r
-api.operator_session           api=r  worker=rad
+api.operator_role              worker=rad  auditor=r
+api.operator_session           worker=rad
 api.revoked_token              api=a  worker=rad
 api.signing_key                api=ra  worker=ra
 api.stamp                      api=r  worker=r  sealer=r  auditor=r
@@ -101,7 +101,6 @@ api.audit_key worker update wrapped destroyed_at
 api.openid_log_in worker update returned_at subject operator_id ended_at
 api.operator worker update name organisation_id state
 api.operator_recovery_code worker update used_at
-api.operator_session api update seen_at
 api.operator_session worker update seen_at confirmed_at ended_at
 api.client_key worker update removed_at
 api.signing_key api update verifies_until
@@ -314,6 +313,8 @@ TRIGGERS = {
 """On each partition of the journal there is one more, which refuses inserts too."""
 
 PRIVILEGED = {
+    "api.note_session": "api worker",
+    "api.opened_session": "api worker",
     "api.standing": "api worker",
     "products.owned_by": "api",
     "products.seen_funds": "api",

@@ -40,9 +40,6 @@ ELSEWHERE: Final = "three-for-one.yaml"
 
 OPEN: Final[Mapping[str, str]] = {
     "api.audit_key": "keys, wrapped by the master key",
-    "api.operator": "who opens a session is looked up before anyone is known; partners' requests ask for none",
-    "api.operator_role": "as api.operator",
-    "api.operator_session": "as api.operator; of a session's token only a digest is kept",
     "api.signing_key": "the deployment's keys, the private part sealed by the master key",
     "api.stamp": "which environment this is",
     "integrations.inbox_key": "keys, wrapped by the master key",

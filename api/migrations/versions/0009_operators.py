@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the tables of operators. What proves a person (passwords, secrets, codes) only the worker's role reads."""
+    """Create the tables of operators. Only the worker's role reads them, and auditors who there is."""
     _operators()
     _proofs()
     _sessions()
@@ -41,7 +41,7 @@ def _operators() -> None:
             programme_id uuid REFERENCES products.programme,
             UNIQUE NULLS NOT DISTINCT (operator_id, role, programme_id)
         );
-        GRANT SELECT ON api.operator, api.operator_role TO mizan_api, mizan_auditor;
+        GRANT SELECT ON api.operator, api.operator_role TO mizan_auditor;
         GRANT SELECT, INSERT ON api.operator TO mizan_worker;
         GRANT UPDATE (name, organisation_id, state) ON api.operator TO mizan_worker;
         GRANT SELECT, INSERT, DELETE ON api.operator_role TO mizan_worker
@@ -111,10 +111,34 @@ def _sessions() -> None:
             ended_at timestamptz
         );
         CREATE INDEX operator_session_operator ON api.operator_session (operator_id, created_at);
-        GRANT SELECT ON api.operator_session TO mizan_api;
-        GRANT UPDATE (seen_at) ON api.operator_session TO mizan_api;
         GRANT SELECT, INSERT, DELETE ON api.operator_session TO mizan_worker;
-        GRANT UPDATE (seen_at, confirmed_at, ended_at) ON api.operator_session TO mizan_worker
+        GRANT UPDATE (seen_at, confirmed_at, ended_at) ON api.operator_session TO mizan_worker;
+
+        -- Whoever has a session's token may open it, and that is all that a request of mizan_api sees of operators.
+        CREATE FUNCTION api.opened_session(token_digest bytea, at timestamptz)
+            RETURNS TABLE (id uuid, operator_id uuid, seen_at timestamptz, confirmed_at timestamptz,
+                           created_at timestamptz, expires_at timestamptz, name text, organisation_id uuid, held text[])
+            LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+        #variable_conflict use_column
+        BEGIN
+            RETURN QUERY
+            SELECT s.id, s.operator_id, s.seen_at, s.confirmed_at, s.created_at, s.expires_at, o.name, o.organisation_id,
+                ARRAY(SELECT r.role || ':' || coalesce(r.programme_id::text, '') FROM api.operator_role r
+                      WHERE r.operator_id = o.id)
+            FROM api.operator_session s JOIN api.operator o ON o.id = s.operator_id AND o.state = 'active'
+            WHERE s.digest = token_digest AND s.ended_at IS NULL AND s.expires_at > at
+              AND s.seen_at + make_interval(secs => s.idle_seconds) > at;
+        END $$;
+        -- That it is in use; left out when another request is just noting it.
+        CREATE FUNCTION api.note_session(token_digest bytea, at timestamptz) RETURNS void
+            LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+            UPDATE api.operator_session SET seen_at = note_session.at WHERE id = (
+                SELECT id FROM api.operator_session
+                WHERE digest = token_digest AND ended_at IS NULL AND seen_at < note_session.at
+                FOR NO KEY UPDATE SKIP LOCKED)
+        $$;
+        REVOKE ALL ON FUNCTION api.opened_session, api.note_session FROM PUBLIC;
+        GRANT EXECUTE ON FUNCTION api.opened_session, api.note_session TO mizan_api, mizan_worker
     """)
 
 
