@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.app_page.partner import ApiRefused, Credentials, Partner
 from api.auth import client_keys, clients
@@ -56,8 +57,6 @@ def prepare(services: Services, path: Path) -> None:
 
 
 def _public(key: ec.EllipticCurvePrivateKey) -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 

@@ -43,7 +43,7 @@ class Language:
         pattern = copy.copy(self.locale.currency_formats["standard"])
         pattern.frac_prec = (places, places)
         value = Decimal(money["amount"]).scaleb(-places)
-        written = pattern.apply(value, self.locale, currency=money["currency"], currency_digits=False)
+        written: str = pattern.apply(value, self.locale, currency=money["currency"], currency_digits=False)
         if not signed or value <= 0:
             return written
         # behind the mark that makes an Arabic amount run from right to left, or the sign would be at its other end

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import pytest
 
 import tests
@@ -45,6 +46,9 @@ def followed(project: Path) -> Iterator[Followed]:
     writing = os.environ.get("TUTORIAL") == "write"
     (project / "docs").symlink_to(DOCS)
     url = address(project)
+    assert "Make an example" in httpx.get(f"{url}/app").text, (
+        "the sandbox has the page that the pages speak of"
+    )
     shell = Shell(project, instead={ADDRESS: url})
     try:
         for name in PAGES:
