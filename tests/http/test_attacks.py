@@ -398,3 +398,87 @@ def test_no_body_takes_a_field_that_it_does_not_document(cast: Cast) -> None:
     assert not wrong, "\n".join(wrong[:20])
     assert tried > 500
     assert api.rows(tables) == before
+
+
+# Credentials in the wrong place, and keys of another
+
+
+def test_a_credential_opens_what_is_its_own_and_nothing_else(cast: Cast) -> None:
+    api = cast.api
+    acme, manager, member = (cast.everyone[name] for name in ("acme", "manager", "the member"))
+    path = f"/v1/members/{cast.member}"
+    secret = api.acme.client.client_secret
+    for token in (
+        secret,
+        api.acme.client.client_id,
+        api.webhook_secret,
+        f"{acme.token}, {manager.token}",
+        f"{manager.token}{acme.token}",
+        f"mzn_ops_{acme.token}",
+        f"Bearer {acme.token}",
+        f"{acme.token}=",
+        f"{acme.token}.",
+    ):
+        answer = api.http.get(path, headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 401, (token[:12], answer.text)
+    for query in ("access_token", "token", "authorization", "api_key"):
+        assert api.http.get(path, params={query: acme.token}).status_code == 401
+        assert api.http.get(path, headers={"Cookie": f"{query}={acme.token}"}).status_code == 401
+        assert api.http.get(path, headers={"Cookie": f"mizan_session={acme.token}"}).status_code == 401
+    # a cookie beside a token lends it nothing
+    both = {"Authorization": f"Bearer {member.token}", "Cookie": f"mizan_session={manager.token}"}
+    assert api.http.get("/v1/ledger/accounts", headers=both).status_code == 403
+    twice = [("Authorization", f"Bearer {acme.token}"), ("Authorization", f"Bearer {manager.token}")]
+    assert api.http.get("/v1/ledger/accounts", headers=twice).status_code in (400, 401, 403)
+    # nobody is staff by asking for it
+    for scope in (
+        "ledger:read",
+        "approvals:write",
+        "members:read approvals:write",
+        "audit:read",
+        "*",
+        "admin",
+    ):
+        asked = api.acme.authenticate(scope)
+        assert (asked.status_code, asked.json()["error"]) == (400, "invalid_scope"), scope
+
+
+def test_an_idempotency_key_is_its_callers_own(cast: Cast) -> None:
+    api = cast.api
+    body = {
+        "remittance_id": "SAME-1",
+        "member": {"id": cast.member},
+        "sent": {"amount": 80_000, "currency": "AED"},
+        "received": {"amount": 300_000, "currency": "RWF"},
+        "collected": {"amount": 15_000, "currency": "RWF"},
+        "origin_country": "AE",
+        "destination_country": "RW",
+        "completed_at": "2026-03-02T09:20:00Z",
+    }
+    key = {"Idempotency-Key": "the same"}
+    mine = api.acme.post("/v1/remittances", body, headers=key)
+    assert mine.status_code == 201
+    theirs = api.bolt.post("/v1/remittances", body, headers=key)
+    assert "Idempotency-Replayed" not in theirs.headers
+    # acme's member is nobody to bolt: its money is recorded as nobody's, and says nothing of acme's
+    assert (theirs.json()["status"], theirs.json()["member"]) == ("unallocated", None)
+    assert mine.json()["id"] not in theirs.text
+    unknown = api.bolt.post(
+        "/v1/remittances",
+        body | {"remittance_id": "SAME-2", "member": {"id": absent("member")}},
+        headers={"Idempotency-Key": "another"},
+    )
+    shown = [one.json() for one in (theirs, unknown)]
+    differing = {"id", "remittance_id", "transaction"}
+    assert len({json.dumps({k: v for k, v in one.items() if k not in differing}) for one in shown}) == 1
+    quotes = [
+        api.bolt.post(
+            "/v1/quotes",
+            {name: body[name] for name in ("sent", "received", "origin_country", "destination_country")}
+            | {"member": {"id": member}},
+            headers={"Idempotency-Key": f"q {member}"},
+        )
+        for member in (cast.member, absent("member"))
+    ]
+    assert same(quotes[0]) == same(quotes[1])
+    assert quotes[0].status_code == 404
