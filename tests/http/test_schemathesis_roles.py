@@ -15,7 +15,7 @@ from hypothesis.errors import FlakyStrategyDefinition
 from schemathesis.checks import load_all_checks
 from schemathesis.core.failures import FailureGroup
 from schemathesis.core.transport import Response
-from schemathesis.generation.case import Case
+from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from api import access
 from api.auth.scopes import for_members
@@ -102,7 +102,7 @@ class Following:
                 scopes=frozenset(for_members()),
             )
 
-    def before_call(self, case: Case) -> None:
+    def before_call(self, case: Any) -> None:
         """Of four bodies, three that are accepted; members' own tokens see their own pages."""
         one = type(self)
         number = next(NUMBERS)
@@ -115,7 +115,7 @@ class Following:
         if "member" in one.who.kinds and "member" in case.path_parameters and number % 8:
             case.path_parameters["member"] = one.member
 
-    def get_call_kwargs(self, case: Case) -> dict[str, Any]:  # noqa: ARG002  what a state machine is asked
+    def get_call_kwargs(self, case: Any) -> dict[str, Any]:  # noqa: ARG002  what a state machine is asked
         """Their token."""
         token = type(self).token
         return {"headers": {"Authorization": f"Bearer {token}"} if token else {}}
@@ -132,12 +132,13 @@ def test_whatever_follows_an_answer_is_as_the_document_says(cast: Cast, name: st
     entries = access.entries(cast.api.app.routes)
     # what opens nothing to this caller is tried one by one (`test_openapi`): here the way goes on
     open_to = [one.operation for one in entries if who.allowed(one) or not who.kinds]
-    schema = schema.include(operation_id=sorted(set(open_to) - ENDS_THE_CALLER))
+    reached = schema.include(operation_id=sorted(set(open_to) - ENDS_THE_CALLER))
+    assert isinstance(reached, OpenApiSchema)
 
     wrong: list[str] = []
 
-    class Scenario(Following, schema.as_state_machine()):  # type: ignore[misc]  # a class made of the document
-        def validate_response(self, response: Response, case: Case, **_: Any) -> None:
+    class Scenario(Following, reached.as_state_machine()):  # type: ignore[misc]  # a class made of the document
+        def validate_response(self, response: Response, case: Any, **_: Any) -> None:
             operation = case.operation.definition.raw["operationId"]
             seen.setdefault(operation, set()).add(response.status_code)
             try:
