@@ -1,7 +1,7 @@
 # Everything that Mizan needs is installed into .venv from lock files with hashes; nothing else is touched.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-postgres-15 check bench lock format lint types contracts migrations clean
+.PHONY: help demo serve test fuzz test-postgres-15 check bench lock format lint types contracts migrations clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -30,6 +30,9 @@ serve: $(STAMP) ## run the service, a worker and the console until Ctrl-C
 
 test: $(STAMP) ## run the whole test suite
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile
+
+fuzz: $(STAMP) ## try every route as every role with new values, for minutes: make fuzz FUZZ=10
+	@MIZAN_TESTS_FUZZ=$(or $(FUZZ),10) $(PY) -m pytest tests/http/test_openapi.py tests/http/test_schemathesis_roles.py
 
 test-postgres-15: $(STAMP) ## run the tests that need a database on PostgreSQL 15, where it is installed
 	@if [ -x $(POSTGRES_15)/postgres ]; then \

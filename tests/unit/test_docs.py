@@ -145,7 +145,7 @@ def test_pages_say_nothing_of_their_makers_machines() -> None:
 def test_the_catalogue_and_the_decisions_exist_where_pages_name_files() -> None:
     for page in PAGES:
         for named in re.findall(
-            r"`((?:api|products|ledger|integrations)/[\w/.-]+\.(?:py|yaml|sql))`", text_of(page)
+            r"`((?:api|products|ledger|integrations|tests)/[\w/.-]+\.(?:py|yaml|sql))`", text_of(page)
         ):
             assert (PROJECT / named).exists(), f"{page.name} names {named}"
     assert (Path(products.__file__).parent / "programmes" / "catalogue" / "haba-haba.yaml").exists()
