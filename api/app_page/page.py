@@ -79,10 +79,7 @@ class Page:
 
     def make_example(self, request: Request) -> Response:
         """Make the example, for whoever pressed the button on our own page."""
-        origin = request.headers.get("origin", "")
-        if request.headers.get("sec-fetch-site", "same-origin") != "same-origin" or (
-            origin and urlsplit(origin).netloc != request.headers.get("host")
-        ):
+        if not _from_our_page(request):
             return self.rendered(request, "refused.html", HTTPStatus.FORBIDDEN, absent=True)
         example.prepare(self._services, self._credentials)
         example.fill(self._partner_played())
@@ -249,3 +246,12 @@ def _environment(code: str) -> Environment:
     texts = language(code).texts
     made.install_gettext_callables(texts.gettext, texts.ngettext, newstyle=True)  # type: ignore[attr-defined]  # the extension's
     return made
+
+
+def _from_our_page(request: Request) -> bool:
+    """Whether a browser says that it sends a form of ours; what says nothing is no browser."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:  # our pages send no referrer, and browsers then say `Origin: null`
+        return site == "same-origin"
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")

@@ -328,6 +328,19 @@ def test_what_members_and_addresses_say_is_text(
         assert "<script" not in answer.text
 
 
+def test_a_browser_presses_the_examples_button(deployment: Deployment, browser: Browser) -> None:
+    with looking(browser, deployment.url) as shown:
+        shown.at("/app")
+        # the page's own form, which it shows as long as there is nobody
+        shown.page.evaluate(
+            "document.body.insertAdjacentHTML('beforeend',"
+            " '<form method=post action=\"/app/example?lang=fr\"><button id=press>+</button></form>')"
+        )
+        shown.page.locator("#press").click()
+        shown.page.wait_for_url("**/app?lang=fr")
+        assert "Uwase" in shown.text()
+
+
 def test_the_example_is_made_from_our_own_page_alone_and_the_policy_is_strict(deployment: Deployment) -> None:
     for headers in (
         {"Sec-Fetch-Site": "cross-site"},
