@@ -298,9 +298,7 @@ def withdraw(
     tx: Tx, services: Services, actor: Actor, request_id: UUID, *, remark: str = "", origin: Origin = NOWHERE
 ) -> Request:
     """Take back what one asked for oneself. Raises NotFound for another's, RequestClosed when it is decided."""
-    asked = _locked(tx, services, request_id)
-    if asked.requested_by != actor.id:
-        raise NotFound("There is no request of yours here.")
+    asked = _locked(tx, services, request_id, lambda row: row.requested_by == actor.id)
     return _decide(tx, services, actor, _open(services, asked), "withdrawn", remark, origin, None)
 
 
@@ -352,9 +350,9 @@ def _holds(actor: Actor, roles: frozenset[Role], programme_id: UUID | None) -> b
 
 
 def _deciding(tx: Tx, services: Services, actor: Actor, request_id: UUID) -> Request:
-    asked = _locked(tx, services, request_id)
-    if not _holds(actor, KINDS[asked.kind].roles, asked.programme_id):
-        raise NotFound("There is no request here that you may decide.")
+    asked = _locked(
+        tx, services, request_id, lambda row: _holds(actor, KINDS[row.kind].roles, row.programme_id)
+    )
     if actor.kind != "operator":
         raise SecondPersonRequired("A person decides: a client cannot.")
     if asked.requested_by == actor.id:
@@ -368,12 +366,17 @@ def _deciding(tx: Tx, services: Services, actor: Actor, request_id: UUID) -> Req
     return asked
 
 
-def _locked(tx: Tx, services: Services, request_id: UUID) -> Request:
-    """The request, locked: of two who decide at once, the second finds it decided."""
+def _locked(
+    tx: Tx, services: Services, request_id: UUID, theirs: Callable[[Row[Any]], bool] = lambda _row: True
+) -> Request:
+    """The request, locked: of two who decide at once, the second finds it decided.
+
+    One that is not `theirs` is not there: it is refused as what does not exist, before anything of it is opened.
+    """
     row = tx.execute(
         text(f"SELECT {_COLUMNS} FROM api.approval_request WHERE id = :id FOR UPDATE"), {"id": request_id}
     ).one_or_none()
-    if row is None:
+    if row is None or not theirs(row):
         raise NotFound("There is no such request.")
     return _request(tx, services, row)
 

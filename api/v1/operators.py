@@ -139,6 +139,7 @@ def request_operator(body: OperatorIn, call: Writing, response: Response) -> Req
 )
 def request_roles(operator: OperatorId, body: RolesIn, call: Writing, response: Response) -> RequestedOut:
     """Ask for other roles in the place of those that the operator holds."""
+    _require_administrator(call)
     filed = admission.request_roles(
         call.tx,
         call.services,
@@ -161,6 +162,7 @@ def request_roles(operator: OperatorId, body: RolesIn, call: Writing, response: 
 )
 def request_recovery(operator: OperatorId, body: RemarkIn, call: Writing, response: Response) -> RequestedOut:
     """Ask for a link by which the person sets password and second factor anew. Until it is used the old ones count."""
+    _require_administrator(call)
     filed, code = admission.request_recovery(
         call.tx,
         call.services,
@@ -183,6 +185,7 @@ def request_activation(
     operator: OperatorId, body: RemarkIn, call: Writing, response: Response
 ) -> RequestedOut:
     """Ask for a disabled operator to be let in again, with the proofs it had."""
+    _require_administrator(call)
     filed = admission.request_activation(
         call.tx,
         call.services,
