@@ -97,7 +97,11 @@ def test_every_claim_is_required_and_of_its_type(name: str) -> None:
     without = {key: value for key, value in CLAIMS.items() if key != name}
     wrong: list[Any] = [None, True, [], {}, [CLAIMS[name]], 1.5, ""]
     wrong += (
-        [str(CLAIMS[name])] if name in ("iat", "exp", "gen") else [7, "other"] if name in ("iss", "aud") else [7]
+        [str(CLAIMS[name])]
+        if name in ("iat", "exp", "gen")
+        else [7, "other"]
+        if name in ("iss", "aud")
+        else [7]
     )
     for claims in (without, *({**CLAIMS, name: value} for value in wrong)):
         with pytest.raises(InvalidToken):
