@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 
 from celery import Celery
-from celery.signals import worker_process_shutdown
+from celery.signals import worker_process_shutdown, worker_shutting_down
 from kombu.entity import Queue
 
 from integrations.inbox.absence import database_is_away
@@ -30,6 +30,9 @@ WAKE_UPS_QUEUED_MAX: Final = 20
 """With as many waiting already, one more tells the workers nothing; without workers, they must not pile up."""
 COUNT_SECONDS: Final = 1.0
 HOUR_SECONDS: Final = 3600.0
+STOP_SECONDS_MAX: Final = 20.0
+"""How long a worker that is asked to end may take: longer than its longest piece of work. Celery's own stop may wait for ever
+when a message comes in just then (seen)."""
 FAILED_STOP_SECONDS_MAX: Final = 5.0
 """How long a worker that met an error it can't get over may take to stop."""
 FAILED_EXIT_CODE: Final = 70  # EX_SOFTWARE of sysexits.h
@@ -166,9 +169,10 @@ def run_worker(app: Celery, *, processes: int, loglevel: str = "WARNING") -> Non
             # stops in good order, and with a broker that is gone that may wait for ever.
             if exitcode:
                 failed.set()
-                threading.Thread(target=_end_soon, name="end", daemon=True).start()
+                _end_within(FAILED_STOP_SECONDS_MAX)
             super().stop(in_sighandler, exitcode)
 
+    worker_shutting_down.connect(_asked_to_end, weak=False)
     app.Worker = Worker  # type: ignore[misc]  # Celery's own way to another class; its types say read-only
     app.worker_main(
         [
@@ -191,10 +195,19 @@ def run_beat(app: Celery, *, loglevel: str = "WARNING") -> None:
     app.Beat(scheduler="celery.beat:Scheduler", loglevel=loglevel, quiet=True).run()
 
 
-def _end_soon() -> None:
-    time.sleep(FAILED_STOP_SECONDS_MAX)
-    log.error("the worker didn't stop after its error and is ended")
-    os._exit(FAILED_EXIT_CODE)
+def _end_within(seconds: float) -> None:
+    """End this process then, if it hasn't ended by itself. What its children are at is in transactions of the database."""
+
+    def end() -> None:
+        time.sleep(seconds)
+        log.error("the worker didn't stop in time and is ended")
+        os._exit(FAILED_EXIT_CODE)
+
+    threading.Thread(target=end, name="end", daemon=True).start()
+
+
+def _asked_to_end(**_: object) -> None:
+    _end_within(STOP_SECONDS_MAX)
 
 
 def _run(name: str, job: Callable[[], T]) -> T | None:

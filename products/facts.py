@@ -108,9 +108,11 @@ def counting(declarations: Mapping[str, FactDeclaration], recorded: Iterable[Fac
     again with better evidence makes it count from its own date on.
     """
     return Facts(
-        fact
-        for fact in recorded
-        if (declared := declarations.get(fact.name)) is None or declared.counts(fact.evidence)
+        [
+            fact
+            for fact in recorded
+            if (declared := declarations.get(fact.name)) is None or declared.counts(fact.evidence)
+        ]
     )
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from ledger.clock import Clock
-from ledger.database import Tx
+from ledger.database import Tx, cursor
 from ledger.errors import Conflict, NotFound
 from ledger.ids import new_id
 from products import chart
@@ -50,11 +50,12 @@ class Programmes:
 
     def versions(self, tx: Tx, programme_id: UUID) -> Sequence[Version]:
         """All applied versions of a programme, oldest first."""
-        rows = tx.execute(
-            text("SELECT version FROM products.programme_version WHERE programme_id = :id ORDER BY version"),
-            {"id": programme_id},
-        ).scalars()
-        numbers = list(rows)
+        # asked by every request and every batch, so that no process decides by rules that were replaced
+        rows = cursor(tx).execute(
+            "SELECT version FROM products.programme_version WHERE programme_id = %s ORDER BY version",
+            (programme_id,),
+        )
+        numbers = [number for (number,) in rows]
         missing = [number for number in numbers if (programme_id, number) not in self._compiled]
         if missing:
             sources = tx.execute(

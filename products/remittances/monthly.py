@@ -18,15 +18,21 @@ from products.remittances.context import Context, Enrolled
 
 
 class Contributed:
-    """Amounts contributed by member, partner and month, kept up to date while a batch is planned."""
+    """Amounts contributed by member, partner and month, kept up to date while a batch is planned.
 
-    def __init__(self, levels: Mapping[UUID, Level] | None = None) -> None:
+    Only of the members that something limits: mostly that is nobody, and then nothing is kept.
+    """
+
+    def __init__(self, limited: Iterable[UUID] = (), levels: Mapping[UUID, Level] | None = None) -> None:
+        self._limited = frozenset(limited)
         self._levels = levels or {}
         self._through: defaultdict[tuple[UUID, UUID, date], int] = defaultdict(int)
         self._in_all: defaultdict[tuple[UUID, date], int] = defaultdict(int)
 
     def add(self, member_id: UUID, partner_id: UUID, on: date, amount: int) -> None:
         """Count what a member contributed through a partner on a day."""
+        if member_id not in self._limited:
+            return
         month = on.replace(day=1)
         self._through[member_id, partner_id, month] += amount
         self._in_all[member_id, month] += amount
@@ -35,6 +41,8 @@ class Contributed:
         self, member: MemberRecord, mandate: Mandate | None, programme: Programme, on: date
     ) -> Limit | None:
         """The tightest limit on what the member may contribute on a day, with its reason; None: no limit."""
+        if member.member_id not in self._limited:
+            return None
         month = on.replace(day=1)
         limits: list[Limit] = []
         if mandate is not None and mandate.limit_per_month is not None:
@@ -109,7 +117,7 @@ def _load(
     if not limited:
         return Contributed()
     by_level = any(_limits_levels(context, programme_id) for programme_id in context.versions)
-    contributed = Contributed(verification.levels(tx, limited, on) if by_level else None)
+    contributed = Contributed(limited, verification.levels(tx, limited, on) if by_level else None)
     ids = [one.id for member_id in limited for one in enrolments.get(member_id, ())]
     rows = cursor(tx).execute(
         """SELECT member_id, partner_id, date_trunc('month', contributed_on)::date, sum(amount)::bigint

@@ -99,11 +99,12 @@ def test_a_retry_after_a_kill_finds_one_effect_and_one_answer(
         waiting = threads.submit(send)
         assert road.held.wait(30), "the transaction never came to its commit"
         assert len(remittances()) == (1 if moment == "after" else 0)
-        os.kill(system.serving.pid("api"), signal.SIGKILL)
+        killed = system.serving.pid("api")
+        os.kill(killed, signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
             waiting.result(30)  # the partner learns nothing
 
-        system.serving.check()
+        eventually(lambda: _started_again(system, killed), "the API was started again")
         eventually(lambda: _answers(system.url), "the API answered again")
         first = send()
         again = send()
@@ -118,6 +119,11 @@ def test_a_retry_after_a_kill_finds_one_effect_and_one_answer(
     with system.databases.auditor.read() as tx:
         report = verify(tx, extra_checks=[check.run for check in PRODUCT_CHECKS])
     assert list(report.findings()) == []
+
+
+def _started_again(system: System, killed: int) -> bool:
+    system.serving.check()  # a killed process lets go of its connections before it can be seen to have ended
+    return system.serving.pid("api") != killed
 
 
 def _answers(url: str) -> bool:
