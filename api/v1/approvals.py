@@ -1,5 +1,6 @@
 """What one person asks for and another decides."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -184,15 +185,7 @@ def approve_request(
     """
 
     def effect() -> tuple[int, ApprovalOut]:
-        decided = service.approve(
-            call.tx,
-            call.services,
-            call.actor,
-            path_id(PREFIX, approval),
-            remark=body.remark,
-            origin=service.origin_of(call),
-        )
-        return 200, shown_out(decided)
+        return 200, _decided(service.approve, approval, body, call)
 
     return call.once(idempotency_key, "approve_request", effect)
 
@@ -205,15 +198,7 @@ def approve_request(
 )
 def refuse_request(approval: ApprovalId, body: DecisionIn, call: Writing) -> ApprovalOut:
     """Refuse: nothing is done. Takes the same person, role and TOTP as approving."""
-    decided = service.refuse(
-        call.tx,
-        call.services,
-        call.actor,
-        path_id(PREFIX, approval),
-        remark=body.remark,
-        origin=service.origin_of(call),
-    )
-    return shown_out(decided)
+    return _decided(service.refuse, approval, body, call)
 
 
 @router.post(
@@ -224,15 +209,7 @@ def refuse_request(approval: ApprovalId, body: DecisionIn, call: Writing) -> App
 )
 def withdraw_request(approval: ApprovalId, body: DecisionIn, call: Writing) -> ApprovalOut:
     """Take back what you asked for yourself."""
-    decided = service.withdraw(
-        call.tx,
-        call.services,
-        call.actor,
-        path_id(PREFIX, approval),
-        remark=body.remark,
-        origin=service.origin_of(call),
-    )
-    return shown_out(decided)
+    return _decided(service.withdraw, approval, body, call)
 
 
 @router.post(
@@ -384,3 +361,16 @@ def shown_out(request: Request) -> ApprovalOut:
         decision_remark=request.decision_remark,
         result=request.result,
     )
+
+
+def _decided(decide: Callable[..., Request], approval: str, body: DecisionIn, call: Call) -> ApprovalOut:
+    """The request after the caller approved, refused or withdrew it."""
+    decided = decide(
+        call.tx,
+        call.services,
+        call.actor,
+        path_id(PREFIX, approval),
+        remark=body.remark,
+        origin=service.origin_of(call),
+    )
+    return shown_out(decided)
