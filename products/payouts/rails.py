@@ -118,6 +118,10 @@ class CallbackMalformed(Exception):
     """An authentic callback that can't be read: the edge answers 400 and keeps it."""
 
 
+class ListUnavailable(Exception):
+    """The rail's own list can't be had to its end: a list that is cut off must not pass for the whole."""
+
+
 class Rail(Protocol):
     """One way of paying out, as configured. Adapters lie in `integrations.rails`; none of them touches the books."""
 
@@ -145,7 +149,9 @@ class Rail(Protocol):
         ...
 
     def listed(self, since: datetime, until: datetime) -> Iterator[Report]:
-        """The rail's own list of payments that it knows from a time on: what the books are tied to."""
+        """The rail's own list of payments that it knows from a time on: what the books are tied to.
+
+        Raises `ListUnavailable`, at once or after some reports, when it can't be had whole."""
         ...
 
     def close(self) -> None:
