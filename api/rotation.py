@@ -20,6 +20,7 @@ from api import auditing, idempotency
 from api.auth import keys as signing_keys
 from api.auth import openid_log_in, totp
 from integrations.inbox import keys as inbox_keys
+from integrations.outbound import endpoints
 from integrations.partners import secrets as webhook_secrets
 from ledger.database import Database, Tx, cursor
 from products import safekeeping
@@ -66,6 +67,7 @@ SEALED: Final = (
     Sealed("api.operator_credential", "totp_next_sealed", ("operator_id",), totp.PURPOSE, "operator_id"),
     Sealed("api.operator_link", "totp_sealed", ("id",), totp.PURPOSE, "operator_id"),
     Sealed("api.openid_log_in", "verifier_sealed", ("id",), openid_log_in.PURPOSE, "id"),
+    Sealed("integrations.endpoint_secret", "sealed", ("id",), endpoints.PURPOSE, "id"),
     Sealed("integrations.webhook_secret", "sealed", ("id",), webhook_secrets.PURPOSE, "id"),
     Sealed("api.signing_key", "sealed_private_key", ("kid",), signing_keys.PURPOSE, "kid"),
     Sealed(

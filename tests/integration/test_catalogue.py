@@ -37,7 +37,14 @@ api.used_jti                   api=a  worker=rad
 integrations.delivery          api=r  worker=r  auditor=r
 integrations.delivery_outcome  api=ra  worker=ra  auditor=r
 integrations.delivery_queue    api=r  worker=rad  auditor=r
+integrations.endpoint_secret   api=ra  worker=rad
+integrations.event             api=r  worker=rad  auditor=r
+integrations.event_attempt     api=r  worker=rad  auditor=r
+integrations.event_delivery    api=ra  worker=rawd  auditor=r
+integrations.event_stream      api=ra  worker=rawd  auditor=r
 integrations.inbox_key         api=ra  worker=ra
+integrations.outbox_position   worker=rw  auditor=r
+integrations.webhook_endpoint  api=ra  worker=ra  auditor=r
 integrations.webhook_secret    api=r  worker=ra
 ledger.account                 api=ra  worker=ra  auditor=r
 ledger.account_balance         api=r  worker=r  auditor=r
@@ -63,6 +70,7 @@ products.contribution          api=r  worker=raw  auditor=r
 products.dependant             api=ra  worker=ra  auditor=r
 products.device                api=ra  worker=ra  auditor=r
 products.enrolment             api=ra  worker=ra  auditor=r
+products.forfeiture            api=r  worker=rad  auditor=r
 products.identity_index        api=a  worker=rad
 products.index_root            api=ra  worker=ra
 products.link_offer            api=ra  worker=ra  auditor=r
@@ -107,7 +115,13 @@ api.signing_key api update verifies_until
 api.signing_key worker update verifies_until
 integrations.delivery api insert id partner_id delivery_key kind event_type lane digest body_digest body_sealed inbox_key_id received_at
 integrations.delivery_queue api insert lane id
+integrations.endpoint_secret api update expires_at
+integrations.endpoint_secret worker update expires_at
+integrations.event_delivery api update state reason tries queued_at finished_at
+integrations.event_stream api update due_at
 integrations.inbox_key worker update wrapped destroyed_at
+integrations.webhook_endpoint api update url description event_types state reason changed_at failing_since
+integrations.webhook_endpoint worker update url description event_types state reason changed_at failing_since
 integrations.webhook_secret worker update expires_at
 ledger.audit_entry api insert id actor_kind actor action object outcome address request_id programme_id before after before_digest after_digest detail recorded_at salt leaf
 ledger.audit_entry worker insert id actor_kind actor action object outcome address request_id programme_id before after before_digest after_digest detail recorded_at salt leaf
@@ -172,11 +186,29 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
     "products.sponsor": ("of_programme", "mizan_api", TRIED),
     **{
         f"products.{name}": ("of_enrolment", "mizan_api", TRIED)
-        for name in ("match_adjustment", "match_queue", "match_share", "match_state")
+        for name in (
+            "forfeiture",
+            "match_adjustment",
+            "match_queue",
+            "match_share",
+            "match_state",
+            "withdrawal",
+        )
     },
     "integrations.delivery": ("own_rows", "public", HOOK),
     "integrations.delivery_outcome": ("own_rows", "public", HOOK),
     "integrations.webhook_secret": ("own_rows", "public", HOOK),
+    **{
+        f"integrations.{name}": ("own_rows", "public", OWN)
+        for name in (
+            "endpoint_secret",
+            "event",
+            "event_attempt",
+            "event_delivery",
+            "event_stream",
+            "webhook_endpoint",
+        )
+    },
     "api.oauth_client": ("itself", "public", "id = setting mizan.client"),
     "api.client_key": ("itself", "public", "client_id = setting mizan.client"),
     "api.client_secret": ("itself", "public", "client_id = setting mizan.client"),
@@ -231,6 +263,17 @@ NARROWED = {
     "integrations.delivery": "SELECT",
     "integrations.delivery_outcome": "SELECT",
     "integrations.webhook_secret": "SELECT",
+    **{
+        f"integrations.{name}": "ALL"
+        for name in (
+            "endpoint_secret",
+            "event",
+            "event_attempt",
+            "event_delivery",
+            "event_stream",
+            "webhook_endpoint",
+        )
+    },
     "ledger.account": "ALL",
     **{
         f"products.{name}": "ALL"
@@ -274,6 +317,7 @@ NO_AUDITOR = {
     "api.client_key",
     "api.client_secret",
     "api.oauth_client",
+    "integrations.endpoint_secret",
     "integrations.webhook_secret",
     "products.identity_index",
 }
@@ -316,6 +360,7 @@ PRIVILEGED = {
     "api.note_session": "api worker",
     "api.opened_session": "api worker",
     "api.standing": "api worker",
+    "integrations.prune_outbox": "worker",
     "products.owned_by": "api",
     "products.seen_funds": "api",
     "products.whole_members": "api",
