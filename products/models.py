@@ -117,6 +117,7 @@ class SponsorRow(Base):
     __table_args__ = (
         UniqueConstraint("programme_id", "slug"),
         CheckConstraint("funding IN ('prefunded', 'arrears')", name="funding"),
+        CheckConstraint("warn_percent BETWEEN 0 AND 100", name="warn_percent"),
         {"schema": "products"},
     )
 
@@ -130,6 +131,9 @@ class SponsorRow(Base):
     committed_account: Mapped[UUID]
     receivable_account: Mapped[UUID]
     queueing: Mapped[bool]
+    warn_percent: Mapped[int] = mapped_column(SmallInteger, server_default=text("20"))
+    filled_to: Mapped[int] = mapped_column(server_default=text("0"))
+    warned_at: Mapped[datetime | None]
 
 
 class MemberRow(Base):
@@ -350,6 +354,8 @@ class RemittanceRow(Base):
     delivery_id: Mapped[UUID | None]
     trace: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     recorded_at: Mapped[datetime]
+    parked_account: Mapped[UUID | None]
+    parked_amount: Mapped[int | None]
     era: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
 
@@ -379,6 +385,21 @@ class ContributionRow(Base):
             "window_start",
             postgresql_where=text("enrolment_id IS NOT NULL"),
         ),
+        Index(
+            "contribution_to_remit",
+            "fund_id",
+            "contributed_on",
+            postgresql_where=text("destination = 'agency' AND remittal_line IS NULL"),
+        ),
+        Index("contribution_day", "collected_on", postgresql_using="brin", postgresql_with={"pages_per_range": 32}),
+        Index(
+            "contribution_settled",
+            "settlement_id",
+            "settlement_part",
+            "remittance",
+            "position",
+            postgresql_where=text("settlement_id IS NOT NULL"),
+        ),
         {"schema": "products"},
     )
 
@@ -403,6 +424,11 @@ class ContributionRow(Base):
     state: Mapped[str]
     owed: Mapped[bool]
     settlement_id: Mapped[UUID | None]
+    collected_on: Mapped[date]
+    fee: Mapped[int] = mapped_column(server_default=text("0"))
+    guaranteed: Mapped[bool] = mapped_column(server_default=text("false"))
+    settlement_part: Mapped[int | None] = mapped_column(Integer)
+    remittal_line: Mapped[UUID | None]
 
 
 class QuoteRow(Base):
@@ -430,12 +456,23 @@ class QuoteRow(Base):
 
 
 class SettlementRow(Base):
-    """A partner paid what it collected; `reference` makes it happen once."""
+    """A partner paid what it collected, or another does so in its stead; `reference` makes it happen once."""
 
     __tablename__ = "settlement"
     __table_args__ = (
         UniqueConstraint("partner_id", "reference"),
         CheckConstraint("amount > 0", name="amount"),
+        CheckConstraint("kind IN ('payment', 'default', 'fee')", name="kind"),
+        CheckConstraint("state IN ('recorded', 'pairing', 'paired', 'returning', 'returned')", name="state"),
+        Index("settlement_horizon", "era", "xid", "id"),
+        Index(
+            "settlement_unfinished",
+            "partner_id",
+            "programme_id",
+            "recorded_at",
+            "id",
+            postgresql_where=text("state IN ('recorded', 'pairing', 'returning')"),
+        ),
         {"schema": "products"},
     )
 
@@ -449,3 +486,17 @@ class SettlementRow(Base):
     unidentified: Mapped[int]
     contributions: Mapped[int] = mapped_column(Integer)
     recorded_at: Mapped[datetime]
+    programme_id: Mapped[UUID] = mapped_column(ForeignKey(_PROGRAMME))
+    kind: Mapped[str] = mapped_column(server_default=text("'payment'"))
+    state: Mapped[str] = mapped_column(server_default=text("'paired'"))
+    since: Mapped[date | None]
+    listed: Mapped[bool] = mapped_column(server_default=text("false"))
+    fees: Mapped[int] = mapped_column(server_default=text("0"))
+    credits: Mapped[int] = mapped_column(server_default=text("0"))
+    topped_up: Mapped[int] = mapped_column(server_default=text("0"))
+    parts: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    effective_on: Mapped[date]
+    return_reason: Mapped[str | None]
+    returned_on: Mapped[date | None]
+    era: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))

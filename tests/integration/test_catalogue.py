@@ -62,9 +62,12 @@ ledger.reference               worker=ra  auditor=r
 ledger.seal                    api=r  worker=r  sealer=ra  auditor=r
 ledger.seal_key                api=r  worker=r  sealer=ra  auditor=r
 ledger.transaction             api=r  worker=r  sealer=r  auditor=r
+products.agency                api=r  worker=ra  auditor=r
 products.beneficiary           api=ra  worker=ra  auditor=r
 products.challenge             api=ra  worker=ra  auditor=r
 products.challenge_try         auditor=r
+products.claim_line            api=r  worker=ra  auditor=r
+products.claim_pack            api=r  worker=ra  auditor=r
 products.consent               api=ra  worker=ra  auditor=r
 products.contribution          api=r  worker=raw  auditor=r
 products.dependant             api=ra  worker=ra  auditor=r
@@ -94,6 +97,9 @@ products.programme_fund        api=r  worker=ra  auditor=r
 products.programme_version     api=r  worker=ra  auditor=r
 products.quote                 api=ra  worker=raw  auditor=r
 products.reevaluation          worker=rawd  auditor=r
+products.remittal              api=r  worker=ra  auditor=r
+products.remittal_answer       api=r  worker=ra  auditor=r
+products.remittal_line         api=r  worker=ra  auditor=r
 products.remittance            api=r  worker=raw  auditor=r
 products.remittance_claim      api=r  worker=raw  auditor=r
 products.settlement            api=r  worker=ra  auditor=r
@@ -160,6 +166,10 @@ products.waiting_change api update cancelled_at cancelled_by
 products.waiting_change worker update phone phone_index former_phone_index cancelled_at cancelled_by applied_at
 products.programme_version worker update reevaluated
 products.reevaluation api insert id member_id requested_at
+products.agency worker update number_document without_number second_person_above columns answer changed_at
+products.claim_pack worker update state certification certified_on certified_at booked_lines booked_at
+products.remittal worker update state bank_reference sent_on sent_at cleared_on cleared_at
+products.remittal_line worker update state accepted claimed reason corrected_number answered_at
 """
 """On columns: table, role, privilege, columns."""
 
@@ -214,6 +224,11 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
     "api.client_secret": ("itself", "public", "client_id = setting mizan.client"),
     "ledger.account": ("partner", "mizan_api", OWN),
     "ledger.audit_entry": ("staff", "mizan_api", STAFF),
+    **{
+        f"products.{name}": ("staff", "mizan_api", STAFF)
+        for name in ("agency", "claim_line", "claim_pack", "remittal", "remittal_answer")
+    },
+    "products.remittal_line": ("own_rows", "public", OWN),
     "api.approval_request": ("staff", "mizan_api", STAFF),
     **{
         f"ledger.{name}": (
@@ -260,6 +275,7 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
 """Row-level security: the policy of each guarded table that says whose its rows are; auditors read every row."""
 
 NARROWED = {
+    "products.remittal_line": "ALL",
     "integrations.delivery": "SELECT",
     "integrations.delivery_outcome": "SELECT",
     "integrations.webhook_secret": "SELECT",
@@ -350,6 +366,10 @@ TRIGGERS = {
     ("ledger.seal", "only_grows"): GROWS,
     ("ledger.seal_key", "only_grows"): GROWS,
     ("ledger.transaction", "only_grows"): GROWS,
+    ("products.claim_line", "only_grows"): GROWS,
+    ("products.claim_line", "only_of_a_new_pack"): "after insert statement products.refuse_claim_line",
+    ("products.claim_pack", "only_changes"): CHANGES,
+    ("products.claim_pack", "pack_is_immutable"): "before update row products.refuse_claim_change",
     ("products.programme_version", "version_is_immutable"): (
         "before delete update row products.refuse_version_change"
     ),

@@ -63,7 +63,17 @@ SHARED: Final = {
 OF_THE_PARTNER: Final = {"products.partner", "products.partner_programme", "products.sponsor"}
 """What every member of a partner sees alike."""
 
-NOT_OF_PARTNERS: Final = {"ledger.fund", "ledger.period_event", "ledger.audit_entry", "api.approval_request"}
+NOT_OF_PARTNERS: Final = {
+    "ledger.fund",
+    "ledger.period_event",
+    "ledger.audit_entry",
+    "api.approval_request",
+    "products.agency",
+    "products.claim_line",
+    "products.claim_pack",
+    "products.remittal",
+    "products.remittal_answer",
+}
 """What staff alone see."""
 
 NOT_OF_STAFF: Final = {"api.client_key", "api.client_secret", "api.idempotent_answer", "api.oauth_client"}

@@ -53,6 +53,7 @@ products.member_link partner_reference phone
 products.member_verification evidence
 products.notice message
 products.payee destination name
+products.remittal_line base corrected_number number
 products.waiting_change phone
 """
 """Encrypted under a member's data key, whose wrapped copy is sealed anew."""
@@ -95,7 +96,10 @@ ledger.transaction leaf salt
 products.challenge code_mac nonce subject_digest
 products.device public_key
 products.master_key canary
+products.claim_pack digest public_key signature
 products.programme_version digest
+products.remittal digest
+products.remittal_answer digest
 products.remittance digest
 """
 """Digests, signatures, salts and public keys; codes' MACs, which live for minutes; canaries, which stay under their key."""
