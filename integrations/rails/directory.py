@@ -1,11 +1,11 @@
 """The kinds of rails, and the adapter of a configured one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from integrations.rails import simulator
+from integrations.rails import mobile_money, simulator
 from integrations.rails.setting import InvalidRailOptions, Setting
 from products.payouts.rails import Rail
 
@@ -15,7 +15,7 @@ class Kind(Protocol):
 
     OPTIONS: type[BaseModel]
     """Its options: a pydantic model that refuses unknown fields."""
-    SECRETS: frozenset[str]
+    SECRETS: Collection[str]
     """The names of its secrets, all of which it needs."""
     CHECKS_PAYEES: bool
     """Whether `Rail.check` can ever tell something: only then does a payout wait for it."""
@@ -26,6 +26,7 @@ class Kind(Protocol):
 
 
 ADAPTERS: Final[Mapping[str, Any]] = {  # modules, each as `Kind` says
+    "mobile_money": mobile_money,
     "simulator": simulator,
 }
 """Every kind of rail, by its name."""

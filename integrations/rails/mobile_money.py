@@ -32,9 +32,10 @@ from integrations.rails.mobile_money_format import (
     text_in,
     transaction_report,
 )
-from integrations.rails.mobile_money_options import Keys, MobileMoneyOptions
-from integrations.rails.mobile_money_wire import Answer, NotSent, Unclear, Wire, content_hash_fits
+from integrations.rails.mobile_money_options import SECRETS, Keys, MobileMoneyOptions
+from integrations.rails.mobile_money_wire import Answer, NotSent, Trust, Unclear, Wire, content_hash_fits
 from integrations.rails.names import is_masked, is_same_name
+from integrations.rails.setting import InvalidRailOptions, Setting
 from integrations.strict_json import NotStrictJson, loads
 from products.payouts.rails import (
     Callback,
@@ -48,6 +49,10 @@ from products.payouts.rails import (
     Sent,
 )
 
+__all__ = ["CHECKS_PAYEES", "OPTIONS", "SECRETS", "MobileMoney", "build"]
+
+OPTIONS: Final = MobileMoneyOptions
+CHECKS_PAYEES: Final = True
 HOPS_MAX: Final = 4
 """From a correlation id over a request's state to its transaction are three; a provider that leads us on is `unknown`."""
 PAGES_MAX: Final = 100_000
@@ -57,6 +62,27 @@ _PATH: Final = re.compile(r"([0-9a-f]{32})/([A-Za-z0-9_-]{43})", re.ASCII)
 
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
+
+
+def build(options: Mapping[str, object], secrets: Mapping[str, str], setting: Setting) -> "MobileMoney":
+    """The rail of a row. Raises `InvalidRailOptions`: keys too short, certificates that aren't there, no TLS in production."""
+    read = MobileMoneyOptions.model_validate(dict(options))
+    if setting.environment == "production" and not read.is_encrypted:
+        raise InvalidRailOptions("base_url: in production a provider is reached by https:// only")
+    try:
+        keys = Keys.of(secrets)
+        wire = Wire(
+            read.base_url,
+            api_key=keys.api,
+            client_id=read.client_id,
+            clock=setting.clock,
+            trust=Trust(read.authorities_file, read.certificate_file, read.certificate_key_file),
+            connections_max=read.at_once,
+            timeout_seconds=read.timeout_seconds,
+        )
+    except (ValueError, OSError) as error:
+        raise InvalidRailOptions(str(error)) from None
+    return MobileMoney(read, keys, wire, f"{setting.public_url.rstrip('/')}/hooks/rails/{setting.slug}")
 
 
 class MobileMoney:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 KEY_CHARACTERS_MIN: Final = 16
 KEYS_AT_ONCE_MAX: Final = 2
-SECRETS: Final = ("api_key", "callback_api_key", "callback_path_key")
+SECRETS: Final = frozenset({"api_key", "callback_api_key", "callback_path_key"})
 """`api_key`: ours at the provider. `callback_api_key`: what the provider sends to our hook as ``X-API-Key``.
 `callback_path_key`: what the unguessable paths of callbacks are made with. The last two take two keys, a space between, while
 one replaces the other; new paths are made with the first."""
@@ -106,9 +106,9 @@ class Keys:
     @classmethod
     def of(cls, secrets: Mapping[str, str]) -> "Keys":
         """The keys in a rail's secrets. Raises `ValueError`, which quotes none of them."""
-        if set(secrets) != set(SECRETS):
-            raise ValueError(f"a mobile money rail has the secrets {', '.join(SECRETS)}")
-        callbacks, paths = (_keys(name, secrets[name]) for name in SECRETS[1:])
+        if set(secrets) != SECRETS:
+            raise ValueError(f"a mobile money rail has the secrets {', '.join(sorted(SECRETS))}")
+        callbacks, paths = (_keys(name, secrets[name]) for name in ("callback_api_key", "callback_path_key"))
         if not secrets["api_key"].isascii() or not secrets["api_key"].isprintable() or not secrets["api_key"]:
             raise ValueError("api_key is printable ASCII")
         if secrets["api_key"] in callbacks:
