@@ -1,5 +1,6 @@
 """Holds: funds set aside on an account, then captured, released or expired, once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -18,6 +19,16 @@ from ledger.transactions import Outcome, Transaction
 HoldState = Literal["active", "captured", "released", "expired"]
 EXPIRE_MAX = 1_000
 """Holds that one call of `expire` ends at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewHold:
+    """A hold to place: minor units of an account, under a reference that is unique for ever."""
+
+    account_id: UUID
+    amount: int
+    reference: str
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,61 @@ def place(
     return hold
 
 
+def place_many(tx: Tx, holds: Sequence[NewHold], *, clock: Clock) -> list[UUID | HoldError]:
+    """Place holds as one set, each all or nothing by itself: its id, or why it is refused.
+
+    What the set as a whole can't have is placed one by one, in order, so that as many stand as there is money for. Raises
+    `InvalidInput` for an amount that can't be, `NotFound` for no such account.
+    """
+    if any(type(one.amount) is not int or not 0 < one.amount <= AMOUNT_MAX for one in holds):
+        raise InvalidInput("an amount is a positive integer of minor units, up to 2^53−1")
+    if not holds:
+        return []
+    ids = [new_id() for _ in holds]
+    cur = cursor(tx)
+    cur.execute("savepoint place_holds")
+    try:
+        cur.execute(
+            "insert into ledger.hold (id, reference, account_id, amount, expires_at, created_at)"
+            " select h.id, h.reference, h.account_id, h.amount, h.expires_at, %s"
+            " from unnest(%s::uuid[], %s::text[], %s::uuid[], %s::bigint[], %s::timestamptz[])"
+            " as h (id, reference, account_id, amount, expires_at) on conflict (reference) do nothing",
+            [
+                clock.now(),
+                ids,
+                [one.reference for one in holds],
+                [one.account_id for one in holds],
+                [one.amount for one in holds],
+                [one.expires_at for one in holds],
+            ],
+        )
+        placed = cur.rowcount == len(holds)
+    except psycopg.Error as error:
+        if error.sqlstate not in ("MZ001", "23503"):
+            raise
+        placed = False
+    if placed:
+        cur.execute("release savepoint place_holds")
+        return list(ids)
+    cur.execute("rollback to savepoint place_holds")
+    cur.execute("release savepoint place_holds")
+    return [_place_or_refuse(tx, one, clock) for one in holds]
+
+
+def _place_or_refuse(tx: Tx, hold: NewHold, clock: Clock) -> UUID | HoldError:
+    try:
+        return place(
+            tx,
+            hold.account_id,
+            hold.amount,
+            reference=hold.reference,
+            clock=clock,
+            expires_at=hold.expires_at,
+        ).id
+    except HoldError as refused:
+        return refused
+
+
 def get(tx: Tx, hold_id: UUID) -> HeldFunds:
     """The hold. Raises `NotFound`."""
     return _read(tx, "id", hold_id)
@@ -94,6 +160,22 @@ def release(tx: Tx, hold_id: UUID, *, clock: Clock) -> HeldFunds:
     if cur.rowcount == 0:
         raise HoldError("the hold has ended already", code="hold_ended")
     return _read(tx, "id", hold_id)
+
+
+def release_many(tx: Tx, hold_ids: Sequence[UUID], *, clock: Clock) -> list[UUID]:
+    """Give the funds of many holds back, as one set; those that were active until now."""
+    if not hold_ids:
+        return []
+    cur = cursor(tx)
+    cur.execute(
+        "select ledger.lock_accounts(array(select account_id from ledger.hold where id = any(%s)))",
+        [list(hold_ids)],
+    )
+    ended = cur.execute(
+        "update ledger.hold set state = 'released', ended_at = %s where id = any(%s) and state = 'active' returning id",
+        [clock.now(), list(hold_ids)],
+    )
+    return [row[0] for row in ended]
 
 
 def expire(tx: Tx, *, clock: Clock) -> list[UUID]:

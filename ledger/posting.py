@@ -176,10 +176,13 @@ def _firsts(items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
 def _post_in_sets(cur: Cursor, items: list[_Item], now: datetime) -> dict[int, Outcome] | None:
     """Post what is new, judged by the trigger alone; None when someone must look closer."""
     new, outcomes, surplus = _claim(cur, items)
-    if surplus or any(item.transaction.captures is not None for item in new) or _has_unfit_rest(cur, new):
+    if surplus or _has_unfit_rest(cur, new):
+        return None
+    captured = _captured_in_sets(cur, new)
+    if captured is None:
         return None
     try:
-        _write(cur, [(item, item.transaction.postings, 0) for item in new], now)
+        _write(cur, [(item, item.transaction.postings, captured.get(item.place, 0)) for item in new], now)
     except psycopg.Error as error:
         if error.sqlstate in _REFUSED:
             return None
@@ -187,6 +190,51 @@ def _post_in_sets(cur: Cursor, items: list[_Item], now: datetime) -> dict[int, O
     for item in new:
         outcomes[item.place] = _posted(item, item.transaction.postings)
     return outcomes
+
+
+def _captured_in_sets(cur: Cursor, items: list[_Item]) -> dict[int, int] | None:
+    """What each item captures of its hold, by the item's place; None when someone must look closer.
+
+    The holds' accounts are locked, before anything hot, so the holds stay active until the captures are written; the trigger
+    then judges the postings against balances without them.
+    """
+    wanted = {item.transaction.captures: item for item in items if item.transaction.captures is not None}
+    if not wanted:
+        return {}
+    asked = sum(item.transaction.captures is not None for item in items)
+    if len(wanted) < asked or any(
+        p.rest_from is not None for i in wanted.values() for p in i.transaction.postings
+    ):
+        return None
+    # Every cold account of the batch, in the one order: locking the holds' alone would leave others for the trigger.
+    touched = list(
+        {account for item in items for p in item.transaction.postings for account in accounts_of(p)}
+    )
+    cur.execute(
+        "select ledger.lock_accounts(array(select a.id from ledger.account as a where not a.hot and (a.id = any(%s)"
+        " or a.id in (select h.account_id from ledger.hold as h where h.id = any(%s)))))",
+        [touched, list(wanted)],
+    )
+    # In a new statement: the one that waited for the locks would still see the holds as they were.
+    rows = cur.execute(
+        "select h.id, h.account_id, h.amount, a.kind in ('asset', 'expense') from ledger.hold as h"
+        " join ledger.account as a on a.id = h.account_id where h.id = any(%s) and h.state = 'active' and not a.hot",
+        [list(wanted)],
+    ).fetchall()
+    if len(rows) < len(wanted):
+        return None
+    captured: dict[int, int] = {}
+    for hold_id, account_id, amount, debit_normal in rows:
+        item = wanted[hold_id]
+        taken = sum(
+            p.amount
+            for p in item.transaction.postings
+            if (p.credit if debit_normal else p.debit) == account_id
+        )
+        if not 0 < taken <= amount:
+            return None
+        captured[item.place] = taken
+    return captured
 
 
 def _has_unfit_rest(cur: Cursor, items: list[_Item]) -> bool:

@@ -49,6 +49,11 @@ MATCH_VESTED = Code("match_vested", "liability", floor=0)
 MEMBER_UNAPPLIED = Code("member_unapplied", "liability", floor=0)
 MEMBER_RECEIVABLE = Code("member_receivable", "asset")
 
+PAYOUT_CLEARING = Code("payout_clearing", "liability", hot=True, floor=0)
+RAIL_FLOAT = Code("rail_float", "asset", hot=True)
+PAYOUT_CHARGES = Code("payout_charges", "expense", hot=True)
+FEES_PAYABLE = Code("fees_payable", "liability", hot=True)
+
 ADMINISTRATOR_COST = Code("administrator_cost", "expense", hot=True)
 CREDIT_LOSS = Code("credit_loss", "expense", hot=True)
 

@@ -27,6 +27,7 @@ class Kind(Protocol):
 
 ADAPTERS: Final[Mapping[str, Any]] = {  # modules, each as `Kind` says
     "mobile_money": mobile_money,
+    "bank_file": bank_file,
     "simulator": simulator,
 }
 """Every kind of rail, by its name."""
