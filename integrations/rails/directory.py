@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from integrations.rails import mobile_money, simulator
+from integrations.rails import bank_file, mobile_money, simulator
 from integrations.rails.setting import InvalidRailOptions, Setting
 from products.payouts.rails import Rail
 

@@ -44,6 +44,10 @@ integrations.event_delivery    api=ra  worker=rawd  auditor=r
 integrations.event_stream      api=ra  worker=rawd  auditor=r
 integrations.inbox_key         api=ra  worker=ra
 integrations.outbox_position   worker=rw  auditor=r
+integrations.payment_answer    api=r  worker=ra  auditor=r
+integrations.payment_answer_line api=r  worker=ra  auditor=r
+integrations.payment_file      api=r  worker=ra  auditor=r
+integrations.payment_file_line api=r  worker=ra  auditor=r
 integrations.webhook_endpoint  api=ra  worker=ra  auditor=r
 integrations.webhook_secret    api=r  worker=ra
 ledger.account                 api=ra  worker=ra  auditor=r
@@ -126,6 +130,8 @@ integrations.endpoint_secret worker update expires_at
 integrations.event_delivery api update state reason tries queued_at finished_at
 integrations.event_stream api update due_at
 integrations.inbox_key worker update wrapped destroyed_at
+integrations.payment_file api update state fetched_at
+integrations.payment_file worker update state fetched_at answered_at
 integrations.webhook_endpoint api update url description event_types state reason changed_at failing_since
 integrations.webhook_endpoint worker update url description event_types state reason changed_at failing_since
 integrations.webhook_secret worker update expires_at
@@ -192,6 +198,11 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
     "ledger.period_event": ("staff", "mizan_api", TRIED),
     "ledger.posting": ("journal", "mizan_api", TRIED),
     "ledger.transaction": ("journal", "mizan_api", TRIED),
+    **{f"integrations.payment_{name}": ("of_rail", "mizan_api", TRIED) for name in ("answer", "file")},
+    **{
+        f"integrations.payment_{name}": ("of_file", "mizan_api", TRIED)
+        for name in ("answer_line", "file_line")
+    },
     "products.partner": ("itself", "mizan_api", TRIED),
     "products.sponsor": ("of_programme", "mizan_api", TRIED),
     **{
