@@ -10,9 +10,7 @@ EventType = Literal[
     "remittance.parked",
     "remittance.reversed",
     "contributions.settled",
-    "contributions.returned",
     "match.accrued",
-    "match.vested",
     "cover.changed",
     "payout.requested",
     "payout.awaiting_member",
@@ -28,7 +26,7 @@ EventType = Literal[
     "endpoint.disabled",
 ]
 
-Shape = Literal["remittance", "contributions", "match", "vesting", "cover", "payout", "endpoint"]
+Shape = Literal["remittance", "contributions", "match", "cover", "payout", "endpoint"]
 """What an event's `data` is; `api.event_shapes` has the schema of each."""
 
 
@@ -52,13 +50,9 @@ CATALOGUE: Final[Mapping[EventType, Kind]] = {
     "contributions.settled": Kind(
         "contributions", "A settlement turned a member's pending contributions to a product into savings."
     ),
-    "contributions.returned": Kind(
-        "contributions", "A settlement was returned: what it had settled for a member is pending again."
-    ),
     "match.accrued": Kind(
         "match", "A contribution earned match for a product; a remittance of many products, one each."
     ),
-    "match.vested": Kind("vesting", "Match became the member's own."),
     "cover.changed": Kind(
         "cover",
         "A member's cover began, changed or ended. Published now, so that receivers can be built; sent once insurance is there.",

@@ -65,6 +65,11 @@ def remittance(tx: Tx, id_: UUID, *, partner_id: UUID | None) -> Read:
     return rows[0]
 
 
+def remittances_of(tx: Tx, ids: Sequence[UUID]) -> list[Read]:
+    """The remittances of these ids, in no order; without those that only their reversal has come of."""
+    return _rows(tx, f"id = ANY (%(ids)s) AND {_KNOWN}", {"ids": list(ids)}) if ids else []
+
+
 def remittances(
     tx: Tx,
     *,
