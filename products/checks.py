@@ -72,7 +72,7 @@ MATCH_STATES = SetCheck(
            format('is entitled to %s; its sponsors'' shares come to %s', s.entitled, coalesce(h.shares, 0))
     FROM products.match_state s
     LEFT JOIN (SELECT enrolment_id, window_start, sum(committed + unvested + vested + awaiting) AS shares,
-                      sum(vested) AS vested
+                      sum(greatest(vested, certified)) AS vested
                FROM products.match_share GROUP BY 1, 2) h USING (enrolment_id, window_start)
     WHERE coalesce(h.shares, 0) <> greatest(s.entitled, coalesce(h.vested, 0))
     """,

@@ -337,8 +337,8 @@ def _execute_adjustment(tx: Tx, services: Services, payload: Payload) -> Payload
     return {"transaction": public_id("txn", found)}
 
 
-def _refuse_adjustment(tx: Tx, _services: Services, payload: Payload) -> None:
-    adjustments.refuse(tx, *_adjustment(payload))
+def _refuse_adjustment(tx: Tx, services: Services, payload: Payload) -> None:
+    adjustments.refuse(tx, services.books, *_adjustment(payload))
 
 
 # -- periods -----------------------------------------------------------------------------------------------------

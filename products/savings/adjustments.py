@@ -1,12 +1,15 @@
-"""Match that is vested beyond entitlement: it never falls by itself, so each fall is proposed and decided by a person.
+"""Match beyond entitlement that is vested, or that its sponsor has certified: it never falls by itself, so each fall is
+proposed and decided by a person.
 
-Approved, the excess goes back to its sponsor, uncommitted again; what the member has already spent of it, the member
-owes. Refused, it stays the member's, until the entitlement is derived anew and still falls short.
+Approved, the excess goes back to its sponsor: what it had certified is taken off what it owes (or stands to its credit,
+where it has paid), the rest is uncommitted again. What the member has already spent of it, the member owes. Refused, it
+stays the member's, until the entitlement is derived anew and still falls short.
 """
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from uuid import UUID
 
 from sqlalchemy import text
@@ -18,6 +21,7 @@ from ledger.ids import public_id
 from ledger.posting import Posting, Transaction
 from products.posting import BooksRefused, post_whole
 from products.remittances.context import Books
+from products.savings.shares import Share, lower
 
 
 class AdjustmentChanged(Conflict):
@@ -28,7 +32,7 @@ class AdjustmentChanged(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """A proposed fall of one sponsor's vested match, in minor units of the programme's currency."""
+    """A proposed fall of one sponsor's match, in minor units of the programme's currency."""
 
     id: UUID
     programme_id: UUID
@@ -58,8 +62,9 @@ def approve(tx: Tx, books: Books, adjustment_id: UUID, amount: int) -> str:
     row = _locked(tx, adjustment_id, amount)
     found = tx.execute(
         text(
-            "SELECT e.vested_account, e.member_id, m.receivable_account, s.uncommitted_account, g.currency,"
-            " g.time_zone, f.fund_id, h.vested"
+            "SELECT e.unvested_account, e.vested_account, m.receivable_account AS owed_by_member,"
+            " s.uncommitted_account, s.committed_account, s.receivable_account, g.currency, g.time_zone, f.fund_id,"
+            " h.committed, h.unvested, h.vested, h.awaiting, h.certified"
             " FROM products.enrolment e JOIN products.member m ON m.id = e.member_id"
             " JOIN products.programme g ON g.id = e.programme_id"
             " JOIN products.programme_fund f ON f.programme_id = g.id AND f.role = 'savers'"
@@ -69,22 +74,31 @@ def approve(tx: Tx, books: Books, adjustment_id: UUID, amount: int) -> str:
         ),
         {"sponsor": row.sponsor_id, "window": row.window_start, "enrolment": row.enrolment_id},
     ).one()
-    if found.vested < amount:
-        raise AdjustmentChanged(f"{found.vested} is vested: less than what was to fall")
+    share = Share(found.committed, found.unvested, found.vested, found.awaiting, found.certified)
+    lowered, parts = lower(share, amount)
+    if lowered.vested < 0:
+        raise AdjustmentChanged(
+            f"{amount - parts.vested + share.vested} is there: less than what was to fall"
+        )
     reference = f"match-adjustment:{adjustment_id}"
     day = periods.effective_day(books.clock.now(), found.time_zone)
     transaction = Transaction(
         reference=reference,
         kind="match_adjusted",
         effective_on=periods.open_day(tx, [found.fund_id], day),
-        postings=(
-            Posting(
-                found.vested_account,
-                found.uncommitted_account,
-                amount,
-                found.currency,
-                found.receivable_account,
-            ),
+        postings=tuple(
+            Posting(source, target, part, found.currency, owing)
+            for (source, owing), target, part in _paired(
+                (
+                    ((found.committed_account, None), parts.committed),
+                    ((found.unvested_account, None), parts.unvested),
+                    ((found.vested_account, found.owed_by_member), parts.vested),
+                ),
+                (
+                    (found.receivable_account, parts.certified),
+                    (found.uncommitted_account, amount - parts.certified),
+                ),
+            )
         ),
         digest=hashlib.sha256(f"{reference}|{amount}".encode()).digest(),
         details={"enrolment": public_id("enr", row.enrolment_id), "window": row.window_start.isoformat()},
@@ -95,24 +109,49 @@ def approve(tx: Tx, books: Books, adjustment_id: UUID, amount: int) -> str:
         raise AdjustmentChanged(f"the books refuse it: {refused.outcome.reason}") from refused
     tx.execute(
         text(
-            "UPDATE products.match_share SET vested = vested - :amount"
+            "UPDATE products.match_share SET committed = :committed, unvested = :unvested, vested = :vested,"
+            " certified = :certified"
             " WHERE enrolment_id = :enrolment AND window_start = :window AND sponsor_id = :sponsor"
         ),
         {
-            "amount": amount,
+            "committed": lowered.committed,
+            "unvested": lowered.unvested,
+            "vested": lowered.vested,
+            "certified": lowered.certified,
             "enrolment": row.enrolment_id,
             "window": row.window_start,
             "sponsor": row.sponsor_id,
         },
     )
-    _close(tx, adjustment_id, "approved")
+    _close(tx, adjustment_id, "approved", books.clock.now(), parts.certified)
     return reference
 
 
-def refuse(tx: Tx, adjustment_id: UUID, amount: int) -> None:
+def refuse(tx: Tx, books: Books, adjustment_id: UUID, amount: int) -> None:
     """Leave the excess with the member. Raises `NotFound`, `AdjustmentChanged`."""
     _locked(tx, adjustment_id, amount)
-    _close(tx, adjustment_id, "refused")
+    _close(tx, adjustment_id, "refused", books.clock.now(), 0)
+
+
+Source = tuple[UUID, UUID | None]
+"""An account that a fall comes out of, and who owes what is no longer there."""
+
+
+def _paired(
+    sources: Sequence[tuple[Source, int]], targets: Sequence[tuple[UUID, int]]
+) -> Iterator[tuple[Source, UUID, int]]:
+    """Sources and targets of the same total, laid side by side in their order."""
+    rooms = list(targets)
+    for source, amount in sources:
+        left = amount
+        while left:
+            target, room = rooms.pop(0)
+            part = min(left, room)
+            if part:
+                yield source, target, part
+            left -= part
+            if part < room:
+                rooms.insert(0, (target, room - part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +186,11 @@ def _locked(tx: Tx, adjustment_id: UUID, amount: int) -> _Row:
     return _Row(known.sponsor_id, known.enrolment_id, known.window_start)
 
 
-def _close(tx: Tx, adjustment_id: UUID, state: str) -> None:
+def _close(tx: Tx, adjustment_id: UUID, state: str, at: datetime, certified: int) -> None:
     tx.execute(
-        text("UPDATE products.match_adjustment SET state = :state WHERE id = :id"),
-        {"state": state, "id": adjustment_id},
+        text(
+            "UPDATE products.match_adjustment SET state = :state, decided_at = :at, certified = :certified"
+            " WHERE id = :id"
+        ),
+        {"state": state, "at": at, "certified": certified, "id": adjustment_id},
     )

@@ -148,14 +148,14 @@ class MatchBook:
             )
         # A new statement: it sees what the holders of the locks committed.
         cur.execute(
-            """SELECT s.enrolment_id, s.window_start, s.sponsor_id, s.committed, s.unvested, s.vested, s.awaiting
+            """SELECT s.enrolment_id, s.window_start, s.sponsor_id, s.committed, s.unvested, s.vested, s.awaiting,
+                      s.certified
                FROM products.match_share s
                JOIN unnest(%b::uuid[], %b::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w""",
             arrays,
         )
-        for enrolment, start, sponsor, committed, unvested, vested, awaiting in cur.fetchall():
-            share = Share(committed, unvested, vested, awaiting)
-            self._states[enrolment, start].shares[sponsor] = share
+        for enrolment, start, sponsor, *parts in cur.fetchall():
+            self._states[enrolment, start].shares[sponsor] = Share(*parts)
 
     def state(self, key: StateKey) -> MatchState:
         """The locked state of an enrolment's window."""
@@ -256,6 +256,32 @@ class MatchBook:
         self._changed.add(key)
         return postings_of(moves, sponsor, accounts, currency)
 
+    def certify(
+        self,
+        key: StateKey,
+        match: Match,
+        sponsor: Sponsor,
+        accounts: EnrolmentAccounts,
+        currency: str,
+        amount: int,
+    ) -> tuple[list[Posting], int]:
+        """Commit what a sponsor in arrears has certified; its own debt, and the queue, are the caller's.
+
+        Answers the postings, and how much of it takes the place of what awaited funds. What the member is no longer
+        entitled to of it is proposed for adjustment.
+        """
+        state = self._states[key]
+        targets = rules.sponsor_shares(match, state.entitled)
+        target = dict(targets).get(sponsor.slug, 0)
+        grantable = _grantable(match, state, targets).get(sponsor.slug, 0)
+        share = state.shares.get(sponsor.id) or Share()
+        moved, moves = shares.certify(share, amount, entitled=target, grantable=grantable)
+        state.shares[sponsor.id] = moved
+        if moves.excess or (sponsor.id, key) in self._excess:
+            self._excess[sponsor.id, key] = moves.excess
+        self._changed.add(key)
+        return postings_of(moves, sponsor, accounts, currency), moves.dequeue
+
     def save(self, tx: Tx, now: datetime) -> None:
         """Write back what changed, the queue, what a sponsor's closed fund means, and proposals for approval."""
         if not self._changed:
@@ -283,12 +309,12 @@ class MatchBook:
         if rows:
             cur.execute(
                 """INSERT INTO products.match_share
-                       (enrolment_id, window_start, sponsor_id, committed, unvested, vested, awaiting)
+                       (enrolment_id, window_start, sponsor_id, committed, unvested, vested, awaiting, certified)
                    SELECT * FROM unnest(%b::uuid[], %b::date[], %b::uuid[], %b::bigint[], %b::bigint[], %b::bigint[],
-                                        %b::bigint[])
+                                        %b::bigint[], %b::bigint[])
                    ON CONFLICT (enrolment_id, window_start, sponsor_id) DO UPDATE
                    SET committed = excluded.committed, unvested = excluded.unvested, vested = excluded.vested,
-                       awaiting = excluded.awaiting""",
+                       awaiting = excluded.awaiting, certified = excluded.certified""",
                 (
                     [key[0] for key, _, _ in rows],
                     [key[1] for key, _, _ in rows],
@@ -297,6 +323,7 @@ class MatchBook:
                     [share.unvested for _, _, share in rows],
                     [share.vested for _, _, share in rows],
                     [share.awaiting for _, _, share in rows],
+                    [share.certified for _, _, share in rows],
                 ),
             )
         self._save_queue(cur)
@@ -332,10 +359,20 @@ class MatchBook:
                 cur.execute(
                     """INSERT INTO products.match_adjustment
                            (id, sponsor_id, enrolment_id, window_start, amount, reason, recorded_at)
-                       VALUES (%s, %s, %s, %s, %s, 'vested_beyond_entitlement', %s)
+                       VALUES (%s, %s, %s, %s, %s, %s, %s)
                        ON CONFLICT (enrolment_id, window_start, sponsor_id) WHERE state = 'proposed'
                        DO UPDATE SET amount = excluded.amount, recorded_at = excluded.recorded_at""",
-                    (new_id(), sponsor_id, enrolment, start, amount, now),
+                    (
+                        new_id(),
+                        sponsor_id,
+                        enrolment,
+                        start,
+                        amount,
+                        "certified_beyond_entitlement"
+                        if self._states[enrolment, start].shares[sponsor_id].certified
+                        else "vested_beyond_entitlement",
+                        now,
+                    ),
                 )
             else:
                 cur.execute(
