@@ -1,9 +1,11 @@
 """What a rail costs, allows and promises. Pure: amounts in minor units, days in the programme's time zone."""
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
+
+from products.settlements.calendar import business_days
 
 FeeBearer = Literal["member", "fund"]
 ArrivalUnit = Literal["minutes", "business_days"]
@@ -48,41 +50,18 @@ class Limits:
     queue_max: int
 
 
-class BusinessDays:
-    """Which days are worked on: neither Saturday, Sunday nor a holiday of any of the countries."""
-
-    def __init__(self, holidays: frozenset[date] = frozenset()) -> None:
-        self._holidays = holidays
-
-    def after(self, day: date, count: int) -> date:
-        """The day on which ``count`` business days after a day are over; 0: that day, or the next business day."""
-        at = day
-        while not self._is_worked(at):
-            at += timedelta(days=1)
-        for _ in range(count):
-            at += timedelta(days=1)
-            while not self._is_worked(at):
-                at += timedelta(days=1)
-        return at
-
-    def _is_worked(self, day: date) -> bool:
-        return day.weekday() < 5 and day not in self._holidays  # Saturday is 5
-
-
-def arrives(
-    arrival: Arrival, at: datetime, time_zone: str, business_days: BusinessDays
-) -> tuple[datetime, datetime]:
+def arrives(arrival: Arrival, at: datetime, time_zone: str) -> tuple[datetime, datetime]:
     """When a payout that is released at `at` is with the payee: at the earliest and at the latest.
 
     Counted in business days, it is there from the beginning of the earliest day to the end of the latest, in the time zone.
     """
     if arrival.unit == "minutes":
         return at + timedelta(minutes=arrival.earliest), at + timedelta(minutes=arrival.latest)
-    zone = ZoneInfo(time_zone)
+    zone, calendar = ZoneInfo(time_zone), business_days(arrival.countries)
     local = at.astimezone(zone)
     today = local.date()
-    earliest = datetime.combine(business_days.after(today, arrival.earliest), datetime.min.time(), zone)
-    latest = datetime.combine(business_days.after(today, arrival.latest), datetime.max.time(), zone)
+    earliest = datetime.combine(calendar.after(today, arrival.earliest), datetime.min.time(), zone)
+    latest = datetime.combine(calendar.after(today, arrival.latest), datetime.max.time(), zone)
     return max(earliest, local).astimezone(at.tzinfo), latest.replace(microsecond=0).astimezone(at.tzinfo)
 
 
