@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from integrations.rails import bank_file, mobile_money, simulator
+from integrations.rails import bank_file, mobile_money, simulator, stripe_rail
 from integrations.rails.setting import InvalidRailOptions, Setting
 from products.payouts.rails import Rail
 
@@ -29,6 +29,7 @@ ADAPTERS: Final[Mapping[str, Any]] = {  # modules, each as `Kind` says
     "mobile_money": mobile_money,
     "bank_file": bank_file,
     "simulator": simulator,
+    "stripe": stripe_rail,
 }
 """Every kind of rail, by its name."""
 
