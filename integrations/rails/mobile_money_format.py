@@ -159,21 +159,24 @@ def transaction_report(body: object, attempt: UUID | None = None) -> Report:
         code=status[:_CODE_CHARACTERS_MAX] or "no_status",
     )
     if report.state == "failed":
-        return replace(report, reason=_REASONS.get(status, "refused" if status == "declined" else "other"))
+        report = replace(report, reason=_REASONS.get(status, "refused" if status == "declined" else "other"))
     if report.state == "returned":
         report = replace(report, reason="other")
-    currency, written = text_in(body, "currency"), text_in(body, "amount")
-    if currency is None or written is None:
-        return replace(report, state="unknown", code="no_amount")
     try:
+        currency = text_in(body, "currency") or ""
         return replace(
             report,
-            amount=amount_of(written, currency),
+            amount=amount_of(text_in(body, "amount") or "", currency),
             currency=currency,
             fee=_fees_in(body, currency),
         )
     except InvalidMoney:
-        return replace(report, state="unknown", reason=None, code="unreadable_amount")
+        # that nothing was paid needs no amount
+        return (
+            report
+            if report.state == "failed"
+            else replace(report, state="unknown", reason=None, code="no_amount")
+        )
 
 
 def attempt_in(body: object) -> UUID | None:
