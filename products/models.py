@@ -320,6 +320,13 @@ class RemittanceRow(Base):
             postgresql_where=text("status = 'unallocated'"),
         ),
         Index("remittance_parked", "partner_id", "id", postgresql_where=text("status = 'parked'")),
+        Index(
+            "remittance_no_room",
+            "parked_account",
+            "contributed_at",
+            "id",
+            postgresql_where=text("parked_account IS NOT NULL AND status IN ('parked', 'unallocated')"),
+        ),
         {"schema": "products"},
     )
 
@@ -391,7 +398,12 @@ class ContributionRow(Base):
             "contributed_on",
             postgresql_where=text("destination = 'agency' AND remittal_line IS NULL"),
         ),
-        Index("contribution_day", "collected_on", postgresql_using="brin", postgresql_with={"pages_per_range": 32}),
+        Index(
+            "contribution_day",
+            "collected_on",
+            postgresql_using="brin",
+            postgresql_with={"pages_per_range": 32},
+        ),
         Index(
             "contribution_settled",
             "settlement_id",

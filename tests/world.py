@@ -22,7 +22,7 @@ from products.remittances.context import Books
 from products.remittances.events import MemberKey, RemittanceCompleted, RemittanceReversed
 from products.remittances.partners import Collection, Partner, Terms, create_partner, join_programme
 from products.remittances.process import Delivery, Verdict, process
-from products.remittances.settle import Settlement, record_settlement
+from products.settlements.pair import Settlement, record_settlement
 from products.savings import sponsors
 from tests.conftest import Databases
 

@@ -19,8 +19,9 @@ from ledger.errors import InvalidInput, MizanError, NotFound
 from ledger.ids import new_id, parse_public_id, public_id
 from ledger.posting import Outcome, Posting, Transaction, post
 from products import chart
-from products.remittances import partners, write_off
+from products.remittances import partners
 from products.savings import adjustments
+from products.settlements import default
 
 MANAGERS: Final[frozenset[Role]] = frozenset({"manager"})
 ADJUSTMENTS_MAX: Final = 200
@@ -176,7 +177,7 @@ def request_partner_write_off(
     partner: str,
     currency: str,
     through: date,
-    cause: write_off.Cause,
+    cause: default.Cause,
     remark: str,
     origin: Origin = NOWHERE,
 ) -> Request:
@@ -191,9 +192,9 @@ def request_partner_write_off(
     ).scalar_one_or_none()
     if programme is None:
         raise InvalidInput(f"{partner} collects nothing in {currency}.", pointer="/currency")
-    amount = write_off.owed_by_partner(tx, known.id, programme, currency, through)
+    amount = default.owed_by_partner(tx, known.id, programme, currency, through)
     if not amount:
-        raise write_off.DebtChanged(f"{partner} owes nothing for what it collected through {through}.")
+        raise default.DebtChanged(f"{partner} owes nothing for what it collected through {through}.")
     return file(
         tx,
         services,
@@ -235,7 +236,7 @@ def request_member_write_off(
     if row is None:
         raise NotFound("There is no such member's receivable.")
     if not 0 < amount <= row.owed:
-        raise write_off.DebtChanged(f"The member owes {row.owed} {row.currency}.")
+        raise default.DebtChanged(f"The member owes {row.owed} {row.currency}.")
     return file(
         tx,
         services,
@@ -252,7 +253,7 @@ def request_member_write_off(
 def _execute_write_off(tx: Tx, services: Services, payload: Payload) -> Payload:
     reference = f"write-off:{payload['approval']}"
     if "partner" in payload:
-        done = write_off.write_off_partner(
+        done = default.write_off_partner(
             tx,
             services.books,
             partners.find(tx, payload["partner"]),
@@ -270,7 +271,7 @@ def _execute_write_off(tx: Tx, services: Services, payload: Payload) -> Payload:
         ),
         {"id": parse_public_id("acc", payload["account"])},
     ).one()
-    made = write_off.write_off_member(
+    made = default.write_off_member(
         tx,
         services.books,
         UUID(row.owner),

@@ -11,7 +11,7 @@ from ledger.database import Tx
 from ledger.ids import public_id
 from ledger.periods import effective_day
 from products.remittances import partners
-from products.remittances.settle import Settlement, record_settlement
+from products.settlements.pair import Settlement, record_settlement
 
 app = typer.Typer(name="settlement", help="What partners pay in.", no_args_is_help=True)
 

@@ -23,7 +23,7 @@ from ledger.fold import watermark
 from ledger.report import Report
 from ledger.trial_balance import FundBalance, trial_balance
 from products.remittances.partners import find
-from products.remittances.settle import Settlement, record_settlement
+from products.settlements.pair import Settlement, record_settlement
 
 MEMBERS_PER_EVENT: Final = 0.3
 REST_SECONDS_MAX: Final = 120.0

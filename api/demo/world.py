@@ -20,7 +20,7 @@ from products.members.registry import register_many
 from products.programmes.loader import catalogue
 from products.programmes.registry import apply, find
 from products.remittances.partners import Collection, Partner, Terms, create_partner, join_programme
-from products.remittances.settle import record_settlement
+from products.settlements.pair import record_settlement
 from products.savings.sponsors import fund_sponsor
 
 MEMBER_FOR: Final = timedelta(days=2 * 365)

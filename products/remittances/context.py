@@ -8,6 +8,7 @@ from uuid import UUID
 
 from ledger.clock import Clock
 from ledger.database import Tx, cursor
+from ledger.periods import effective_day
 from products import chart
 from products.chart import EnrolmentAccounts
 from products.keyring import Keyring
@@ -15,6 +16,7 @@ from products.programmes.model import Choice, Product
 from products.programmes.registry import Programmes, Version
 from products.programmes.scalars import parse_percent
 from products.savings.match import Sponsor
+from products.settlements.terms import SettlementTerms, Terms, load_terms, on_day
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +30,35 @@ class Books:
 
 @dataclass(frozen=True)
 class Joined:
-    """A partner's part in a programme: its terms, and its accounts and those of the funds it pays into."""
+    """A partner's part in a programme: its terms on a day, and its accounts and those of the funds it pays into."""
 
     partner_id: UUID
     programme_id: UUID
-    terms: str
+    agreed: SettlementTerms
+    history: Sequence[SettlementTerms]
     collection: str
     currency: str
     funds: Mapping[str, UUID]
     accounts: Mapping[tuple[UUID, str, str], UUID]
     slug: str
+
+    @property
+    def terms(self) -> Terms:
+        """Net, prefunded or guaranteed: on the day that this is of."""
+        return self.agreed.terms
+
+    def on(self, day: date) -> "Joined":
+        """The same on the terms of a day: a contribution is judged by those of its own."""
+        agreed = on_day(self.history, day)
+        if agreed is self.agreed:
+            return self
+        if agreed not in self._on_other_terms:
+            self._on_other_terms[agreed] = replace(self, agreed=agreed)
+        return self._on_other_terms[agreed]
+
+    @cached_property
+    def _on_other_terms(self) -> dict[SettlementTerms, "Joined"]:
+        return {}
 
     def account(self, fund: UUID, code: chart.Code, owner: str | None = None) -> UUID:
         """The account of this code in a fund; the owner is the partner unless said otherwise."""
@@ -152,11 +173,11 @@ def load_context(tx: Tx, books: Books, partner_ids: Iterable[UUID]) -> Context:
     """Load what partners need: their programmes in every version, sponsors, funds and shared accounts."""
     cur = cursor(tx)
     cur.execute(
-        """SELECT pp.partner_id, p.slug, pp.programme_id, pp.terms, pp.collection, g.currency
+        """SELECT pp.partner_id, p.slug, pp.programme_id, pp.collection, g.currency, g.time_zone
            FROM products.partner_programme pp
            JOIN products.partner p ON p.id = pp.partner_id
            JOIN products.programme g ON g.id = pp.programme_id
-           WHERE pp.partner_id = ANY (%b) ORDER BY pp.joined_at, pp.programme_id""",
+           WHERE pp.partner_id = ANY (%b) AND p.kind = 'remitter' ORDER BY pp.joined_at, pp.programme_id""",
         (list(set(partner_ids)),),
     )
     rows = cur.fetchall()
@@ -171,10 +192,23 @@ def load_context(tx: Tx, books: Books, partner_ids: Iterable[UUID]) -> Context:
     accounts, available = _shared_accounts(
         tx, [fund for roles in funds.values() for fund in roles.values()], sorted({row[0] for row in rows})
     )
+    terms = load_terms(tx, sorted({row[0] for row in rows}))
+    now = books.clock.now()
     joined: dict[UUID, list[Joined]] = {}
-    for partner_id, slug, programme_id, terms, collection, currency in rows:
+    for partner_id, slug, programme_id, collection, currency, zone in rows:
+        history = terms[partner_id, programme_id]
         joined.setdefault(partner_id, []).append(
-            Joined(partner_id, programme_id, terms, collection, currency, funds[programme_id], accounts, slug)
+            Joined(
+                partner_id,
+                programme_id,
+                on_day(history, effective_day(now, zone)),
+                history,
+                collection,
+                currency,
+                funds[programme_id],
+                accounts,
+                slug,
+            )
         )
     return Context(
         joined,

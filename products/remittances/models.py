@@ -22,6 +22,7 @@ class Existing:
     transaction_id: UUID | None
     reversed_at: datetime | None
     reversal_reason: str | None
+    parked_account: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Contributed:
     state: str
     owed: bool
     settled_by: UUID | None
+    collected_on: date
+    fee: int
+    guaranteed: bool
+    settlement_part: int | None
+    settlement_kind: str | None
 
     @property
     def key(self) -> StateKey | None:

@@ -13,8 +13,9 @@ from ledger.database import Tx
 from ledger.errors import Conflict, InvalidInput, NotFound
 from ledger.ids import new_id
 from products import chart
+from products.settlements.terms import ALWAYS, SettlementTerms, write_terms
+from products.settlements.terms import Terms as Terms
 
-Terms = Literal["net", "prefunded", "guaranteed"]
 Collection = Literal["as_reported", "by_quote", "by_rule"]
 
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
@@ -94,9 +95,9 @@ def join_programme(
     for value, choices, pointer in ((terms, Terms, "/terms"), (collection, Collection, "/collection")):
         if value not in get_args(choices):
             raise InvalidInput(f"one of {', '.join(get_args(choices))}", pointer=pointer)
-    currency = tx.execute(
-        text("SELECT currency FROM products.programme WHERE id = :id"), {"id": programme_id}
-    ).scalar_one()
+    currency, time_zone = tx.execute(
+        text("SELECT currency, time_zone FROM products.programme WHERE id = :id"), {"id": programme_id}
+    ).one()
     taken = tx.execute(
         text(
             "SELECT g.slug FROM products.partner_programme pp JOIN products.programme g ON g.id = pp.programme_id"
@@ -107,6 +108,8 @@ def join_programme(
     if taken is not None:
         raise Conflict(f"{partner.slug} is in {taken} already, whose money is {currency} too")
     _join(tx, partner.id, programme_id, terms, collection, clock)
+    first = SettlementTerms(ALWAYS, terms, currency, time_zone, exposure_ceiling=exposure_ceiling)
+    write_terms(tx, partner.id, programme_id, first, clock)
     funds = chart.programme_funds(tx, programme_id)
     chart.open_partner_accounts(tx, funds, partner.slug, partner.id, currency, exposure_ceiling)
 

@@ -67,6 +67,14 @@ class Leg:
 
 
 @dataclass(frozen=True, slots=True)
+class NoRoom:
+    """The account whose limit a remittance waits for, and how much room it takes there, in minor units."""
+
+    account: UUID
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The decision on one remittance."""
 
@@ -80,6 +88,7 @@ class Plan:
     collected: int = 0
     unapplied: int = 0
     legs: tuple[Leg, ...] = ()
+    no_room: NoRoom | None = None
     trace: dict[str, Any] = field(default_factory=dict)
 
 
@@ -116,6 +125,7 @@ def plan(
         return refuse(event, "time_too_long_ago")
     versions = context.versions[joined.programme_id]
     contributed_on = rules.local_date(versions[-1].programme, event.completed_at)
+    joined = joined.on(contributed_on)
     version = version_on(versions, contributed_on)
     programme = version.programme
     if not programme.serves(event.origin_country, event.destination_country):
@@ -160,10 +170,11 @@ def within_partners_means(decided: Plan, context: Context, *, at_last: bool) -> 
         if not at_last or (joined.owes and leg.fund != joined.savers):
             account = joined.limited_by(leg.fund)
             needed[account] = needed.get(account, 0) + leg.amount
-    if any(context.available.get(account, amount) < amount for account, amount in needed.items()):
+    short = next((one for one in needed.items() if context.available.get(*one) < one[1]), None)
+    if short is not None:
         reason = "partner_prefund_exhausted" if joined.terms == "prefunded" else "partner_ceiling_reached"
         status: Status = "unallocated" if at_last else "parked"
-        return replace(decided, status=status, reason=reason, legs=(), unapplied=0)
+        return replace(decided, status=status, reason=reason, legs=(), unapplied=0, no_room=NoRoom(*short))
     for account, amount in needed.items():
         if account in context.available:
             context.available[account] -= amount

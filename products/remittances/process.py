@@ -453,6 +453,7 @@ def _write(tx: Tx, works: Sequence[_Work], match_books: Mapping[UUID, MatchBook]
         if work.plan is not None and work.plan.status != "quarantined" and not _unchanged(work)
     ]
     record.write(tx, recorded, now)
+    record.write_waiting(tx, [(work.id, work.plan) for work in works if work.plan and _waits_elsewhere(work)])
     reversed_: list[tuple[UUID, UUID | None, datetime, str]] = []
     ahead: list[tuple[UUID, UUID, str, datetime, str, UUID | None]] = []
     for work in works:
@@ -482,6 +483,14 @@ def _unchanged(work: _Work) -> bool:
         and work.existing.status == work.plan.status
         and work.plan.status in ("unallocated", "parked")
     )
+
+
+def _waits_elsewhere(work: _Work) -> bool:
+    """Whether a remittance that goes on waiting waits for another account's limit than it did."""
+    if not _unchanged(work) or work.existing is None or work.plan is None:
+        return False
+    account = work.plan.no_room.account if work.plan.no_room else None
+    return account != work.existing.parked_account
 
 
 def _message(work: _Work) -> Message | None:

@@ -27,13 +27,15 @@ _REMITTANCE_COLUMNS = {
     "fee_amount": "int8", "fee_currency": "text", "collected_amount": "int8", "collected_currency": "text",
     "origin_country": "text", "destination_country": "text", "contributed_at": "timestamptz", "unapplied": "int8",
     "transaction_id": "uuid", "quote_id": "uuid", "delivery_id": "uuid", "trace": "text", "recorded_at": "timestamptz",
+    "parked_account": "uuid", "parked_amount": "int8",
 }  # fmt: skip
 _CONTRIBUTION_COLUMNS = {
     "remittance": "uuid", "position": "int2", "partner_id": "uuid", "programme_id": "uuid", "destination": "text",
     "product": "text", "enrolment_id": "uuid", "member_id": "uuid", "fund_id": "uuid", "debited_account": "uuid",
     "credited_account": "uuid", "amount": "int8", "currency": "text", "contributed_at": "timestamptz",
     "contributed_on": "date", "window_start": "date", "tier": "int2", "entitled": "int8", "state": "text",
-    "owed": "bool", "settlement_id": "uuid",
+    "owed": "bool", "settlement_id": "uuid", "collected_on": "date", "fee": "int8", "guaranteed": "bool",
+    "settlement_part": "int4",
 }  # fmt: skip
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -89,7 +91,7 @@ def load_existing(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, Existing]:
     cur = cursor(tx)
     cur.execute(
         """SELECT id, partner_id, status, reason, digest, programme_id, member_id, link_id, transaction_id, reversed_at,
-                  reversal_reason
+                  reversal_reason, parked_account
            FROM products.remittance WHERE id = ANY (%b)""",
         (list(ids),),
     )
@@ -143,6 +145,23 @@ def write(tx: Tx, rows: Sequence[Recorded], now: datetime) -> None:
         _copy(cur, "products.contribution", _CONTRIBUTION_COLUMNS, contributions)
 
 
+def write_waiting(tx: Tx, rows: Sequence[tuple[UUID, Plan]]) -> None:
+    """Note for what remittances that went on waiting wait now: whose limit, and how much room they take there."""
+    if not rows:
+        return
+    rooms = [plan.no_room for _, plan in rows]
+    cursor(tx).execute(
+        """UPDATE products.remittance r SET parked_account = t.a, parked_amount = t.n, reason = t.w
+           FROM unnest(%b::uuid[], %b::uuid[], %b::bigint[], %b::text[]) AS t (id, a, n, w) WHERE r.id = t.id""",
+        (
+            [id_ for id_, _ in rows],
+            [room.account if room else None for room in rooms],
+            [room.amount if room else None for room in rooms],
+            [plan.reason for _, plan in rows],
+        ),
+    )
+
+
 def _copy(
     cur: psycopg.Cursor[tuple[Any, ...]],
     table: str,
@@ -166,6 +185,7 @@ def _remittance(row: Recorded, now: datetime) -> tuple[Any, ...]:
         plan.collected, plan.joined.currency if plan.joined else None,
         event.origin_country, event.destination_country, event.completed_at, plan.unapplied, row.transaction_id,
         event.quote_id, row.delivery_id, _encode(plan.trace), now,
+        plan.no_room.account if plan.no_room else None, plan.no_room.amount if plan.no_room else None,
     )  # fmt: skip
 
 
@@ -178,18 +198,27 @@ def _contributions(row: Recorded) -> list[tuple[Any, ...]]:
     plan, joined, member = row.plan, row.plan.joined, row.plan.member
     if row.transaction_id is None or joined is None:
         return []
-    state, owed, settled_by = ("settled" if joined.settles_at_once else "pending"), joined.owes, None
-    first = 0
+    state, owed, settled_by, part = (
+        ("settled" if joined.settles_at_once else "pending"),
+        joined.owes,
+        None,
+        None,
+    )
+    guaranteed, first = joined.settles_at_once, 0
     if row.waiting:
         before = row.waiting[0]
         state, owed, settled_by, first = before.state, before.owed, before.settled_by, before.position + 1
+        guaranteed, part = before.guaranteed, before.settlement_part
+    agreed = joined.agreed
+    collected_on = agreed.collected_on(plan.event.completed_at)
+    fees = agreed.fees([leg.amount for leg in plan.legs])
     return [
         (
             row.id, first + position, row.partner_id, joined.programme_id, leg.destination, leg.product, leg.enrolment,
             member.member_id if member else None, leg.fund, leg.debited,
             credited_account(leg, settled=state == "settled"), leg.amount, joined.currency, plan.event.completed_at,
             plan.contributed_on, leg.window.start if leg.window else None, leg.tier, row.entitled[position], state, owed,
-            settled_by,
+            settled_by, collected_on, fees[position], guaranteed, part,
         )
         for position, leg in enumerate(plan.legs)
     ]  # fmt: skip

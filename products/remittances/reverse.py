@@ -54,10 +54,12 @@ def load(tx: Tx, books: Books, reversed_: Sequence[Existing]) -> dict[UUID, Reve
         return {}
     cur = cursor(tx)
     cur.execute(
-        """SELECT remittance, position, destination, enrolment_id, fund_id, debited_account, credited_account, amount,
-                  currency, contributed_at, window_start, tier, state, owed, settlement_id
-           FROM products.contribution WHERE remittance = ANY (%b) AND state <> 'reversed'
-           ORDER BY remittance, position FOR NO KEY UPDATE""",
+        """SELECT c.remittance, c.position, c.destination, c.enrolment_id, c.fund_id, c.debited_account,
+                  c.credited_account, c.amount, c.currency, c.contributed_at, c.window_start, c.tier, c.state, c.owed,
+                  c.settlement_id, c.collected_on, c.fee, c.guaranteed, c.settlement_part,
+                  (SELECT s.kind FROM products.settlement s WHERE s.id = c.settlement_id)
+           FROM products.contribution c WHERE c.remittance = ANY (%b) AND c.state <> 'reversed'
+           ORDER BY c.remittance, c.position FOR NO KEY UPDATE OF c""",
         ([one.id for one in reversed_],),
     )
     contributions: dict[UUID, list[Contributed]] = {}

@@ -12,7 +12,7 @@ from ledger.seals import SealingKey, seal
 from ledger.verify import verify
 from products.checks import PRODUCT_CHECKS
 from products.remittances.partners import find
-from products.remittances.settle import record_settlement
+from products.settlements.pair import record_settlement
 from tests.conftest import Databases
 from tests.http.operators import Person, person
 from tests.http.served import Caller, Served

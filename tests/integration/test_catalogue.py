@@ -94,6 +94,7 @@ products.member_verification   api=ra  worker=ra  auditor=r
 products.notice                api=ra  worker=ra  auditor=r
 products.partner               api=r  worker=raw  auditor=r
 products.partner_programme     api=r  worker=raw  auditor=r
+products.partner_warning       api=r  worker=ra  auditor=r
 products.payee                 api=ra  worker=ra  auditor=r
 products.person_member         worker=r  auditor=r
 products.programme             api=r  worker=ra  auditor=r
@@ -107,6 +108,10 @@ products.remittal_line         api=r  worker=ra  auditor=r
 products.remittance            api=r  worker=raw  auditor=r
 products.remittance_claim      api=r  worker=raw  auditor=r
 products.settlement            api=r  worker=ra  auditor=r
+products.settlement_credit     api=r  worker=ra  auditor=r
+products.settlement_item       worker=ra  auditor=r
+products.settlement_part       worker=ra  auditor=r
+products.settlement_terms      api=r  worker=ra  auditor=r
 products.sponsor               api=r  worker=raw  auditor=r
 products.waiting_change         api=ra  worker=ra  auditor=r
 """
@@ -172,6 +177,9 @@ products.waiting_change api update cancelled_at cancelled_by
 products.waiting_change worker update phone phone_index former_phone_index cancelled_at cancelled_by applied_at
 products.programme_version worker update reevaluated
 products.reevaluation api insert id member_id requested_at
+products.partner_warning worker update ended_at
+products.settlement worker update paired unidentified contributions state fees credits topped_up parts return_reason returned_on
+products.settlement_part worker update returned_at
 products.agency worker update number_document without_number second_person_above columns answer changed_at
 products.claim_pack worker update state certification certified_on certified_at booked_lines booked_at
 products.remittal worker update state bank_reference sent_on sent_at cleared_on cleared_at
@@ -263,10 +271,13 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
             "member_link",
             "member_verification",
             "partner_programme",
+            "partner_warning",
             "quote",
             "remittance",
             "remittance_claim",
             "settlement",
+            "settlement_credit",
+            "settlement_terms",
         )
     },
     "products.member": (
@@ -316,10 +327,13 @@ NARROWED = {
             "member_verification",
             "partner",
             "partner_programme",
+            "partner_warning",
             "quote",
             "remittance",
             "remittance_claim",
             "settlement",
+            "settlement_credit",
+            "settlement_terms",
         )
     },
 }

@@ -22,6 +22,7 @@ from products.remittances.events import MemberKey, RemittanceCompleted
 from products.remittances.instalments import Paid
 from products.remittances.monthly import Contributed
 from products.remittances.plan import AGE_MAX, AHEAD_MAX, Plan, plan
+from products.settlements.terms import ALWAYS, SettlementTerms
 from tests.unit.programmes.world import programme
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -35,7 +36,10 @@ MANDATE = Mandate(new_id(), "2026-1", "rw", NOW - timedelta(days=30), None, None
 
 
 def joined(collection: str = "as_reported") -> Context:
-    part = Joined(PARTNER, PROGRAMME, "net", collection, "RWF", {chart.SAVERS: SAVERS}, ACCOUNTS, "acme")
+    agreed = SettlementTerms(ALWAYS, "net", "RWF", "Africa/Kigali")
+    part = Joined(
+        PARTNER, PROGRAMME, agreed, (agreed,), collection, "RWF", {chart.SAVERS: SAVERS}, ACCOUNTS, "acme"
+    )
     return Context({PARTNER: [part]}, {PROGRAMME: [Version(PROGRAMME, 1, programme("ejoheza"))]}, {}, {})
 
 

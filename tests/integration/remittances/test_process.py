@@ -9,7 +9,7 @@ from products.facts import Fact
 from products.remittances.events import MemberKey
 from products.remittances.process import Delivery, process
 from products.remittances.reading import remittances
-from products.remittances.settle import record_settlement
+from products.settlements.pair import record_settlement
 from tests.world import World
 
 

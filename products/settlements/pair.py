@@ -299,8 +299,9 @@ class Settling:
         self.tx.execute(
             text(
                 "INSERT INTO products.settlement (id, partner_id, currency, amount, through, reference, paired,"
-                " unidentified, contributions, recorded_at) VALUES (:id, :partner, :currency, :amount, :through,"
-                " :reference, :paired, :unidentified, :contributions, :now)"
+                " unidentified, contributions, recorded_at, programme_id, topped_up, effective_on) VALUES (:id, :partner,"
+                " :currency, :amount, :through, :reference, :paired, :unidentified, :contributions, :now, :programme,"
+                " :topped_up, :on)"
             ),
             {
                 "id": self.id,
@@ -313,6 +314,9 @@ class Settling:
                 "unidentified": unidentified,
                 "contributions": contributions,
                 "now": self.now,
+                "programme": self.joined.programme_id,
+                "topped_up": self.amount - paired - unidentified,
+                "on": self.on,
             },
         )
         return Settlement(

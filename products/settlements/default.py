@@ -23,7 +23,7 @@ from products import chart
 from products.posting import post_whole
 from products.remittances.context import Books, Joined, load_context
 from products.remittances.partners import Partner
-from products.remittances.settle import Settlement, Settling
+from products.settlements.pair import Settlement, Settling
 
 Cause = Literal["default", "fee"]
 """Why a partner's debt is written off: it does not pay, or it kept a fee that the administrator bears."""
