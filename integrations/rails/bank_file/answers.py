@@ -4,16 +4,17 @@ Elements are found by their local names, as the versions differ in their namespa
 (``AddtlInf``) is never kept: banks write names into it.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
 from integrations import strict_xml
 from integrations.strict_xml import Element, children, name, text_at
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, InvalidMoney
 from ledger.money import AMOUNT_MAX, exponent
 from products.payouts.rails import FailureReason
 
@@ -91,9 +92,9 @@ REASONS: Final[dict[str, FailureReason]] = {
 }
 """Why, by the bank's reason code (ISO 20022 external code set, status and return reasons); any other, NARR too, is `other`."""
 
-ENTRIES_MAX: Final = 20_000
 ID_CHARACTERS_MAX: Final = 35
 CODE_CHARACTERS_MAX: Final = 35
+_DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{0,17})?", re.ASCII)
 
 
 class UnreadableAnswer(InvalidInput):
@@ -187,7 +188,7 @@ def _group(element: Element, id_: str, status: str) -> Group:
     return Group(
         _id(element, id_),
         Verdict(_short(said), _code(element)) if said is not None else None,
-        int(number) if number is not None and number.isascii() and number.isdigit() else None,
+        int(_decimal(number)) if number is not None else None,
         _decimal(total) if total is not None else None,
     )
 
@@ -278,17 +279,16 @@ def _amount(element: Element | None) -> tuple[int | None, str | None]:
     if element is None:
         return None, None
     currency = element.get("Ccy") or ""
-    minor = _decimal((element.text or "").strip()).scaleb(exponent(currency))
-    if minor != minor.to_integral_value() or not 0 <= minor <= AMOUNT_MAX:
-        raise UnreadableAnswer("An amount has more decimals than its currency, or is out of range.")
+    try:
+        minor = _decimal((element.text or "").strip()).scaleb(exponent(currency))
+    except InvalidMoney:
+        raise UnreadableAnswer("An amount is in no currency that there is.") from None
+    if minor != minor.to_integral_value() or minor > AMOUNT_MAX:
+        raise UnreadableAnswer("An amount has more decimals than its currency, or is too large.")
     return int(minor), currency
 
 
 def _decimal(text: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise UnreadableAnswer("A number can't be read.") from None
-    if not value.is_finite():
+    if not _DECIMAL.fullmatch(text):
         raise UnreadableAnswer("A number can't be read.")
-    return value
+    return Decimal(text)
