@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from ledger import periods
 from ledger.database import Tx, cursor
 from ledger.errors import InvalidInput, NotFound
 from ledger.money import AMOUNT_MAX
+from ledger.outbox import Message, publish
 from ledger.posting import Posting, Transaction, post
 from products import chart
 from products.posting import BooksRefused, post_whole
@@ -28,13 +29,18 @@ ATTEMPTS_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class Funded:
-    """A sponsor's payment: what it paid in, and what it has uncommitted after it, in minor units."""
+    """A sponsor's payment: what it paid in, and what it has uncommitted after it, in minor units.
+
+    ``paid_off``: what of it paid certified claims · ``replayed``: it was on record already, and nothing changed.
+    """
 
     sponsor: str
     transaction_id: UUID
     amount: int
     uncommitted: int
     currency: str
+    paid_off: int
+    replayed: bool
 
 
 def fund_sponsor(
@@ -42,13 +48,14 @@ def fund_sponsor(
 ) -> Funded:
     """Record money that a sponsor paid into the savers' fund's bank account; the reference makes it happen once.
 
-    What the sponsor owes on certified claims is paid off first; the rest is uncommitted, there to match savings.
+    What the sponsor owes on certified claims is paid off first; the rest is uncommitted, there to match savings. From
+    what it has after that, its warning level counts anew.
     """
     if not 0 < amount <= AMOUNT_MAX:
         raise InvalidInput(f"an amount is between 1 and {AMOUNT_MAX} minor units", pointer="/amount")
     row = tx.execute(
         text(
-            "SELECT s.fund_id, s.uncommitted_account, s.receivable_account, g.currency, g.time_zone"
+            "SELECT s.id, s.fund_id, s.uncommitted_account, s.receivable_account, g.currency, g.time_zone"
             " FROM products.sponsor s JOIN products.programme g ON g.id = s.programme_id"
             " WHERE g.slug = :programme AND s.slug = :sponsor FOR NO KEY UPDATE OF s"
         ),
@@ -93,7 +100,73 @@ def fund_sponsor(
         text("SELECT credits - debits FROM ledger.account_balance WHERE account_id = :id"),
         {"id": row.uncommitted_account},
     ).scalar_one()
-    return Funded(sponsor, outcome.transaction_id, amount, left, row.currency)
+    replayed = outcome.status == "replayed"
+    if replayed:
+        off = tx.execute(
+            text(
+                "SELECT coalesce(sum(amount), 0)::bigint FROM ledger.posting"
+                " WHERE transaction_id = :id AND credit_account = :receivable"
+            ),
+            {"id": outcome.transaction_id, "receivable": row.receivable_account},
+        ).scalar_one()
+    else:
+        tx.execute(
+            text("UPDATE products.sponsor SET filled_to = :left, warned_at = NULL WHERE id = :id"),
+            {"left": left, "id": row.id},
+        )
+    return Funded(sponsor, outcome.transaction_id, amount, left, row.currency, off, replayed)
+
+
+def set_warning(tx: Tx, *, programme: str, sponsor: str, percent: int) -> None:
+    """Warn of a prefunded sponsor when less than so many per cent are left of what it had after it last paid in.
+
+    0: never. Raises `NotFound`, `InvalidInput`.
+    """
+    if not 0 <= percent <= 100:
+        raise InvalidInput("a warning level is between 0 and 100 per cent", pointer="/percent")
+    changed = tx.execute(
+        text(
+            "UPDATE products.sponsor s SET warn_percent = :percent, warned_at = NULL FROM products.programme g"
+            " WHERE g.id = s.programme_id AND g.slug = :programme AND s.slug = :sponsor"
+        ),
+        {"percent": percent, "programme": programme, "sponsor": sponsor},
+    ).rowcount
+    if not changed:
+        raise NotFound(f"{programme} has no sponsor “{sponsor}”")
+
+
+def warn(tx: Tx, now: datetime) -> int:
+    """Announce, once until it pays in again, each prefunded sponsor that has fallen below its level; how many."""
+    low = tx.execute(
+        text(
+            """UPDATE products.sponsor s SET warned_at = :now
+               FROM ledger.account_balance b, products.programme g
+               WHERE b.account_id = s.uncommitted_account AND g.id = s.programme_id AND s.funding = 'prefunded'
+                 AND s.warned_at IS NULL AND s.filled_to > 0
+                 AND (b.credits - b.debits - b.held)::numeric * 100 < s.warn_percent::numeric * s.filled_to
+               RETURNING s.id, g.slug AS programme, s.slug, g.currency, b.credits - b.debits - b.held AS left,
+                         s.filled_to, s.warn_percent"""
+        ),
+        {"now": now},
+    ).all()
+    publish(
+        tx,
+        [
+            Message(
+                "sponsor.fund_low",
+                str(row.id),
+                {
+                    "programme": row.programme,
+                    "sponsor": row.slug,
+                    "uncommitted": {"amount": row.left, "currency": row.currency},
+                    "filled_to": {"amount": row.filled_to, "currency": row.currency},
+                    "percent": row.warn_percent,
+                },
+            )
+            for row in low
+        ],
+    )
+    return len(low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +185,9 @@ def waiting(tx: Tx) -> list[Waiting]:
                JOIN ledger.account_balance b ON b.account_id = s.uncommitted_account
                WHERE EXISTS (SELECT 1 FROM products.match_queue q WHERE q.sponsor_id = s.id)
                      AND b.credits - b.debits - b.held > 0
+                     -- what is claimed from the sponsor isn't paid for with other money of its meanwhile
+                     AND NOT EXISTS (SELECT FROM products.claim_pack p WHERE p.sponsor_id = s.id
+                                     AND (p.state = 'made' OR p.state = 'certified' AND p.booked_at IS NULL))
                   OR s.queueing AND s.funding = 'prefunded'
                      AND NOT EXISTS (SELECT 1 FROM products.match_queue q WHERE q.sponsor_id = s.id)
                ORDER BY s.id"""
