@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-import sepaxml
+import sepaxml  # type: ignore[import-untyped]  # only its schema files are used
 import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as st

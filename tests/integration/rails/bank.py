@@ -59,7 +59,7 @@ class Bank:
                         amount.text,
                         amount.get("Ccy", ""),
                         text(one, "Cdtr/Nm"),
-                        "".join(account.itertext()).strip(),
+                        "".join(map(str, account.itertext())).strip(),
                         text(one, "RmtInf/Ustrd"),
                     )
                 )
