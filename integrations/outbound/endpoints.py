@@ -141,6 +141,25 @@ def find(tx: Tx, endpoint_id: UUID, partner_id: UUID | None) -> Endpoint:
     return _read(row)
 
 
+def find_any(tx: Tx, endpoint_id: UUID) -> Endpoint | None:
+    """One endpoint, removed or not, held until the transaction ends."""
+    row = (
+        cursor(tx)
+        .execute(
+            f"SELECT {_COLUMNS} FROM integrations.webhook_endpoint WHERE id = %s FOR UPDATE", (endpoint_id,)
+        )
+        .fetchone()
+    )
+    return None if row is None else _read(row)
+
+
+def note_failing(tx: Tx, endpoint_id: UUID, since: datetime | None) -> None:
+    """Since when nothing was delivered to it; None: something was."""
+    cursor(tx).execute(
+        "UPDATE integrations.webhook_endpoint SET failing_since = %s WHERE id = %s", (since, endpoint_id)
+    )
+
+
 def change(tx: Tx, clock: Clock, endpoint: Endpoint, wanted: Wanted, *, loopback: bool) -> Endpoint:
     """Another URL, filter or description, from the next attempt on. Raises `EndpointUrlRefused`."""
     check_url(wanted.url, loopback=loopback)
@@ -290,9 +309,15 @@ def _turn(tx: Tx, clock: Clock, endpoint: Endpoint, state: State, reason: Reason
 
 def _drop_waiting(tx: Tx, clock: Clock, endpoint_id: UUID, reason: str) -> None:
     cursor(tx).execute(
-        "UPDATE integrations.event_delivery SET state = 'failed', reason = %s, finished_at = %s"
-        " WHERE endpoint_id = %s AND state = 'waiting'",
-        (reason, clock.now(), endpoint_id),
+        """
+        WITH waiting AS MATERIALIZED (
+            SELECT event_id FROM integrations.event_delivery WHERE endpoint_id = %(endpoint)s AND state = 'waiting'
+            ORDER BY event_id FOR UPDATE
+        )
+        UPDATE integrations.event_delivery d SET state = 'failed', reason = %(reason)s, finished_at = %(now)s
+        FROM waiting WHERE d.endpoint_id = %(endpoint)s AND d.event_id = waiting.event_id
+        """,
+        {"endpoint": endpoint_id, "reason": reason, "now": clock.now()},
     )
 
 

@@ -362,7 +362,8 @@ def _write(tx: Tx, fresh: Sequence[Draft], seq: int, now: datetime) -> int:
         (sorted({one.partner_id for one in fresh}),),
     )
     endpoints = [row[0] for row in sql.fetchall()]
-    return queue(tx, _NEW, {"ids": ids, "endpoints": endpoints, "now": now}) if endpoints else 0
+    wanted = {"ids": ids, "endpoints": endpoints, "now": now}
+    return queue(tx, _NEW, wanted) if endpoints else 0
 
 
 _NEW: Final = """
@@ -373,11 +374,14 @@ WHERE e.id = ANY (%(ids)s) AND w.id = ANY (%(endpoints)s)
 """
 
 
-def queue(tx: Tx, wanted: str, parameters: Mapping[str, Any]) -> int:
+def queue(tx: Tx, wanted: str, parameters: Mapping[str, Any], *, again: bool = False) -> int:
     """Queue what a query finds (endpoint_id, event_id, partner_id, stream, seq) to be sent at ``now``; how many.
 
-    What is queued already stays as it is; what was delivered or given up begins anew. A stream's row is taken before its
-    deliveries, by everyone who writes them: whoever finishes a stream either sees them or leaves the row to be made here.
+    What is queued already stays as it is; what was delivered or given up begins anew. `again`: somebody asks for it, so a
+    stream that waits for its next attempt waits no longer.
+
+    A stream's row is taken before its deliveries, by everyone who writes them: whoever finishes a stream either sees them or
+    leaves the row to be made here.
     """
     sql = cursor(tx)
     sql.execute(
@@ -385,9 +389,10 @@ def queue(tx: Tx, wanted: str, parameters: Mapping[str, Any]) -> int:
         INSERT INTO integrations.event_stream (endpoint_id, stream, partner_id, due_at)
         SELECT DISTINCT endpoint_id, stream, partner_id, %(now)s::timestamptz FROM ({wanted}) AS wanted
         ORDER BY endpoint_id, stream
-        ON CONFLICT (endpoint_id, stream) DO UPDATE SET due_at = event_stream.due_at
+        ON CONFLICT (endpoint_id, stream) DO UPDATE SET due_at =
+            CASE WHEN %(again)s AND event_stream.claim IS NULL THEN excluded.due_at ELSE event_stream.due_at END
         """,
-        parameters,
+        {**parameters, "again": again},
     )
     sql.execute(
         f"""
