@@ -238,7 +238,7 @@ class Simulator:
 
     def _report(self, known: "_Known", now: datetime) -> Report:
         script = SCRIPTS.get(known.script, PAID)
-        state, at = script.now, known.made_at
+        state, at, again = script.now, known.made_at, None
         for later, seconds in (
             (script.soon, self._options.soon_seconds),
             (script.late, self._options.late_seconds),
@@ -246,6 +246,8 @@ class Simulator:
             moment = known.made_at + timedelta(seconds=seconds)
             if later is not None and now >= moment:
                 state, at = later, moment
+            elif later is not None and again is None:
+                again = moment
         fee = self._options.fee if state in ("paid", "returned") else None
         return Report(
             state,
@@ -257,6 +259,7 @@ class Simulator:
             amount=known.amount,
             currency=known.currency,
             fee=fee or None,
+            ask_again_at=again,
         )
 
 

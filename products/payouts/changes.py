@@ -57,10 +57,10 @@ def change_many(tx: Tx, changes: Sequence[Change], at: datetime) -> None:
             "actors": [one.actor for one in changes],
         },
     )
-    publish(tx, [_message(row, at) for row in rows])
+    publish(tx, [message(row, at) for row in rows])
 
 
-def _message(row: tuple[Any, ...], at: datetime) -> Message:
+def message(row: tuple[Any, ...], at: datetime) -> Message:
     """What is told of a payout whenever its state changes."""
     payout_id, partner_id, link_id, product, amount, currency, state, reason = row
     return Message(

@@ -76,7 +76,8 @@ class Report:
     """What a rail says of one payment, found by ``attempt`` or by ``rail_reference``.
 
     ``at``: when it happened by the rail's clock. ``code``: the rail's own word. ``amount`` and ``currency``: what it says it
-    paid, to compare; ``fee``: what it took for itself, minor units of the same currency.
+    paid, to compare; ``fee``: what it took for itself, minor units of the same currency. ``ask_again_at``: when it will know
+    more, where it says so; asked about then, even if what it says now is final.
     """
 
     state: ReportState
@@ -88,6 +89,7 @@ class Report:
     amount: int | None = None
     currency: str | None = None
     fee: int | None = None
+    ask_again_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
