@@ -5,6 +5,7 @@ in, match and the sponsors' accounts, the queue and what awaits funds.
 """
 
 from ledger.checks import SetCheck
+from products.claims.checks import CLAIMS
 
 _NORMAL = "CASE WHEN a.kind IN ('asset', 'expense') THEN b.debits - b.credits ELSE b.credits - b.debits END"
 
@@ -139,5 +140,5 @@ OWED = SetCheck(
     """,
 )
 
-PRODUCT_CHECKS = (REMITTANCES, CONTRIBUTIONS, MATCH_STATES, SPONSORS, QUEUE, OWED)
+PRODUCT_CHECKS = (REMITTANCES, CONTRIBUTIONS, MATCH_STATES, SPONSORS, QUEUE, OWED, CLAIMS)
 """All of them, in the order in which a report shows them."""

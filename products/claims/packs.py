@@ -266,8 +266,9 @@ _SELECT = (
 
 
 def _pack(row: Row[Any]) -> Pack:
-    values: tuple[Any, ...] = tuple(row)
-    return Pack(*values[:-2], Position(row.era, row.xid, row.id))
+    values = row._asdict()
+    position = Position(values.pop("era"), values.pop("xid"), row.id)
+    return Pack(**values, position=position)
 
 
 def _content(pack: Pack, lines: Sequence[Line]) -> bytes:
