@@ -52,6 +52,12 @@ class Services:
         """Sandbox or production; settings that are safe to run with always say which."""
         return self.settings.environment or Environment.SANDBOX
 
+    @property
+    def loopback_endpoints(self) -> bool:
+        """Whether events may go to endpoints on this machine: in a sandbox, unless the settings say no."""
+        allowed = self.settings.event_loopback
+        return self.environment is Environment.SANDBOX and allowed is not False
+
     def close(self) -> None:
         """Send what was handed over for sending, and give back every connection."""
         self.codes.close()

@@ -1,6 +1,7 @@
 """What the background does, wired: each of the worker's jobs as a call to the services, with connections of its own."""
 
 import gc
+import time
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -19,6 +20,8 @@ from api.worker import Every, Jobs
 from integrations.inbox.drain import Process, drain
 from integrations.inbox.keys import destroy_keys
 from integrations.inbox.queries import WAITING, requeue
+from integrations.outbound import events, forget
+from integrations.outbound.delivery import Deliverer, Delivering
 from ledger import fold, holds
 from ledger.clock import Clock
 from ledger.database import Database, Tx
@@ -33,6 +36,8 @@ from products.savings.reevaluate import reevaluate
 DRAIN_SECONDS_MAX: Final = 5
 """How long one task takes from the inbox before it asks for another: a stop waits no longer than that."""
 FOLD_TRANSACTIONS: Final = 10_000
+EXPAND_SECONDS_MAX: Final = 4.0
+FORGET_SECONDS_MAX: Final = 2.0
 ROUNDS_MAX: Final = 1_000
 """How many transactions one job may take; the next tick goes on where it stopped."""
 PARTITIONS_AHEAD: Final = timedelta(days=100)
@@ -81,7 +86,20 @@ def jobs_of(settings: Settings) -> Jobs:
             ).scalar()
         )
 
+    deliverer = Deliverer(
+        Delivering(
+            worker,
+            services.keyring,
+            clock,
+            loopback=services.loopback_endpoints,
+            timeout_seconds=settings.event_timeout_seconds,
+            count=metrics.count_attempts,
+        )
+    )
+    event_retention = timedelta(days=settings.event_retention_days)
+
     def close() -> None:
+        deliverer.close()
         if traces is not None:
             traces.close()
         sealer.close()
@@ -107,6 +125,9 @@ def jobs_of(settings: Settings) -> Jobs:
         ),
         requests=lambda: kinds.request_and_expire(services),
         forget_tokens=lambda: worker.run(lambda tx: revocation.purge(tx, clock.now())),
+        expand_events=lambda: expand_events(worker, clock, event_retention, deliverer),
+        deliver_events=deliverer.wake,
+        forget_events=lambda: forget_events(worker, clock, event_retention),
         close=close,
     )
 
@@ -125,6 +146,7 @@ def every(settings: Settings) -> Every:
         retry_waiting=settings.sweep_seconds,
         fold=settings.fold_seconds,
         seal=settings.seal_seconds,
+        expand_events=settings.event_seconds,
     )
 
 
@@ -153,6 +175,33 @@ def retry_waiting(tx: Tx, clock: Clock) -> int:
     """Queue again what waited for its member or its partner's money, now that it is there; how many deliveries."""
     ready = waiting.ready(tx)
     return requeue(tx, ready, actor="system", clock=clock, states=WAITING) if ready else 0
+
+
+def expand_events(worker: Database, clock: Clock, retention: timedelta, deliverer: Deliverer) -> int:
+    """Turn what the outbox holds into events, and wake the deliverer when one is to be delivered; how many events."""
+    made = 0
+    until = time.monotonic() + EXPAND_SECONDS_MAX
+    while time.monotonic() < until:
+        done = worker.run(lambda tx: events.expand(tx, clock, retention=retention))
+        made += done.events
+        if done.deliveries:
+            deliverer.wake()
+        if not done.more:
+            break
+    return made
+
+
+def forget_events(worker: Database, clock: Clock, retention: timedelta) -> int:
+    """Forget old events, and prune the outbox of what was read; how many rows, as far as the time reaches."""
+    forgotten = 0
+    for work in (lambda tx: forget.forget(tx, clock, retention=retention), forget.prune_outbox):
+        until = time.monotonic() + FORGET_SECONDS_MAX
+        while time.monotonic() < until:
+            rows = worker.run(work)
+            forgotten += rows
+            if not rows:
+                break
+    return forgotten
 
 
 def reevaluate_all(worker: Database, books: Books) -> int:

@@ -82,6 +82,8 @@ def _production_problems(settings: Settings) -> list[str]:
         problems.append("MIZAN_PUBLIC_URL must be https:// in production")
     if settings.app_page:
         problems.append("MIZAN_APP_PAGE shows any member to anybody: it is for the sandbox")
+    if settings.event_loopback:
+        problems.append("MIZAN_EVENT_LOOPBACK lets partners call this machine: it is for the sandbox")
     if settings.oidc_issuer is not None and not settings.oidc_issuer.startswith("https://"):
         problems.append("MIZAN_OIDC_ISSUER must be https:// in production")
     if not settings.embedded:

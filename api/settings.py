@@ -227,6 +227,26 @@ class Settings(BaseSettings):
         le=86_400,
         description="How often settled postings are folded into daily movements.",
     )
+    event_seconds: float = Field(
+        default=1.0, gt=0, le=3600, description="How often what happened is turned into partners' events."
+    )
+    event_retention_days: int = Field(
+        default=90,
+        ge=30,
+        le=3650,
+        description="Days for which partners' events, and what became of their deliveries, are kept: in the feed and for replay.",
+    )
+    event_timeout_seconds: float = Field(
+        default=20.0,
+        ge=15,
+        le=30,
+        description="How long a partner's endpoint may take, from looking up its name to the answer's headers.",
+    )
+    event_loopback: bool | None = Field(
+        default=None,
+        description="Whether partners may register endpoints on this machine, `http://127.0.0.1:port`: in a sandbox they may unless this says"
+        " no; in production it is refused.",
+    )
     delivery_retention_days: int = Field(
         default=90,
         ge=1,
@@ -245,6 +265,12 @@ class Settings(BaseSettings):
         ge=1024,
         le=64 * 1024 * 1024,
         description="The largest body of a REST request; more is 413.",
+    )
+    upload_bytes_max: int = Field(
+        default=32 * 1024 * 1024,
+        ge=1024,
+        le=64 * 1024 * 1024,
+        description="The largest file that is uploaded, such as a bank's answer or a partner's settlement file; more is 413.",
     )
     cursor_seconds: int = Field(
         default=7 * 86_400, ge=60, le=90 * 86_400, description="How long a list's cursor can be used."

@@ -58,6 +58,9 @@ class Jobs:
     destroy_audit_keys: Callable[[], object]
     requests: Callable[[], object]
     forget_tokens: Callable[[], object]
+    expand_events: Callable[[], object]
+    deliver_events: Callable[[], object]
+    forget_events: Callable[[], object]
     close: Callable[[], None]
 
 
@@ -80,6 +83,9 @@ class Every:
     destroy_audit_keys: float = HOUR_SECONDS
     requests: float = 10
     forget_tokens: float = HOUR_SECONDS
+    expand_events: float = 1
+    deliver_events: float = 2
+    forget_events: float = 60
 
 
 def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None = None) -> Celery:
@@ -122,6 +128,9 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("destroy_audit_keys", intervals.destroy_audit_keys),
         ("requests", intervals.requests),
         ("forget_tokens", intervals.forget_tokens),
+        ("expand_events", intervals.expand_events),
+        ("deliver_events", intervals.deliver_events),
+        ("forget_events", intervals.forget_events),
     ):
         app.task(name=f"mizan.{job}", shared=False)(task_of(job))
         schedule[job] = (f"mizan.{job}", seconds)

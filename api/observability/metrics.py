@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from sqlalchemy import event
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from integrations.outbound.attempts import Attempted
 from ledger.database import Database, Tx
 from products.remittances.process import Delivery, Verdict
 
@@ -54,8 +55,15 @@ MESSAGES: Final = Counter(
     "Messages to members handed to their sender, by kind (`code`, `notice`) and outcome (`sent`, `failed`).",
     ["kind", "outcome"],
 )
+ATTEMPTS: Final = Histogram(
+    "mizan_event_attempt_seconds",
+    "Attempts to deliver events to partners' endpoints by outcome (`delivered`, `again`, `exhausted`, `gone`): how many, and how"
+    " long each took.",
+    ["outcome"],
+    buckets=(*_SECONDS, 15, 20, 30),
+)
 
-COUNTED: Final = (REQUESTS, HOOKS, PROCESSED, TASKS, POOL, RATE_LIMITED, MESSAGES)
+COUNTED: Final = (REQUESTS, HOOKS, PROCESSED, TASKS, POOL, RATE_LIMITED, MESSAGES, ATTEMPTS)
 
 MEASURED: Final = {
     "mizan_up": "1 if it answered within the time limit of this scrape, else 0; by `part`: `database`, `valkey`.",
@@ -67,9 +75,18 @@ MEASURED: Final = {
     "mizan_settled_horizon_lag_seconds": "How long the settled horizon has stood still with a transaction under way.",
     "mizan_seal_lag_seconds": "Age of the oldest transaction without a seal; 0 when all are sealed.",
     "mizan_fold_lag_seconds": "Age of the oldest transaction that isn't folded into daily movements; 0 when all are.",
+    "mizan_events_unread_seconds": "Age of the oldest message of the outbox that is not an event yet; 0 when all are.",
+    "mizan_events_due_seconds": "For how long the longest-waiting event for a working endpoint has been due; 0 when none is.",
+    "mizan_endpoints": "Partners' endpoints by `state`: `enabled`, `failing` (enabled, and nothing arrives), `disabled`.",
     "mizan_queue_tasks": "Tasks in the broker's queue that no worker has taken.",
 }
 """Gauges that are measured at each scrape."""
+
+
+def count_attempts(made: Sequence[Attempted]) -> None:
+    """Count attempts to deliver events."""
+    for attempt in made:
+        ATTEMPTS.labels(attempt.outcome).observe(attempt.answer.milliseconds / 1000)
 
 
 class HookCounts(Counts[str]):

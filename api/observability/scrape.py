@@ -188,6 +188,13 @@ class Gauges:
         yield _gauge("mizan_settled_horizon_lag_seconds", self._horizon.lag_seconds(state))
         yield _gauge("mizan_seal_lag_seconds", state.unsealed_seconds)
         yield _gauge("mizan_fold_lag_seconds", state.unfolded_seconds)
+        yield _gauge("mizan_events_unread_seconds", state.events_unread_seconds)
+        yield _gauge("mizan_events_due_seconds", state.events_due_seconds)
+        endpoints = GaugeMetricFamily("mizan_endpoints", MEASURED["mizan_endpoints"], labels=["state"])
+        endpoints.add_metric(["enabled"], state.endpoints_enabled)
+        endpoints.add_metric(["failing"], state.endpoints_failing)
+        endpoints.add_metric(["disabled"], state.endpoints_disabled)
+        yield endpoints
 
 
 def _gauge(name: str, value: float | None) -> GaugeMetricFamily:

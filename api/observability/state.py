@@ -29,7 +29,17 @@ SELECT
     (SELECT extract(epoch FROM clock_timestamp() - t.recorded_at)::float8 FROM ledger.transaction t
         WHERE (t.era, t.xid) >= (SELECT folded.era, folded.xid FROM folded) ORDER BY t.era, t.xid LIMIT 1),
     (SELECT here.xmin::text::bigint FROM here),
-    (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint)
+    (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint),
+    (SELECT extract(epoch FROM clock_timestamp() - o.recorded_at)::float8 FROM ledger.outbox o
+        WHERE (o.era, o.xid, o.id) > (SELECT p.era, p.xid, p.message_id FROM integrations.outbox_position p
+                                      WHERE p.name = 'events') ORDER BY o.era, o.xid, o.id LIMIT 1),
+    (SELECT extract(epoch FROM max(clock_timestamp() - first.due_at))::float8 FROM integrations.webhook_endpoint w
+        CROSS JOIN LATERAL (SELECT s.due_at FROM integrations.event_stream s WHERE s.endpoint_id = w.id
+                            ORDER BY s.due_at LIMIT 1) first
+        WHERE w.state = 'enabled' AND w.failing_since IS NULL AND first.due_at < clock_timestamp()),
+    (SELECT count(*) FROM integrations.webhook_endpoint w WHERE w.state = 'enabled' AND w.failing_since IS NULL),
+    (SELECT count(*) FROM integrations.webhook_endpoint w WHERE w.state = 'enabled' AND w.failing_since IS NOT NULL),
+    (SELECT count(*) FROM integrations.webhook_endpoint w WHERE w.state = 'disabled')
 """
 _WITH: Final = """
 WITH here AS (SELECT ledger.current_era() AS era, ledger.settled_xid() AS xmin),
@@ -60,6 +70,11 @@ class State:
     unfolded_seconds: float | None
     horizon_xid: int
     next_xid: int
+    events_unread_seconds: float | None
+    events_due_seconds: float | None
+    endpoints_enabled: int
+    endpoints_failing: int
+    endpoints_disabled: int
 
     @property
     def transactions_behind(self) -> int:
@@ -75,7 +90,7 @@ def look(tx: Tx) -> State:
     if row is None:
         raise RuntimeError("a statement without FROM gives one row")
     ages = [None if one is None else max(0.0, one) for one in (row[1], row[4], row[5], row[6])]
-    return State(row[0], ages[0], row[2], row[3], ages[1], ages[2], ages[3], row[7], row[8])
+    return State(row[0], ages[0], row[2], row[3], ages[1], ages[2], ages[3], *row[7:])
 
 
 class HorizonWatch:

@@ -60,10 +60,10 @@ class AttemptView:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay queued; `next_since`: where to go on, when it stopped at its limit."""
+    """What a replay queued; `last`: the number of the last event, to go on after, when it stopped at its limit."""
 
     queued: int
-    next_since: datetime | None
+    last: int | None
 
 
 def deliveries(
@@ -126,44 +126,45 @@ def replay(tx: Tx, clock: Clock, endpoint: Endpoint, event_id: UUID) -> None:
     )
 
 
-def replay_since(tx: Tx, clock: Clock, endpoint: Endpoint, since: datetime, which: Which = "all") -> Replayed:
+def replay_since(
+    tx: Tx, clock: Clock, endpoint: Endpoint, since: datetime, which: Which = "all", *, after: int = 0
+) -> Replayed:
     """Send again every event from `since` on that the endpoint's filter lets through, oldest first, at most `REPLAYED_MAX`.
 
     `failed`: only those that did not arrive: given up, or never queued because the endpoint wasn't there or was disabled.
-    What waits already stays queued. Raises EndpointDisabled.
+    What waits already stays queued. `after`: the number that an earlier replay stopped at. Raises EndpointDisabled.
     """
     _require_enabled(endpoint)
-    sql = cursor(tx)
-    chosen = """
-        SELECT e.id, e.partner_id, e.stream, e.seq, e.occurred_at FROM integrations.event e
-        WHERE e.partner_id = %(partner)s AND e.occurred_at >= %(since)s
+    rows = cursor(tx).execute(
+        """
+        SELECT e.id, e.seq FROM integrations.event e
+        WHERE e.partner_id = %(partner)s AND e.occurred_at >= %(since)s AND e.seq > %(after)s
           AND (cardinality(%(types)s::text[]) = 0 OR e.type = ANY (%(types)s::text[]))
           AND NOT EXISTS (
               SELECT FROM integrations.event_delivery d WHERE d.endpoint_id = %(endpoint)s AND d.event_id = e.id
               AND (d.state = 'waiting' OR (d.state = 'delivered' AND %(failed)s)))
-        ORDER BY e.occurred_at, e.seq LIMIT %(limit)s"""
-    parameters = {
-        "partner": endpoint.partner_id,
-        "endpoint": endpoint.id,
-        "since": since,
-        "types": list(endpoint.event_types),
-        "failed": which == "failed",
-        "limit": REPLAYED_MAX + 1,
-        "now": clock.now(),
-    }
-    rows = sql.execute(
-        f"SELECT id, occurred_at FROM ({chosen}) AS chosen ORDER BY occurred_at, seq", parameters
+        ORDER BY e.seq LIMIT %(limit)s
+        """,
+        {
+            "partner": endpoint.partner_id,
+            "endpoint": endpoint.id,
+            "since": since,
+            "after": after,
+            "types": list(endpoint.event_types),
+            "failed": which == "failed",
+            "limit": REPLAYED_MAX + 1,
+        },
     )
     found = rows.fetchall()
-    ids = [row[0] for row in found[:REPLAYED_MAX]]
+    chosen = found[:REPLAYED_MAX]
     queued = queue(
         tx,
         "SELECT %(endpoint)s::uuid AS endpoint_id, id AS event_id, partner_id, stream, seq"
-        " FROM integrations.event WHERE id = ANY (%(ids)s)",
-        {"endpoint": endpoint.id, "ids": ids, "now": clock.now()},
+        " FROM integrations.event WHERE id = ANY (%(ids)s::uuid[])",
+        {"endpoint": endpoint.id, "ids": [row[0] for row in chosen], "now": clock.now()},
         again=True,
     )
-    return Replayed(queued, found[REPLAYED_MAX][1] if len(found) > REPLAYED_MAX else None)
+    return Replayed(queued, chosen[-1][1] if len(found) > REPLAYED_MAX else None)
 
 
 def _require_enabled(endpoint: Endpoint) -> None:

@@ -48,6 +48,9 @@ def main(broker: str, url: str, key: str) -> None:
             send_notices=nothing,
             apply_changes=nothing,
             forget_tokens=nothing,
+            expand_events=nothing,
+            deliver_events=nothing,
+            forget_events=nothing,
             close=database.close,
         )
 
