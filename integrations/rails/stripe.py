@@ -34,7 +34,6 @@ from products.payouts.rails import FailureReason, Instruction, ReportState
 API_VERSION: Final = "2026-10-28.endive"
 """The version whose shapes we read: Stripe answers in it whatever the account's own, and whatever the library's next one is."""
 CONNECT_SECONDS_MAX: Final = 5.0
-ANSWER_SECONDS_MAX: Final = 15.0
 ANSWER_BYTES_MAX: Final = 4 * 2**20
 PAGE: Final = 100
 
@@ -53,13 +52,14 @@ class NotDone(Exception):
         self.code = code
 
     @property
-    def is_silence(self) -> bool:
-        """Whether Stripe could not be heard at all: asking on is of no use now."""
-        return self.code in (_UNREACHABLE, _NO_ANSWER)
+    def is_general(self) -> bool:
+        """Whether the next request would fare no better: nobody there, no answer, too many, a key that is refused."""
+        return self.state == "not_sent" or self.code == _NO_ANSWER
 
 
-_UNREACHABLE: Final = "unreachable"
 _NO_ANSWER: Final = "no_answer"
+_AT_WORK: Final = frozenset({"idempotency_key_in_use", "lock_timeout"})
+"""Codes that speak of another request on the same thing, under whatever status: what becomes of that one is not known."""
 
 
 class _NoAnswer(stripe.APIConnectionError):
@@ -79,11 +79,11 @@ class _Http(stripe.HTTPClient):
 
     name = "httpx"
 
-    def __init__(self) -> None:
+    def __init__(self, answer_seconds_max: float) -> None:
         super().__init__()
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(ANSWER_SECONDS_MAX, connect=CONNECT_SECONDS_MAX), trust_env=False
-        )
+        self._seconds_max = answer_seconds_max
+        connect = min(CONNECT_SECONDS_MAX, answer_seconds_max)
+        self._http = httpx.Client(timeout=httpx.Timeout(answer_seconds_max, connect=connect), trust_env=False)
 
     def request(
         self,
@@ -95,7 +95,7 @@ class _Http(stripe.HTTPClient):
         _usage: list[str] | None = None,
     ) -> tuple[Any, int, Mapping[str, str]]:  # Any: the library takes bytes here and is typed as text
         """One request, once. Raises `_NeverLeft`, `_NoAnswer`."""
-        until = monotonic() + ANSWER_SECONDS_MAX
+        until = monotonic() + self._seconds_max
         try:
             with self._http.stream(method.upper(), url, headers=headers, content=post_data) as answer:
                 body = bytearray()
@@ -130,9 +130,11 @@ def _meaning(error: stripe.StripeError) -> tuple[ReportState, FailureReason | No
     code = _code_of(error)
     match error:
         case _NeverLeft():
-            return "not_sent", None, _UNREACHABLE
+            return "not_sent", None, "unreachable"
         case stripe.APIConnectionError():
             return "unknown", None, _NO_ANSWER
+        case _ if code in _AT_WORK:
+            return "unknown", None, code
         case stripe.IdempotencyError():
             return "unknown", None, "idempotency_error"
         case stripe.RateLimitError():
@@ -158,9 +160,15 @@ class StripeApi:
     """The requests that the rails make, each sent once. All raise `NotDone`; amounts are in Stripe's units."""
 
     def __init__(
-        self, api_key: str, rail: str, api_base: str | None = None, statement_descriptor: str | None = None
+        self,
+        api_key: str,
+        rail: str,
+        *,
+        answer_seconds_max: float,
+        api_base: str | None = None,
+        statement_descriptor: str | None = None,
     ) -> None:
-        self._http = _Http()
+        self._http = _Http(answer_seconds_max)
         self._rail = rail
         self._descriptor = statement_descriptor
         self._v1 = stripe.StripeClient(
@@ -224,11 +232,6 @@ class StripeApi:
             {"idempotency_key": f"{attempt}:reversal:{on.isoformat()}"},
         )
         return transfer.now_reversed(why)
-
-    @_judged()
-    def transfer(self, transfer_id: str) -> Transfer:
-        """A transfer as it stands."""
-        return _read(Transfer, self._v1.transfers.retrieve(transfer_id))
 
     @_judged()
     def transfer_of(self, attempt: UUID) -> Transfer | None:

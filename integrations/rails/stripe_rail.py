@@ -79,6 +79,9 @@ class Options(BaseModel):
         pattern=r"^https?://[^\s?#/]+$",
         description="another address of the API; in production over HTTPS only",
     )
+    timeout_seconds: float = Field(
+        default=10, ge=0.1, le=60, description="for each request; after it, what became of it is unknown"
+    )
 
 
 OPTIONS: Final = Options
@@ -96,7 +99,13 @@ def build(options: Mapping[str, object], secrets: Mapping[str, str], setting: Se
         raise InvalidRailOptions(f"webhook_secrets: one to {SECRETS_MAX} of whsec_…, a space between")
     if not _is_safe(made.api_base, setting.environment):
         raise InvalidRailOptions("api_base: HTTPS, or loopback in the sandbox")
-    api = StripeApi(secrets["api_key"], setting.slug, made.api_base, made.statement_descriptor)
+    api = StripeApi(
+        secrets["api_key"],
+        setting.slug,
+        answer_seconds_max=made.timeout_seconds,
+        api_base=made.api_base,
+        statement_descriptor=made.statement_descriptor,
+    )
     way = ConnectRail if made.mode == "connect" else PayoutRail
     return way(api, signing, setting)
 
@@ -135,7 +144,7 @@ class _StripeRail(ABC):
             except AmountNotPayable:
                 reports.append(Report("failed", one.attempt, reason="refused", code="amount_not_payable"))
             except NotDone as refusal:
-                silent = refusal.is_silence
+                silent = refusal.is_general
                 reports.append(Report(refusal.state, one.attempt, reason=refusal.reason, code=refusal.code))
         return reports
 
@@ -150,7 +159,7 @@ class _StripeRail(ABC):
             try:
                 reports.append(self._asked(one))
             except NotDone as silence:
-                silent = silence.is_silence
+                silent = silence.is_general
                 reports.append(Report("unknown", one.attempt, one.rail_reference, code=silence.code))
         return reports
 
@@ -232,8 +241,7 @@ class ConnectRail(_StripeRail):
         try:
             for transfer in self._api.transfers(since, until):
                 if transfer.attempt is not None:
-                    payout = self._api.payout_of(transfer, transfer.attempt)
-                    yield told_of_transfer(transfer, payout, transfer.attempt)
+                    yield self._looked_at(transfer, transfer.attempt)
         except NotDone as silence:
             raise ListUnavailable(silence.code) from silence
 
@@ -264,6 +272,15 @@ class ConnectRail(_StripeRail):
         if event.kind == "transfer.created":
             return told_of_transfer(transfer, None, attempt)  # whoever sent it is about to make its payout
         return self._gone_on(transfer, attempt)
+
+    def _looked_at(self, transfer: Transfer, attempt: UUID) -> Report:
+        try:
+            payout = self._api.payout_of(transfer, attempt)
+        except NotDone as refusal:
+            if refusal.state != "failed":
+                raise
+            return _unclear(transfer, attempt, refusal)  # one account that left us hides no other's payments
+        return told_of_transfer(transfer, payout, attempt)
 
     def _gone_on(self, transfer: Transfer, attempt: UUID) -> Report:
         """What became of a transfer, after doing what is left to do: its payout, or its reversal."""
@@ -347,8 +364,9 @@ class PayoutRail(_StripeRail):
 
 
 def _unclear(transfer: Transfer, attempt: UUID, silence: NotDone) -> Report:
-    """A transfer that is there, and the rest not known."""
-    return Report("unknown", attempt, transfer.id, code=silence.code)
+    """A transfer that is there, and what followed is not known; unless it came back, which says enough."""
+    told = told_of_transfer(transfer, None, attempt)
+    return told if transfer.is_reversed else replace(told, state="unknown", at=None, code=silence.code)
 
 
 def _made_at(attempt: UUID) -> datetime | None:

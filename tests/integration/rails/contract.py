@@ -297,7 +297,7 @@ def ask(bench: Bench, payment: Instruction, first: Report | None) -> Report:
 
 
 def known(
-    bench: Bench, payment: Instruction, first: Report, *, also: Callable[[Report], bool] = lambda report: True
+    bench: Bench, payment: Instruction, first: Report, *, also: Callable[[Report], bool] = lambda _: True
 ) -> Report:
     """Ask until the payment is final, and `also` is true; what is final at once is not asked about (the rail may not list it)."""
     if first.state == "failed":
