@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from api import uploads
 from api.addresses import parse_networks
 from api.bootstrap import Services, bootstrap
 from api.hooks import Hooks
@@ -78,6 +79,8 @@ def create_app(
         Edge,
         environment=services.environment.value,
         body_bytes_max=settings.request_body_bytes_max,
+        uploads=uploads.PATHS,
+        upload_bytes_max=settings.upload_bytes_max,
         body_seconds_max=settings.request_body_seconds_max,
         limits=services.limits,
         trusted=parse_networks(settings.trusted_proxies),

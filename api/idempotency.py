@@ -133,10 +133,15 @@ def _answer(status: int, body: bytes, *, replayed: bool) -> Response:
 
 
 def _fingerprint(request: Request) -> bytes:
-    """Method, path and canonical body: spacing and the order of keys make no other request."""
+    """Method, address and canonical body: spacing and the order of keys make no other request. A file is its bytes."""
     body: bytes = request.scope["state"]["body"]
-    canonical = (
-        json.dumps(strict_json.loads(body), sort_keys=True, separators=(",", ":")).encode() if body else b""
-    )
-    head = f"{request.method} {request.url.path}\n".encode()
-    return hashlib.sha256(head + canonical).digest()
+    address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    head = f"{request.method} {address}\n".encode()
+    return hashlib.sha256(head + _canonical(body)).digest()
+
+
+def _canonical(body: bytes) -> bytes:
+    try:
+        return json.dumps(strict_json.loads(body), sort_keys=True, separators=(",", ":")).encode()
+    except strict_json.NotStrictJson:
+        return body

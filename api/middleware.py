@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -57,6 +57,7 @@ _BUSY = frozenset(
 class Edge:
     """The outermost ASGI application. `environment` is told in every answer.
 
+    At the addresses `uploads` a posted body may have `upload_bytes_max`, anywhere else `body_bytes_max`.
     `limits` counts by address (None: nobody is counted); `https` says that the outside reaches us by it alone; `trusted`
     and `forwarded` are `api.addresses`'.
     """
@@ -67,6 +68,8 @@ class Edge:
         *,
         environment: str,
         body_bytes_max: int,
+        uploads: Collection[str] = (),
+        upload_bytes_max: int = 0,
         limits: Limits | None = None,
         trusted: Sequence[Network] = (),
         forwarded: bytes = X_FORWARDED_FOR,
@@ -78,6 +81,8 @@ class Edge:
         self._app = app
         self._always = [(b"mizan-environment", environment.encode()), *security_headers(https=https)]
         self._body_bytes_max = body_bytes_max
+        self._uploads = frozenset(uploads)
+        self._upload_bytes_max = upload_bytes_max
         self._body_seconds_max = body_seconds_max
         self._limits = limits
         self._trusted = trusted
@@ -120,7 +125,9 @@ class Edge:
             raise _busy("Too much is being received.")
         body = _Body(self)
         try:
-            read = await body.read(receive, headers, self._body_bytes_max, self._body_seconds_max)
+            uploaded = scope["path"] in self._uploads and scope["method"] == "POST"
+            bytes_max = self._upload_bytes_max if uploaded else self._body_bytes_max
+            read = await body.read(receive, headers, bytes_max, self._body_seconds_max)
             if read is None:
                 return  # the client went away
             scope["state"]["body"] = read

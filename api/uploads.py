@@ -1,0 +1,40 @@
+"""Files that are uploaded as they are: which routes take them, how they say so, and where their bytes are.
+
+They are larger than any other body (`Settings.upload_bytes_max`), so the edge knows their addresses before it reads.
+"""
+
+from typing import Any, Final
+
+from api.deps import Call
+from api.v1.schemas import Responses, errors, problem
+from ledger.errors import InvalidInput
+
+PAYMENT_ANSWERS: Final = "/v1/payment-answers"
+SETTLEMENT_FILES: Final = "/v1/settlement-files"
+PATHS: Final = frozenset({PAYMENT_ANSWERS, SETTLEMENT_FILES})
+"""Addresses at which a file may be posted; anywhere else a body has the ordinary limit."""
+
+
+def content(call: Call) -> bytes:
+    """The file that was posted. Raises InvalidInput when there is none."""
+    body: bytes = call.request.scope["state"]["body"]
+    if not body:
+        raise InvalidInput("Send the file as the request's body.")
+    return body
+
+
+def described(media_type: str, what: str) -> dict[str, Any]:
+    """For a route's `openapi_extra`: its body is a file."""
+    schema = {"type": "string", "format": "binary", "minLength": 1}
+    return {
+        "requestBody": {
+            "description": what,
+            "required": True,
+            "content": {media_type: {"schema": schema}},
+        }
+    }
+
+
+def refusals(*more: int) -> Responses:
+    """The problems that every route which takes a file may answer with, and `more`."""
+    return errors(*more) | {413: problem("The file is too large.")}
