@@ -72,12 +72,18 @@ MATCH_STATES = SetCheck(
     SELECT format('enrolment %s, window of %s', s.enrolment_id, s.window_start),
            format('is entitled to %s; its sponsors'' shares come to %s', s.entitled, coalesce(h.shares, 0))
     FROM products.match_state s
-    LEFT JOIN (SELECT enrolment_id, window_start, sum(committed + unvested + vested + awaiting) AS shares,
-                      sum(greatest(vested, certified)) AS vested
+    -- a share may stand above what is earned where it can't fall: vested, forfeited, certified
+    LEFT JOIN (SELECT enrolment_id, window_start, sum(committed + unvested + vested + awaiting + forfeited) AS shares,
+                      bool_or(committed + unvested + vested + awaiting + forfeited
+                              <= greatest(vested + forfeited, certified)) AS cannot_fall
                FROM products.match_share GROUP BY 1, 2) h USING (enrolment_id, window_start)
-    WHERE coalesce(h.shares, 0) <> greatest(s.entitled, coalesce(h.vested, 0))
+    WHERE coalesce(h.shares, 0) < s.entitled OR coalesce(h.shares, 0) > s.entitled AND NOT coalesce(h.cannot_fall, false)
     """,
 )
+
+# what has vested less what was paid out of it; what fell after it was paid out is the member's debt
+_OF_SHARES = """CASE a.code WHEN 'match_unvested' THEN coalesce(h.unvested, 0)
+    ELSE coalesce(h.vested, 0) - coalesce(w.paid, 0) + coalesce(o.owed, 0) END"""
 
 SPONSORS = SetCheck(
     "what sponsors have committed, and what is unvested and vested, is what the accounts hold",
@@ -92,15 +98,35 @@ SPONSORS = SetCheck(
     WHERE {_NORMAL} <> coalesce(h.committed, 0)
     UNION ALL
     SELECT format('enrolment %s', e.id),
-           format('%s holds %s, its shares come to %s', a.code, {_NORMAL},
-                  CASE a.code WHEN 'match_unvested' THEN coalesce(h.unvested, 0) ELSE coalesce(h.vested, 0) END)
+           format('%s holds %s, its shares come to %s', a.code, {_NORMAL}, {_OF_SHARES})
     FROM products.enrolment e
     JOIN ledger.account a ON a.id IN (e.unvested_account, e.vested_account)
     JOIN ledger.account_balance b ON b.account_id = a.id
     LEFT JOIN (SELECT enrolment_id, sum(unvested) AS unvested, sum(vested) AS vested
                FROM products.match_share GROUP BY 1) h ON h.enrolment_id = e.id
-    WHERE {_NORMAL}
-       <> CASE a.code WHEN 'match_unvested' THEN coalesce(h.unvested, 0) ELSE coalesce(h.vested, 0) END
+    LEFT JOIN (SELECT enrolment_id, sum(match) AS paid FROM products.withdrawal WHERE left_at IS NOT NULL GROUP BY 1) w
+      ON w.enrolment_id = e.id
+    LEFT JOIN (SELECT enrolment_id, sum(owed) AS owed FROM products.match_adjustment GROUP BY 1) o
+      ON o.enrolment_id = e.id
+    WHERE {_NORMAL} <> {_OF_SHARES}
+    """,
+)
+
+FORFEITURES = SetCheck(
+    "match that was forfeited left with a withdrawal",
+    "SELECT count(*) FROM products.forfeiture",
+    """
+    SELECT format('enrolment %s, window of %s', coalesce(h.enrolment_id, f.enrolment_id),
+                  coalesce(h.window_start, f.window_start)),
+           format('has lost %s, its forfeitures come to %s', coalesce(h.forfeited, 0), coalesce(f.amount, 0))
+    FROM (SELECT enrolment_id, window_start, sponsor_id, forfeited FROM products.match_share WHERE forfeited > 0) h
+    FULL JOIN (SELECT enrolment_id, window_start, sponsor_id, sum(amount) AS amount
+               FROM products.forfeiture GROUP BY 1, 2, 3) f USING (enrolment_id, window_start, sponsor_id)
+    WHERE coalesce(h.forfeited, 0) <> coalesce(f.amount, 0)
+    UNION ALL
+    SELECT format('payout %s', f.payout_id), 'forfeits match, but its money is not out'
+    FROM products.forfeiture f LEFT JOIN products.withdrawal w USING (payout_id, enrolment_id)
+    WHERE w.left_at IS NULL
     """,
 )
 
@@ -140,5 +166,5 @@ OWED = SetCheck(
     """,
 )
 
-PRODUCT_CHECKS = (REMITTANCES, CONTRIBUTIONS, MATCH_STATES, SPONSORS, QUEUE, OWED, CLAIMS)
+PRODUCT_CHECKS = (REMITTANCES, CONTRIBUTIONS, MATCH_STATES, SPONSORS, FORFEITURES, QUEUE, OWED, CLAIMS)
 """All of them, in the order in which a report shows them."""

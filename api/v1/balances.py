@@ -1,5 +1,6 @@
 """What a member has, what moved, the proof of it, and why."""
 
+from dataclasses import replace
 from datetime import date
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -24,6 +25,7 @@ from products.savings import queries
 from products.savings.queries import MemberBalances, ProductBalance
 from products.savings.rules import local_date
 from products.savings.whole import see_whole, whole_balances
+from products.savings.withdrawals import facts_open_ways
 
 router = APIRouter(prefix="/v1/members/{member}", tags=["balances"], route_class=ROUTE_CLASS)
 
@@ -88,6 +90,8 @@ def get_balances(
     holder = find_account_holder(call.tx, call.services.keyring, path_id("mem", member), call.now)
     programmes = call.services.books.programmes
     versions = programmes.versions(call.tx, holder.programme_id)
+    if any(facts_open_ways(version.programme) for version in versions):
+        holder = replace(holder, facts=found(call, member).facts)
     today = local_date(versions[-1].programme, call.now)
     if as_of is not None and as_of >= today:
         as_of = None  # the day is not over: it ends in what there is now
@@ -153,16 +157,23 @@ def get_receipt(
 def explain(
     member: MemberId,
     subject: Annotated[
-        str, Path(max_length=80, description="a remittance, `rmt_…`, or a product's match, `match:{product}`")
+        str,
+        Path(
+            max_length=80,
+            description="a remittance, `rmt_…`, a product's match, `match:{product}`, or its ways out,"
+            " `withdrawal:{product}`",
+        ),
     ],
     call: Reading,
 ) -> dict[str, Any]:
-    """Why a remittance was split and matched as it was, or why a match stands where it stands today."""
+    """Why a remittance was split and matched as it was, a match stands where it stands, or money may leave or not."""
     person = found(call, member)
     programmes = call.services.books.programmes
     kind, _, product = subject.partition(":")
     if kind == "match" and product:
         return queries.explain_match(call.tx, programmes, person, product, on=_today(call, person))
+    if kind == "withdrawal" and product:
+        return queries.explain_withdrawal(call.tx, programmes, person, product, on=_today(call, person))
     return queries.explain_remittance(call.tx, programmes, person, path_id("rmt", subject))
 
 

@@ -1,6 +1,6 @@
 """Members for a batch of remittances: everything the rules need to know of thousands of people, in a few queries."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from typing import Any, Final
@@ -225,3 +225,17 @@ def _add_mandates(tx: Tx, records: _Records) -> None:
             # a mandate given through one partner lets that partner deduct, and no other
             if record.partner_id == partner_id:
                 record.mandates.append(mandate)
+
+
+def birth_dates(tx: Tx, keyring: Keyring, member_ids: Collection[UUID]) -> dict[UUID, date]:
+    """The birth dates of members, where they are known and the member is not erased."""
+    rows = cursor(tx).execute(
+        "SELECT id, wrapped_key, birth_date FROM products.member"
+        " WHERE id = ANY (%b::uuid[]) AND wrapped_key IS NOT NULL AND birth_date IS NOT NULL",
+        (list(member_ids),),
+        binary=True,
+    )
+    return {
+        id_: date.fromisoformat(keyring.cipher(wrapped, id_).decrypt(born, _BIRTH_DATE + id_.bytes))
+        for id_, wrapped, born in rows
+    }

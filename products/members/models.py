@@ -140,7 +140,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class AccountHolder:
-    """What reading a member's money needs to know of a member. `shows_whole`: a consent to see more is in force."""
+    """What reading a member's money needs to know of a member. `shows_whole`: a consent to see more is in force.
+
+    `facts` are read where the programme's ways out depend on some.
+    """
 
     link_id: UUID
     member_id: UUID
@@ -148,6 +151,7 @@ class AccountHolder:
     programme_id: UUID
     birth_date: date | None
     shows_whole: bool
+    facts: tuple[Fact, ...] = ()
 
 
 @dataclass(slots=True)

@@ -283,12 +283,24 @@ DEFS: dict[str, Schema] = {
                 ),
                 most=20,
             ),
-            "granted": one_of("When it is paid.", "on_settlement", "end_of_window", default="on_settlement"),
-            "into": one_of("Where it is paid.", "product", "member_bank_account", default="product"),
+            "granted": one_of(
+                "When it is paid: as soon as the partner has paid the contributions in, or once the window is over.",
+                "on_settlement",
+                "end_of_window",
+                default="on_settlement",
+            ),
+            "into": one_of(
+                "Where it is paid: kept with the savings, under their ways out, or payable to the member's own account "
+                "as soon as it is granted.",
+                "product",
+                "member_bank_account",
+                default="product",
+            ),
             "vesting": array(
                 "When it becomes the member's own; without it, at once.",
                 record(
-                    "From this age, or after so many years of membership, this part is the member's.",
+                    "From this age, or after so many years of membership, this part of all of it is the member's; of two, "
+                    "either is enough.",
                     {
                         "vested": ref("percent"),
                         "after_years": whole("Complete years of membership.", 0, 100),
@@ -330,17 +342,38 @@ DEFS: dict[str, Schema] = {
             "after_years": whole("After so many complete years of membership.", 0, 100),
             "before_years": whole("Before so many complete years of membership.", 0, 100),
             "event": one_of("Only when this happened.", "disability", "death", "return"),
-            "balance_at_least": ref("money", "With at least this balance."),
-            "balance_below": ref("money", "With less than this balance."),
+            "proven_by": ref(
+                "code",
+                "The declared boolean fact that proves the event, of evidence `document` or `institution`. Without it, a "
+                "claim does.",
+            ),
+            "balance_at_least": ref(
+                "money",
+                "With at least this balance: settled savings and vested match, with what was taken since the age and "
+                "years of this way were reached.",
+            ),
+            "balance_below": ref("money", "With less than this balance, likewise."),
             "saved_each_year": ref("money", "Having saved this in each of these years."),
-            "lump_sum": ref("percent", "The part that may be taken at once."),
-            "rest_over_years": whole("The rest is paid monthly over so many years.", 1, 60),
+            "lump_sum": ref(
+                "percent",
+                "The part that may be taken at once, of what there was before anything was taken by this way.",
+            ),
+            "rest_over_years": whole(
+                "The rest is paid monthly over so many years from the first withdrawal on.", 1, 60
+            ),
             "interest": one_of(
                 "Interest that is paid on the own share.", "fund", "savings_bank", "higher_of_both"
             ),
-            "match": one_of("What becomes of the match.", "paid", "forfeited", default="paid"),
+            "match": one_of(
+                "What becomes of the match: `paid`, vested match leaves in the same part; `forfeited`, what has not "
+                "vested is lost besides, in proportion to the savings that leave.",
+                "paid",
+                "forfeited",
+                default="paid",
+            ),
         },
         ("code", "lump_sum"),
+        dependentRequired={"proven_by": ["event"]},
     ),
     "benefit": record(
         "What a plan pays. Without an amount or a limit: in kind, as the insurer provides it.",

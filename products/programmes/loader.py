@@ -138,6 +138,7 @@ def _read(top: Node, faulty: frozenset[str]) -> Programme | None:
             if sound(node.pointer):
                 products.append(read_product(node, str(top.get("currency", ""))))
         _check_waterfall(top)
+        _check_receivers(top)
     if sound("/contributions") and "contributions" in top:
         _check_ceiling(top, products)
     if context.faults:
@@ -264,6 +265,17 @@ def _check_waterfall(top: Node) -> None:
             and node.get("priority") != last
         ):
             node.fault("priority", "the product that takes the remainder must come last")
+
+
+def _check_receivers(top: Node) -> None:
+    """What is forfeited to a pool needs a pool that there is no doubt about."""
+    pools = {node.get("pool") for node in top.children("products") if "pool" in node}
+    for node in top.children("products"):
+        match = node.child("match")
+        if match is not None and match.get("forfeit_to") == "pool" and len(pools) != 1:
+            match.fault(
+                "forfeit_to", "the programme has no pool" if not pools else "which of the programme's pools?"
+            )
 
 
 def _check_ceiling(top: Node, products: Iterable[Product]) -> None:

@@ -23,6 +23,15 @@ Rule = Literal["fixed", "percent", "table", "remainder"]
 BelowMinimum = Literal["skip", "accumulate"]
 Receiver = Literal["sponsor", "savers", "pool", "administrator"]
 
+ANY_TIME: Final = "any_time"
+"""The way out of a product whose programme says nothing about withdrawals: everything, whenever."""
+
+MATCH_PAID_OUT: Final = "match_paid_out"
+"""The way of a match that is paid into the member's own bank account: all of it, whatever becomes of the savings."""
+
+RESERVED_WAYS: Final = frozenset({ANY_TIME, MATCH_PAID_OUT})
+"""Codes that a programme's own ways out can't have."""
+
 
 class UnknownProduct(NotFound):
     """The programme has no product of this code."""
@@ -190,7 +199,10 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """One way out: who may take how much at once, and over how many years the rest is paid monthly."""
+    """One way out: who may take how much at once, and over how many years the rest is paid monthly.
+
+    ``proven_by`` names the boolean fact that proves the event; without it, a claim does.
+    """
 
     code: str
     from_age: int | None
@@ -198,6 +210,7 @@ class Withdrawal:
     after_years: int | None
     before_years: int | None
     event: str | None
+    proven_by: str | None
     balance_at_least: int | None
     balance_below: int | None
     saved_each_year: int | None

@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from products.programmes.model import (
+    RESERVED_WAYS,
     AfterTerm,
     Benefit,
     Cession,
@@ -100,6 +101,10 @@ def _read_match(node: Node, contribution: Contribution) -> Match:
     years, window = node.child("years"), node.window("window") or WindowRule("calendar_year")
     if years is not None and years.get("counted") == "windows" and not window.kind.endswith("_year"):
         years.fault("counted", "only windows of whole years can be counted as years")
+    if node.get("granted") == "end_of_window" and window.kind == "enrolment":
+        node.fault("granted", "a window of the whole enrolment doesn't end")
+    if node.get("into") == "member_bank_account" and "vesting" in node:
+        node.fault("vesting", "what goes to the member's bank account is the member's at once")
     base = node.get("match_base")
     if base == "due" and (contribution.period is None or contribution.rule == "remainder"):
         node.fault("match_base", "“due” needs an instalment: basis per_period, and no remainder")
@@ -179,6 +184,9 @@ def _read_withdrawal(node: Node) -> Withdrawal:
         node.ordered(lesser, greater)
     if "saved_each_year" in node and "after_years" not in node:
         node.fault("saved_each_year", "needs “after_years”: in each of which years?")
+    if node.get("code") in RESERVED_WAYS:
+        node.fault("code", "this code is Mizan's own")
+    _check_proof(node)
     lump_sum = node.share("lump_sum")
     if lump_sum == 1 and "rest_over_years" in node:
         node.fault("rest_over_years", "there is no rest")
@@ -189,6 +197,7 @@ def _read_withdrawal(node: Node) -> Withdrawal:
         after_years=node.get("after_years"),
         before_years=node.get("before_years"),
         event=node.get("event"),
+        proven_by=node.get("proven_by"),
         balance_at_least=node.money("balance_at_least"),
         balance_below=node.money("balance_below"),
         saved_each_year=node.money("saved_each_year"),
@@ -197,6 +206,20 @@ def _read_withdrawal(node: Node) -> Withdrawal:
         interest=node.get("interest"),
         match=node.get("match", "paid"),
     )
+
+
+def _check_proof(node: Node) -> None:
+    """What proves an event is a yes or no that somebody else than the member vouches for."""
+    name = node.get("proven_by")
+    if name is None or name in node.context.doubtful:
+        return
+    fact = node.context.facts.get(name)
+    if fact is None:
+        node.fault("proven_by", f"the programme declares no fact “{name}”")
+    elif fact.type != "boolean":
+        node.fault("proven_by", f"“{name}” is of type {fact.type}, not boolean")
+    elif fact.evidence == "self_declared" or fact.weaker == "counts":
+        node.fault("proven_by", f"“{name}” counts on the member's word alone")
 
 
 def _read_returns(node: Node) -> Returns:

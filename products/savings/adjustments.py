@@ -64,7 +64,7 @@ def approve(tx: Tx, books: Books, adjustment_id: UUID, amount: int) -> str:
         text(
             "SELECT e.unvested_account, e.vested_account, m.receivable_account AS owed_by_member,"
             " s.uncommitted_account, s.committed_account, s.receivable_account, g.currency, g.time_zone, f.fund_id,"
-            " h.committed, h.unvested, h.vested, h.awaiting, h.certified"
+            " h.committed, h.unvested, h.vested, h.awaiting, h.certified, h.forfeited"
             " FROM products.enrolment e JOIN products.member m ON m.id = e.member_id"
             " JOIN products.programme g ON g.id = e.programme_id"
             " JOIN products.programme_fund f ON f.programme_id = g.id AND f.role = 'savers'"
@@ -74,7 +74,9 @@ def approve(tx: Tx, books: Books, adjustment_id: UUID, amount: int) -> str:
         ),
         {"sponsor": row.sponsor_id, "window": row.window_start, "enrolment": row.enrolment_id},
     ).one()
-    share = Share(found.committed, found.unvested, found.vested, found.awaiting, found.certified)
+    share = Share(
+        found.committed, found.unvested, found.vested, found.awaiting, found.certified, found.forfeited
+    )
     lowered, parts = lower(share, amount)
     if lowered.vested < 0:
         raise AdjustmentChanged(
@@ -107,6 +109,7 @@ def approve(tx: Tx, books: Books, adjustment_id: UUID, amount: int) -> str:
         post_whole(tx, [transaction], clock=books.clock)
     except BooksRefused as refused:
         raise AdjustmentChanged(f"the books refuse it: {refused.outcome.reason}") from refused
+    owed = _owed(tx, reference, found.owed_by_member)
     tx.execute(
         text(
             "UPDATE products.match_share SET committed = :committed, unvested = :unvested, vested = :vested,"
@@ -123,14 +126,14 @@ def approve(tx: Tx, books: Books, adjustment_id: UUID, amount: int) -> str:
             "sponsor": row.sponsor_id,
         },
     )
-    _close(tx, adjustment_id, "approved", books.clock.now(), parts.certified)
+    _close(tx, adjustment_id, "approved", books.clock.now(), parts.certified, owed)
     return reference
 
 
 def refuse(tx: Tx, books: Books, adjustment_id: UUID, amount: int) -> None:
     """Leave the excess with the member. Raises `NotFound`, `AdjustmentChanged`."""
     _locked(tx, adjustment_id, amount)
-    _close(tx, adjustment_id, "refused", books.clock.now(), 0)
+    _close(tx, adjustment_id, "refused", books.clock.now(), 0, 0)
 
 
 Source = tuple[UUID, UUID | None]
@@ -186,11 +189,25 @@ def _locked(tx: Tx, adjustment_id: UUID, amount: int) -> _Row:
     return _Row(known.sponsor_id, known.enrolment_id, known.window_start)
 
 
-def _close(tx: Tx, adjustment_id: UUID, state: str, at: datetime, certified: int) -> None:
+def _owed(tx: Tx, reference: str, receivable: UUID) -> int:
+    """What of a fall the member had spent already, and so owes."""
+    return int(
+        tx.execute(
+            text(
+                "SELECT coalesce(sum(p.amount), 0)::bigint FROM ledger.posting p"
+                " JOIN ledger.reference r ON r.transaction_id = p.transaction_id"
+                " WHERE r.reference = :reference AND p.debit_account = :receivable"
+            ),
+            {"reference": reference, "receivable": receivable},
+        ).scalar_one()
+    )
+
+
+def _close(tx: Tx, adjustment_id: UUID, state: str, at: datetime, certified: int, owed: int) -> None:
     tx.execute(
         text(
-            "UPDATE products.match_adjustment SET state = :state, decided_at = :at, certified = :certified"
-            " WHERE id = :id"
+            "UPDATE products.match_adjustment SET state = :state, decided_at = :at, certified = :certified,"
+            " owed = :owed WHERE id = :id"
         ),
-        {"state": state, "at": at, "certified": certified, "id": adjustment_id},
+        {"state": state, "at": at, "certified": certified, "owed": owed, "id": adjustment_id},
     )

@@ -6,9 +6,10 @@ change moves between a sponsor's accounts and the member's comes back as posting
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from fractions import Fraction
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -25,6 +26,9 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 StateKey = tuple[UUID, date]
 """Enrolment and first day of the window."""
+
+LOOK_NOW: Final = date.min
+"""When a share's vesting is due that nobody has looked at since it was granted (`match_share.vests_on`)."""
 
 
 @dataclass(slots=True)
@@ -74,7 +78,8 @@ class MatchState:
     entitled: int
     rule_version: int
     revision: int
-    stored: bool
+    grants_on: date | None
+    window_over: bool
     shares: dict[UUID, Share] = field(default_factory=dict)
     ahead: Ahead | None = None
 
@@ -101,9 +106,11 @@ class MatchBook:
         self._states: dict[StateKey, MatchState] = {}
         self.outdated: set[StateKey] = set()
         self._changed: set[StateKey] = set()
+        self._moved: set[StateKey] = set()
         self._queued: list[Queued] = []
         self._dequeued: list[tuple[UUID, StateKey, int]] = []
         self._excess: dict[tuple[UUID, StateKey], int] = {}
+        self._to_vest: set[StateKey] = set()
 
     def lock(self, tx: Tx, wanted: Mapping[StateKey, tuple[date, int, int]]) -> None:
         """Lock the wanted states in key order. Values: end of the window, number of tiers, version of the rules."""
@@ -116,6 +123,7 @@ class MatchBook:
         if missing:
             cur.execute(
                 """INSERT INTO products.match_state
+                       (enrolment_id, window_start, window_end, by_tier, settled_by_tier, entitled, rule_version, revision)
                    SELECT e, w, x, b::bigint[], b::bigint[], 0, v, 0
                    FROM unnest(%b::uuid[], %b::date[], %b::date[], %b::text[], %b::int[]) AS t (e, w, x, b, v)
                    ORDER BY e, w ON CONFLICT DO NOTHING""",
@@ -136,20 +144,18 @@ class MatchBook:
         arrays = ([key[0] for key in keys], [key[1] for key in keys])
         cur.execute(
             """SELECT s.enrolment_id, s.window_start, s.window_end, s.by_tier, s.settled_by_tier, s.entitled,
-                      s.rule_version, s.revision
+                      s.rule_version, s.revision, s.grants_on, s.window_over
                FROM products.match_state s
                JOIN unnest(%b::uuid[], %b::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w
                ORDER BY s.enrolment_id, s.window_start FOR NO KEY UPDATE OF s""",
             arrays,
         )
-        for enrolment, start, end, by_tier, settled, entitled, version, revision in cur.fetchall():
-            self._states[enrolment, start] = MatchState(
-                end, by_tier, settled, entitled, version, revision, True
-            )
+        for enrolment, start, *columns in cur.fetchall():
+            self._states[enrolment, start] = MatchState(*columns)
         # A new statement: it sees what the holders of the locks committed.
         cur.execute(
             """SELECT s.enrolment_id, s.window_start, s.sponsor_id, s.committed, s.unvested, s.vested, s.awaiting,
-                      s.certified
+                      s.certified, s.forfeited
                FROM products.match_share s
                JOIN unnest(%b::uuid[], %b::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w""",
             arrays,
@@ -203,7 +209,8 @@ class MatchBook:
     def rederive(
         self, key: StateKey, match: Match, accounts: EnrolmentAccounts, currency: str, *, at: datetime
     ) -> tuple[list[Posting], int]:
-        """Derive entitlement anew from totals that did not change: the rules did."""
+        """Derive entitlement anew from totals that did not change: the rules did, and with them perhaps when it vests."""
+        self._to_vest.add(key)
         return self._derive(key, self._states[key], match, accounts, currency, at)
 
     def _derive(
@@ -215,6 +222,8 @@ class MatchBook:
         currency: str,
         at: datetime,
     ) -> tuple[list[Posting], int]:
+        if match.granted == "end_of_window" and state.grants_on is None:
+            state.grants_on = state.window_end + timedelta(days=1)
         before = state.entitled
         state.entitled = _earned(match, state.by_tier, state.ahead, settled=False)
         targets = rules.sponsor_shares(match, state.entitled)
@@ -228,6 +237,8 @@ class MatchBook:
                 share, entitled=target, grantable=grantable.get(slug, 0), funded=funded
             )
             state.shares[sponsor.id] = moved
+            if moves.grant:
+                self._to_vest.add(key)
             postings += postings_of(moves, sponsor, accounts, currency)
             if moves.enqueue:
                 self._queued.append(Queued(sponsor.id, key, at, moves.enqueue))
@@ -254,6 +265,7 @@ class MatchBook:
         moved, moves = shares.fund(state.shares[sponsor.id], amount, grantable=grantable)
         state.shares[sponsor.id] = moved
         self._changed.add(key)
+        self._to_vest.add(key)
         return postings_of(moves, sponsor, accounts, currency)
 
     def certify(
@@ -280,21 +292,82 @@ class MatchBook:
         if moves.excess or (sponsor.id, key) in self._excess:
             self._excess[sponsor.id, key] = moves.excess
         self._changed.add(key)
+        self._to_vest.add(key)
         return postings_of(moves, sponsor, accounts, currency), moves.dequeue
+
+    def end_window(
+        self, key: StateKey, match: Match, accounts: EnrolmentAccounts, currency: str, *, at: datetime
+    ) -> list[Posting]:
+        """The window is over: from now on what settled contributions earn in it is granted."""
+        state = self._states[key]
+        state.window_over = True
+        self._changed.add(key)
+        if key in self.outdated:
+            return []
+        postings, _ = self._derive(key, state, match, accounts, currency, at)
+        return postings
+
+    def vest(
+        self, key: StateKey, vested: Fraction, accounts: EnrolmentAccounts, currency: str
+    ) -> tuple[list[Posting], int]:
+        """Let so much of a window's match be the member's own; answers the postings and what vests now."""
+        state = self._states[key]
+        total = 0
+        for sponsor_id, share in state.shares.items():
+            state.shares[sponsor_id], now = shares.vest(share, vested)
+            total += now
+        if not total:
+            return [], 0
+        self._moved.add(key)
+        return [Posting(accounts.unvested, accounts.vested, total, currency)], total
+
+    def losable(self, key: StateKey, match: Match) -> dict[UUID, int]:
+        """The match of a window that leaving may forfeit, by sponsor."""
+        state, earned = self._states[key], self._earned_by_sponsor(key, match)
+        return {
+            sponsor_id: lost
+            for sponsor_id, share in state.shares.items()
+            if (lost := shares.losable(share, earned=earned.get(sponsor_id, 0)))
+        }
+
+    def forfeit(self, key: StateKey, match: Match, sponsor: Sponsor, amount: int) -> Moves:
+        """Lose so much of one sponsor's match in a window. What to post is the caller's: who receives it is the rules'."""
+        state, earned = self._states[key], self._earned_by_sponsor(key, match)
+        moved, moves = shares.forfeit(state.shares[sponsor.id], amount, earned=earned.get(sponsor.id, 0))
+        state.shares[sponsor.id] = moved
+        if moves.dequeue:
+            self._dequeued.append((sponsor.id, key, moves.dequeue))
+        self._moved.add(key)
+        return moves
+
+    def restore(self, key: StateKey, match: Match, sponsor: Sponsor, amount: int, *, at: datetime) -> None:
+        """Give back what was forfeited: it awaits its sponsor's funds, and the queue grants it again."""
+        state = self._states[key]
+        target = dict(rules.sponsor_shares(match, state.entitled)).get(sponsor.slug, 0)
+        moved, moves = shares.restore(state.shares[sponsor.id], amount, entitled=target)
+        state.shares[sponsor.id] = moved
+        if moves.enqueue:
+            self._queued.append(Queued(sponsor.id, key, at, moves.enqueue))
+        self._moved.add(key)
+
+    def _earned_by_sponsor(self, key: StateKey, match: Match) -> dict[UUID, int]:
+        earned = earned_by_settled(match, self._states[key], alone=key not in self.outdated)
+        return {self._sponsors[slug].id: part for slug, part in earned}
 
     def save(self, tx: Tx, now: datetime) -> None:
         """Write back what changed, the queue, what a sponsor's closed fund means, and proposals for approval."""
-        if not self._changed:
+        written = self._changed | self._moved
+        if not written:
             return
         cur = cursor(tx)
-        keys = sorted(self._changed, key=_lock_order)
+        keys = sorted(written, key=_lock_order)
         states = [self._states[key] for key in keys]
         cur.execute(
             """UPDATE products.match_state s
                SET by_tier = t.b::bigint[], settled_by_tier = t.s::bigint[], entitled = t.n, rule_version = t.v,
-                   revision = s.revision + 1
-               FROM unnest(%b::uuid[], %b::date[], %b::text[], %b::text[], %b::bigint[], %b::int[])
-                    AS t (e, w, b, s, n, v)
+                   revision = s.revision + 1, grants_on = t.g, window_over = t.o
+               FROM unnest(%b::uuid[], %b::date[], %b::text[], %b::text[], %b::bigint[], %b::int[], %b::date[],
+                           %b::boolean[]) AS t (e, w, b, s, n, v, g, o)
                WHERE s.enrolment_id = t.e AND s.window_start = t.w""",
             (
                 [key[0] for key in keys],
@@ -303,18 +376,22 @@ class MatchBook:
                 [_array(state.settled) for state in states],
                 [state.entitled for state in states],
                 [state.rule_version for state in states],
+                [state.grants_on for state in states],
+                [state.window_over for state in states],
             ),
         )
         rows = [(key, sponsor, share) for key in keys for sponsor, share in self._states[key].shares.items()]
         if rows:
             cur.execute(
                 """INSERT INTO products.match_share
-                       (enrolment_id, window_start, sponsor_id, committed, unvested, vested, awaiting, certified)
+                       (enrolment_id, window_start, sponsor_id, committed, unvested, vested, awaiting, certified,
+                        forfeited, vests_on)
                    SELECT * FROM unnest(%b::uuid[], %b::date[], %b::uuid[], %b::bigint[], %b::bigint[], %b::bigint[],
-                                        %b::bigint[], %b::bigint[])
+                                        %b::bigint[], %b::bigint[], %b::bigint[], %b::date[])
                    ON CONFLICT (enrolment_id, window_start, sponsor_id) DO UPDATE
                    SET committed = excluded.committed, unvested = excluded.unvested, vested = excluded.vested,
-                       awaiting = excluded.awaiting, certified = excluded.certified""",
+                       awaiting = excluded.awaiting, certified = excluded.certified, forfeited = excluded.forfeited,
+                       vests_on = least(match_share.vests_on, excluded.vests_on)""",
                 (
                     [key[0] for key, _, _ in rows],
                     [key[1] for key, _, _ in rows],
@@ -324,6 +401,8 @@ class MatchBook:
                     [share.vested for _, _, share in rows],
                     [share.awaiting for _, _, share in rows],
                     [share.certified for _, _, share in rows],
+                    [share.forfeited for _, _, share in rows],
+                    [LOOK_NOW if key in self._to_vest else date.max for key, _, _ in rows],
                 ),
             )
         self._save_queue(cur)
@@ -427,11 +506,22 @@ def _lock_order(key: StateKey) -> tuple[int, date]:
 
 def _grantable(match: Match, state: MatchState, targets: Sequence[tuple[str, int]]) -> dict[str, int]:
     """What settled contributions earn from each sponsor; nothing before the end of the window where the rule says so."""
-    if match.granted == "end_of_window":
+    if match.granted == "end_of_window" and not state.window_over:
         return {}
     if state.settled == state.by_tier and state.ahead is None:
         return dict(targets)
     return dict(rules.sponsor_shares(match, _earned(match, state.settled, state.ahead, settled=True)))
+
+
+def earned_by_settled(match: Match, state: MatchState, *, alone: bool = True) -> tuple[tuple[str, int], ...]:
+    """What settled contributions earn from each sponsor, granted or not yet.
+
+    ``alone``: the person earns in no other enrolment. Where it does, this one's part is known once all of it is settled.
+    """
+    if state.settled == state.by_tier:
+        return rules.sponsor_shares(match, state.entitled)
+    earned = _earned(match, state.settled, state.ahead, settled=True) if alone else 0
+    return rules.sponsor_shares(match, earned)
 
 
 def _earned(match: Match, totals: list[int], ahead: Ahead | None, *, settled: bool) -> int:

@@ -16,8 +16,8 @@ from products.members.models import AccountHolder, Member
 from products.programmes.model import Programme
 from products.programmes.registry import Programmes, Version
 from products.remittances.context import version_on
-from products.savings import rules
-from products.savings.withdrawals import Locked, locked
+from products.savings import rules, ways, withdrawals
+from products.savings.ways import Locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +109,15 @@ def member_balances(
         if row.accounts is None:
             pending, settled = elsewhere.get(row.id, (0, 0))
             match = MatchBalance()
-            set_aside = 0
+            set_aside = free_match = 0
         else:
             pending, settled, unvested, vested = (posted.get(account, 0) for account in row.accounts)
-            set_aside = held.get(row.accounts[1], 0)
+            set_aside, free_match = held.get(row.accounts[1], 0), vested - held.get(row.accounts[3], 0)
             committed, awaiting = row.committed, row.awaiting
             if as_of is not None:
                 entitled = _entitled_as_of(tx, versions, row, as_of)
-                committed, awaiting = max(0, entitled - unvested - vested), 0
+                met = unvested + vested + _gone(tx, row.id, as_of)
+                committed, awaiting = max(0, entitled - met), 0
             match = MatchBalance(committed, unvested, vested, awaiting)
         products.append(
             ProductBalance(
@@ -124,7 +125,7 @@ def member_balances(
                 pending,
                 settled,
                 set_aside,
-                _locked(programme, row, settled - set_aside, member.birth_date, as_of or today),
+                _locked(tx, programme, row, settled - set_aside, free_match, member, as_of or today),
                 match,
             )
         )
@@ -134,13 +135,45 @@ def member_balances(
 
 
 def _locked(
-    programme: Programme, row: _Row, savings: int, birth_date: date | None, on: date
+    tx: Tx,
+    programme: Programme,
+    row: _Row,
+    savings: int,
+    vested: int,
+    member: Member | AccountHolder,
+    on: date,
 ) -> tuple[Locked, ...]:
     if row.product not in programme.codes:
         return (Locked(savings, "product_ended", None),) if savings > 0 else ()
-    return locked(
-        programme.product(row.product), savings, birth_date=birth_date, joined_on=row.enrolled_on, on=on
+    product = programme.product(row.product)
+    if savings <= 0:
+        return ()
+    standing = withdrawals.standing_of(
+        tx,
+        product,
+        row.id,
+        row.enrolled_on,
+        savings=savings,
+        vested=vested,
+        birth_date=member.birth_date,
+        events=withdrawals.proven_events(programme, product, member.facts, on),
+        on=on,
     )
+    return ways.locked(product, standing, on)
+
+
+def _gone(tx: Tx, enrolment_id: UUID, as_of: date) -> int:
+    """The match that had been paid out, or was forfeited, by the end of a day."""
+    cur = cursor(tx)
+    cur.execute(
+        """SELECT coalesce(sum(w.match + coalesce(f.amount, 0)), 0)::bigint FROM products.withdrawal w
+           LEFT JOIN (SELECT payout_id, enrolment_id, sum(amount) AS amount FROM products.forfeiture GROUP BY 1, 2) f
+             ON f.payout_id = w.payout_id AND f.enrolment_id = w.enrolment_id
+           WHERE w.enrolment_id = %s AND w.left_at::date <= %s""",
+        (enrolment_id, as_of),
+    )
+    (gone,) = cur.fetchone() or (0,)
+    return int(gone)
 
 
 def _holding(tx: Tx, member_id: UUID) -> tuple[UUID, list[_Row]]:
@@ -253,6 +286,24 @@ def explain_match(
     return {
         "subject": f"match:{product}",
         "matches": [_explain_day(tx, programmes, member, enrolment.id, on)],
+    }
+
+
+def explain_withdrawal(
+    tx: Tx, programmes: Programmes, member: Member, product: str, *, on: date
+) -> dict[str, Any]:
+    """Which ways out of a product are open to a member, what each asks, and until when. Raises NotFound.
+
+    A member who holds the product several times gets an answer for each of them.
+    """
+    enrolments = [row.id for row in _holding(tx, member.member_id)[1] if row.product == product]
+    if not enrolments:
+        raise NotFound("The member is not enrolled in this product.")
+    return {
+        "subject": f"withdrawal:{product}",
+        "withdrawals": [
+            withdrawals.explain_withdrawal(tx, programmes, member, one, on=on) for one in enrolments
+        ],
     }
 
 

@@ -5,13 +5,15 @@ programme's currency.
 """
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
     """One sponsor's part of one entitlement: their sum is what the member is entitled to from this sponsor.
 
-    ``certified`` is what a sponsor in arrears has certified of it, wherever it stands: that never falls by itself.
+    ``certified`` is what a sponsor in arrears has certified of it, wherever it stands; ``vested`` all that ever vested, paid
+    out or not; ``forfeited`` what was lost: none of them falls by itself, and so nothing is granted twice.
     """
 
     committed: int = 0
@@ -19,11 +21,22 @@ class Share:
     vested: int = 0
     awaiting: int = 0
     certified: int = 0
+    forfeited: int = 0
+
+    @property
+    def standing(self) -> int:
+        """What the member has or will have of it: committed + unvested + vested + awaiting."""
+        return self.committed + self.unvested + self.vested + self.awaiting
 
     @property
     def entitled(self) -> int:
-        """committed + unvested + vested + awaiting."""
-        return self.committed + self.unvested + self.vested + self.awaiting
+        """What stands and what was forfeited."""
+        return self.standing + self.forfeited
+
+    @property
+    def met(self) -> int:
+        """What was granted, and what was lost: unvested + vested + forfeited."""
+        return self.unvested + self.vested + self.forfeited
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +45,8 @@ class Moves:
 
     ``commit``: uncommitted → committed · ``release``: committed → uncommitted · ``grant``: committed → unvested ·
     ``ungrant``: unvested → committed · ``reclaim``: unvested → uncommitted · ``enqueue`` / ``dequeue``: awaiting
-    funds · ``excess``: all that is vested or certified beyond entitlement, for approval.
+    funds · ``excess``: all that is vested or certified beyond entitlement, for approval · ``forfeit``: unvested → who
+    receives it.
     """
 
     commit: int = 0
@@ -43,6 +57,7 @@ class Moves:
     enqueue: int = 0
     dequeue: int = 0
     excess: int = 0
+    forfeit: int = 0
 
 
 def move(share: Share, *, entitled: int, grantable: int, funded: bool) -> tuple[Share, Moves]:
@@ -50,7 +65,7 @@ def move(share: Share, *, entitled: int, grantable: int, funded: bool) -> tuple[
 
     New entitlement is committed when the sponsor's fund is open (``funded``), else it awaits funds. A fall takes
     from what awaits first, then from what is committed, then from what is unvested; what is vested never falls by
-    itself, nor what is certified, and is reported as ``excess``.
+    itself, nor what is certified, and is reported as ``excess``. What was forfeited counts as met.
     """
     committed, unvested, vested, awaiting = share.committed, share.unvested, share.vested, share.awaiting
     commit = release = grant = ungrant = reclaim = enqueue = dequeue = 0
@@ -61,18 +76,17 @@ def move(share: Share, *, entitled: int, grantable: int, funded: bool) -> tuple[
             commit, committed = rise, committed + rise
         else:
             enqueue, awaiting = rise, awaiting + rise
-    movable = committed + unvested + vested + awaiting - max(vested, share.certified)
+    movable = share.entitled - max(vested + share.forfeited, share.certified)
     fall = min(max(0, -rise), max(0, movable))
-    excess = max(0, -rise) - fall
     dequeue = min(fall, awaiting)
     awaiting, fall = awaiting - dequeue, fall - dequeue
     release = min(fall, committed)
     committed, fall = committed - release, fall - release
     reclaim = min(fall, unvested)
-    unvested, fall = unvested - reclaim, fall - reclaim
+    unvested -= reclaim
 
     granted_target = min(grantable, entitled)
-    wanted = granted_target - unvested - vested
+    wanted = granted_target - unvested - vested - share.forfeited
     if wanted > 0:
         grant = min(wanted, committed)
         committed, unvested = committed - grant, unvested + grant
@@ -81,6 +95,7 @@ def move(share: Share, *, entitled: int, grantable: int, funded: bool) -> tuple[
         committed, unvested = committed + ungrant, unvested - ungrant
 
     moved = replace(share, committed=committed, unvested=unvested, vested=vested, awaiting=awaiting)
+    excess = max(0, moved.standing - entitled)
     return moved, Moves(commit, release, grant, ungrant, reclaim, enqueue, dequeue, excess)
 
 
@@ -127,7 +142,7 @@ def lower(share: Share, amount: int) -> tuple[Share, Lowered]:
     committed = min(amount, share.committed)
     unvested = min(amount - committed, share.unvested)
     vested = amount - committed - unvested
-    left = share.committed + share.unvested + share.vested - amount
+    left = share.committed + share.unvested + share.vested + share.forfeited - amount
     certified = min(amount, max(0, share.certified - left))
     lowered = replace(
         share,
@@ -137,3 +152,42 @@ def lower(share: Share, amount: int) -> tuple[Share, Lowered]:
         certified=share.certified - certified,
     )
     return lowered, Lowered(committed, unvested, vested, certified)
+
+
+def vest(share: Share, vested: Fraction) -> tuple[Share, int]:
+    """Make so much of what was granted the member's own, all steps so far together; answers what vests now."""
+    target = (share.unvested + share.vested) * vested.numerator // vested.denominator
+    now = max(0, target - share.vested)
+    return replace(share, unvested=share.unvested - now, vested=share.vested + now), now
+
+
+def ungranted(share: Share, *, earned: int) -> int:
+    """What settled contributions have earned (``earned``) and is not granted yet, for want of funds or of time."""
+    return min(max(0, earned - share.met), share.awaiting + share.committed)
+
+
+def losable(share: Share, *, earned: int) -> int:
+    """What leaving may forfeit: all that settled contributions have earned and that has not vested."""
+    return share.unvested + ungranted(share, earned=earned)
+
+
+def forfeit(share: Share, amount: int, *, earned: int) -> tuple[Share, Moves]:
+    """Lose ``amount``, at most what is `losable`: what awaits funds first, then what is committed, what is granted last."""
+    waits = min(amount, ungranted(share, earned=earned))
+    dequeue = min(waits, share.awaiting)
+    lost = min(amount - waits, share.unvested)
+    moved = replace(
+        share,
+        committed=share.committed - (waits - dequeue),
+        unvested=share.unvested - lost,
+        awaiting=share.awaiting - dequeue,
+        forfeited=share.forfeited + waits + lost,
+    )
+    return moved, Moves(release=waits - dequeue, dequeue=dequeue, forfeit=lost)
+
+
+def restore(share: Share, amount: int, *, entitled: int) -> tuple[Share, Moves]:
+    """Give back what was forfeited, as far as the member still is entitled to it: it awaits funds, as anything new would."""
+    freed = replace(share, forfeited=share.forfeited - amount)
+    rise = max(0, entitled - freed.entitled)
+    return replace(freed, awaiting=freed.awaiting + rise), Moves(enqueue=rise)
