@@ -6,7 +6,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 
 from api import auditing, idempotency
@@ -14,6 +13,7 @@ from api.approvals import kinds
 from api.auth import revocation
 from api.bootstrap import bootstrap
 from api.observability import metrics, tracing
+from api.seal_key import sealing_key
 from api.settings import Settings, reveal
 from api.stamp import require_keys
 from api.worker import Every, Jobs
@@ -26,6 +26,7 @@ from ledger import fold, holds
 from ledger.clock import Clock
 from ledger.database import Database, Tx
 from ledger.seals import Seal, SealingKey, seal
+from products.claims import booking
 from products.members import waiting as changes
 from products.remittances import waiting
 from products.remittances.context import Books
@@ -110,6 +111,8 @@ def jobs_of(settings: Settings) -> Jobs:
     return Jobs(
         drain_inbox=drain_inbox,
         drain_funds=lambda: drain_funds(worker, books),
+        book_claims=lambda: book_claims(worker, books, seconds_max=DRAIN_SECONDS_MAX),
+        warn_sponsors=lambda: worker.run(lambda tx: sponsors.warn(tx, clock.now())),
         retry_waiting=lambda: worker.run(lambda tx: retry_waiting(tx, clock)),
         reevaluate=lambda: reevaluate_all(worker, books),
         expire_holds=expire_holds,
@@ -150,11 +153,6 @@ def every(settings: Settings) -> Every:
     )
 
 
-def sealing_key(settings: Settings) -> SealingKey:
-    """The key that signs seals. Raises `UnsafeSettings` when it is absent or malformed."""
-    return SealingKey(Ed25519PrivateKey.from_private_bytes(settings.seal_key_bytes))
-
-
 def drain_funds(worker: Database, books: Books) -> int:
     """Serve the sponsors' queues as far as their money reaches; how many entries were touched."""
     served = 0
@@ -169,6 +167,21 @@ def drain_funds(worker: Database, books: Books) -> int:
         if not moved:
             break
     return served
+
+
+def book_claims(worker: Database, books: Books, *, seconds_max: float) -> int:
+    """Book certified claim packs in sets, as far as the time reaches; how many lines."""
+    booked = 0
+    until = time.monotonic() + seconds_max
+    with worker.begin() as tx:
+        certified = booking.to_book(tx)
+    for pack in certified:
+        while time.monotonic() < until:
+            lines = worker.run(lambda tx, pack=pack: booking.book(tx, books, pack))  # type: ignore[misc]  # a default is the way to bind a loop's name
+            booked += lines
+            if not lines:
+                break
+    return booked
 
 
 def retry_waiting(tx: Tx, clock: Clock) -> int:

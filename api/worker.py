@@ -45,6 +45,8 @@ class Jobs:
 
     drain_inbox: Callable[[], bool]
     drain_funds: Callable[[], object]
+    book_claims: Callable[[], object]
+    warn_sponsors: Callable[[], object]
     retry_waiting: Callable[[], object]
     reevaluate: Callable[[], object]
     expire_holds: Callable[[], object]
@@ -70,6 +72,8 @@ class Every:
 
     sweep: float = 5
     drain_funds: float = 5
+    book_claims: float = 5
+    warn_sponsors: float = 60
     retry_waiting: float = 5
     reevaluate: float = 30
     expire_holds: float = 60
@@ -115,6 +119,8 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
     schedule: dict[str, tuple[str, float]] = {"sweep": (DRAIN_INBOX, intervals.sweep)}
     for job, seconds in (
         ("drain_funds", intervals.drain_funds),
+        ("book_claims", intervals.book_claims),
+        ("warn_sponsors", intervals.warn_sponsors),
         ("retry_waiting", intervals.retry_waiting),
         ("reevaluate", intervals.reevaluate),
         ("expire_holds", intervals.expire_holds),

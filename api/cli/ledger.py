@@ -9,7 +9,8 @@ from uuid import UUID
 import typer
 
 from api.cli import output, session
-from api.jobs import fold_all, seal_all, sealing_key
+from api.jobs import fold_all, seal_all
+from api.seal_key import sealing_key
 from api.settings import Settings
 from ledger.balances import balances, balances_as_of
 from ledger.database import Tx

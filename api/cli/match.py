@@ -120,7 +120,7 @@ def approve(
     with session.services() as services:
         services.worker.run(lambda tx: books.request_adjustments(tx, services))
         with services.worker.begin() as tx:
-            request = _request_for(tx, services, public_id("adj", wanted))
+            request = request_for(tx, services, public_id("adj", wanted))
         if acting.two_persons(services):
             done = acting.decide(
                 services,
@@ -140,7 +140,8 @@ def approve(
     approval.tell_asked(done, as_json)
 
 
-def _request_for(tx: Tx, services: Services, adjustment: str) -> service.Request:
+def request_for(tx: Tx, services: Services, adjustment: str) -> service.Request:
+    """The request that asks for an adjustment, ``adj_…``. Raises `NotFound` when none waits."""
     row = tx.exec_driver_sql(
         "select id from api.approval_request where kind = 'match_adjustment' and state = 'requested'"
         " and starts_with(object, %s) order by id desc limit 1",

@@ -1,16 +1,17 @@
-"""Sponsors: `mizan sponsor fund|list`."""
+"""Sponsors: `mizan sponsor fund|list|warn|claim`."""
 
 from typing import Annotated
 
 import typer
 
-from api.cli import acting, output, session
+from api.cli import acting, claim, output, session
 from api.jobs import drain_funds
 from ledger.ids import new_id, public_id
 from products.programmes.registry import find
-from products.savings.sponsors import fund_sponsor
+from products.savings.sponsors import fund_sponsor, money_of_sponsors, set_warning
 
 app = typer.Typer(name="sponsor", help="Governments and donors that fund a match.", no_args_is_help=True)
+app.add_typer(claim.app)
 
 
 @app.command()
@@ -66,48 +67,104 @@ def fund(
                 "programme": programme,
                 "transaction": public_id("txn", funded.transaction_id),
                 "amount": output.money_json(minor, currency),
+                "paid_off": output.money_json(funded.paid_off, currency),
                 "uncommitted": output.money_json(left, currency),
                 "served": served,
+                "replayed": funded.replayed,
             }
         )
         return
-    print(
-        f"{sponsor} paid in {output.amount_in(minor, currency)} {currency}; {served} waiting entitlements served"
-    )
+    if funded.replayed:
+        print("This payment was on record already; nothing changed.")
+    else:
+        print(
+            f"{sponsor} paid in {output.amount_in(minor, currency)} {currency}; {served} waiting entitlements served"
+        )
+    if funded.paid_off:
+        print(f"of it for certified claims: {output.amount_in(funded.paid_off, currency)} {currency}")
     print(f"uncommitted now: {output.amount_in(left, currency)} {currency}")
+
+
+@app.command()
+@session.command
+def warn(
+    sponsor: Annotated[str, typer.Argument(help="The sponsor's slug, as the programme names it.")],
+    programme: Annotated[str, typer.Option(help="The programme that it funds.")],
+    percent: Annotated[
+        int, typer.Option(min=0, max=100, help="Of what it had after it last paid in; 0: never.")
+    ],
+) -> None:
+    """Set when a prefunded sponsor's money counts as low: then the message sponsor.fund_low goes out, once."""
+    with session.services() as services:
+        acting.run(
+            services,
+            lambda tx: set_warning(tx, programme=programme, sponsor=sponsor, percent=percent),
+            "sponsor.warning_set",
+            sponsor,
+            programme=programme,
+            percent=percent,
+        )
+    print(f"{sponsor} is warned below {percent} % of what it had after it last paid in")
 
 
 @app.command("list")
 @session.command
 def list_(as_json: session.AsJson = False) -> None:
-    """List sponsors with what they have uncommitted, committed, and what waits for their money."""
+    """List sponsors: uncommitted, committed, owed on claims, what waits for their money, and where it counts as low."""
     with session.services() as services, services.worker.begin() as tx:
-        rows = tx.exec_driver_sql(
-            "select g.slug, s.slug, s.funding, g.currency, u.credits - u.debits, c.credits - c.debits,"
-            " (select coalesce(sum(q.amount), 0)::bigint from products.match_queue q where q.sponsor_id = s.id)"
-            " from products.sponsor s join products.programme g on g.id = s.programme_id"
-            " join ledger.account_balance u on u.account_id = s.uncommitted_account"
-            " join ledger.account_balance c on c.account_id = s.committed_account order by g.slug, s.slug"
-        ).all()
+        rows = money_of_sponsors(tx)
     if as_json:
         output.as_json(
             {
                 "data": [
                     {
-                        "programme": programme,
-                        "sponsor": sponsor,
-                        "funding": funding,
-                        "uncommitted": output.money_json(uncommitted, currency),
-                        "committed": output.money_json(committed, currency),
-                        "waiting": output.money_json(waiting, currency),
+                        "programme": one.programme,
+                        "sponsor": one.sponsor,
+                        "funding": one.funding,
+                        "uncommitted": output.money_json(one.uncommitted, one.currency),
+                        "committed": output.money_json(one.committed, one.currency),
+                        "receivable": output.money_json(one.receivable, one.currency),
+                        "waiting": output.money_json(one.waiting, one.currency),
+                        "warned_below": output.money_json(one.warned_below, one.currency),
+                        "low": one.low,
                     }
-                    for programme, sponsor, funding, currency, uncommitted, committed, waiting in rows
+                    for one in rows
                 ]
             }
         )
         return
     output.table(
-        ["programme", "sponsor", "funding", "currency", "uncommitted>", "committed>", "waiting for money>"],
-        [(*row[:4], *(output.amount_in(value, row[3]) for value in row[4:])) for row in rows],
+        [
+            "programme",
+            "sponsor",
+            "funding",
+            "currency",
+            "uncommitted>",
+            "committed>",
+            "owed on claims>",
+            "waiting for money>",
+            "low below>",
+            "low",
+        ],
+        [
+            (
+                one.programme,
+                one.sponsor,
+                one.funding,
+                one.currency,
+                *(
+                    output.amount_in(value, one.currency)
+                    for value in (
+                        one.uncommitted,
+                        one.committed,
+                        one.receivable,
+                        one.waiting,
+                        one.warned_below,
+                    )
+                ),
+                one.low,
+            )
+            for one in rows
+        ],
         empty="no sponsor: apply a programme that has one",
     )

@@ -14,7 +14,8 @@ from api.bootstrap import Services
 from api.demo import books, events, sender, world
 from api.demo.books import Comparison
 from api.demo.story import Reader, Story
-from api.jobs import fold_all, seal_all, sealing_key
+from api.jobs import fold_all, seal_all
+from api.seal_key import sealing_key
 from api.serving import Serving
 from integrations.inbox import queries
 from ledger.database import Database

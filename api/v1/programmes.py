@@ -8,7 +8,6 @@ from sqlalchemy import text
 
 from api.deps import Call, calling
 from api.v1.schemas import ROUTE_CLASS, Day, MoneyOut, Out, errors
-from ledger.balances import balances
 from ledger.errors import NotFound
 from ledger.ids import public_id
 from products.facts import FactDeclaration
@@ -17,6 +16,7 @@ from products.programmes.registry import Version
 from products.programmes.scalars import format_percent
 from products.remittances.context import version_on
 from products.savings.rules import local_date
+from products.savings.sponsors import money_of_sponsors
 
 router = APIRouter(prefix="/v1", tags=["programmes"], route_class=ROUTE_CLASS)
 
@@ -91,6 +91,12 @@ class SponsorOut(Out):
     ]
     uncommitted: MoneyOut
     committed: MoneyOut
+    receivable: Annotated[MoneyOut, Field(description="owed on certified claims; negative: a credit")]
+    waiting: Annotated[
+        MoneyOut, Field(description="entitlement that waits for its money or its certification")
+    ]
+    warned_below: MoneyOut
+    low: Annotated[bool, Field(description="a prefunded sponsor has less left than that")]
 
 
 class SponsorsOut(Out):
@@ -121,29 +127,23 @@ def get_programme(
 
 @router.get("/sponsors", operation_id="list_sponsors", summary="List sponsors", responses=errors())
 def list_sponsors(call: Annotated[Call, calling("sponsors:read")]) -> SponsorsOut:
-    """The sponsors of every programme, with what is uncommitted and committed now."""
-    rows = call.tx.execute(
-        text(
-            "SELECT s.slug, s.name, p.slug AS programme, p.currency, s.funding, s.queueing, s.uncommitted_account,"
-            " s.committed_account FROM products.sponsor s JOIN products.programme p ON p.id = s.programme_id"
-            " ORDER BY p.slug, s.slug"
-        )
-    ).all()
-    held = balances(
-        call.tx, [one for row in rows for one in (row.uncommitted_account, row.committed_account)]
-    )
+    """The sponsors of every programme, with what of their money is where now."""
     return SponsorsOut(
         data=[
             SponsorOut(
-                slug=row.slug,
-                name=row.name,
-                programme=row.programme,
-                funding=row.funding,
-                state="queueing" if row.queueing else "open",
-                uncommitted=MoneyOut.of(held[row.uncommitted_account].posted, row.currency),
-                committed=MoneyOut.of(held[row.committed_account].posted, row.currency),
+                slug=one.sponsor,
+                name=one.name,
+                programme=one.programme,
+                funding=one.funding,
+                state="queueing" if one.queueing else "open",
+                uncommitted=MoneyOut.of(one.uncommitted, one.currency),
+                committed=MoneyOut.of(one.committed, one.currency),
+                receivable=MoneyOut.of(one.receivable, one.currency),
+                waiting=MoneyOut.of(one.waiting, one.currency),
+                warned_below=MoneyOut.of(one.warned_below, one.currency),
+                low=one.low,
             )
-            for row in rows
+            for one in money_of_sponsors(call.tx)
         ]
     )
 

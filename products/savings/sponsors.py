@@ -117,6 +117,48 @@ def fund_sponsor(
     return Funded(sponsor, outcome.transaction_id, amount, left, row.currency, off, replayed)
 
 
+@dataclass(frozen=True, slots=True)
+class SponsorMoney:
+    """What of a sponsor's money is where, in minor units. ``receivable`` is owed on certified claims, negative a credit.
+
+    ``low``: a prefunded sponsor has less left than ``warned_below``.
+    """
+
+    programme: str
+    sponsor: str
+    name: str
+    funding: str
+    queueing: bool
+    currency: str
+    uncommitted: int
+    committed: int
+    receivable: int
+    waiting: int
+    warned_below: int
+
+    @property
+    def low(self) -> bool:
+        """Whether it is to pay in soon."""
+        return self.funding == "prefunded" and self.uncommitted < self.warned_below
+
+
+def money_of_sponsors(tx: Tx) -> list[SponsorMoney]:
+    """Every sponsor that `tx` sees, by programme and name."""
+    rows = tx.execute(
+        text(
+            """SELECT g.slug, s.slug, s.name, s.funding, s.queueing, g.currency, u.credits - u.debits,
+                      c.credits - c.debits, r.debits - r.credits,
+                      (SELECT coalesce(sum(q.amount), 0)::bigint FROM products.match_queue q WHERE q.sponsor_id = s.id),
+                      ceil(s.filled_to::numeric * s.warn_percent / 100)::bigint
+               FROM products.sponsor s JOIN products.programme g ON g.id = s.programme_id
+               JOIN ledger.account_balance u ON u.account_id = s.uncommitted_account
+               JOIN ledger.account_balance c ON c.account_id = s.committed_account
+               JOIN ledger.account_balance r ON r.account_id = s.receivable_account ORDER BY g.slug, s.slug"""
+        )
+    )
+    return [SponsorMoney(*row) for row in rows]
+
+
 def set_warning(tx: Tx, *, programme: str, sponsor: str, percent: int) -> None:
     """Warn of a prefunded sponsor when less than so many per cent are left of what it had after it last paid in.
 

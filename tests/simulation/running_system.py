@@ -15,7 +15,8 @@ import psutil
 from api import serving
 from api.bootstrap import Services, bootstrap
 from api.embedded import EmbeddedServers
-from api.jobs import fold_all, seal_all, sealing_key
+from api.jobs import fold_all, seal_all
+from api.seal_key import sealing_key
 from api.serving import Role, Serving
 from api.settings import Settings
 from ledger.clock import FixedClock, SystemClock

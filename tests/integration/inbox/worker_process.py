@@ -35,6 +35,8 @@ def main(broker: str, url: str, key: str) -> None:
         return Jobs(
             drain_inbox=lambda: drain(database, write_down, SystemClock(), keyring, batch=50).more,
             drain_funds=nothing,
+            book_claims=nothing,
+            warn_sponsors=nothing,
             retry_waiting=nothing,
             reevaluate=nothing,
             expire_holds=nothing,
