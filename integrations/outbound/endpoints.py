@@ -9,7 +9,6 @@ from typing import Final, Literal
 from uuid import UUID
 
 from integrations.outbound.addresses import check_url
-from integrations.outbound.catalogue import EventType
 from integrations.partners import secrets as incoming
 from integrations.partners.standard_webhooks import SymmetricSecret, parse_secret
 from ledger.clock import Clock
@@ -72,10 +71,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a partner asks for: a URL, the types of events (none: all), and words of its own for people."""
+    """What a partner asks for: a URL, types of events of the catalogue (none: all), and words of its own for people."""
 
     url: str
-    event_types: tuple[EventType, ...] = ()
+    event_types: tuple[str, ...] = ()
     description: str = ""
 
 

@@ -1,0 +1,108 @@
+"""A partner's endpoint on loopback: a real HTTP server that keeps what it was sent, and answers as it is told."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ssl import SSLContext
+from time import monotonic
+from typing import Any
+
+from aiohttp import web
+
+from integrations.partners.standard_webhooks import SymmetricSecret, parse_secret, verify
+from ledger.clock import SystemClock
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """One request that arrived."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    at: float
+
+    @property
+    def id(self) -> str:
+        """Its ``webhook-id``."""
+        return self.headers["webhook-id"]
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """What it says."""
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+    def is_signed_by(self, secret: str) -> bool:
+        """Whether our own verifier takes it for signed by `secret`, recently."""
+        parsed = parse_secret(secret)
+        assert isinstance(parsed, SymmetricSecret)
+        return verify(self.headers, self.body, [parsed], SystemClock().now()) == self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How a request is answered: after `seconds`, with a status."""
+
+    status: int = 204
+    seconds: float = 0.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Receiver:
+    """A running endpoint; `reply` may be changed while it runs."""
+
+    url: str = ""
+    got: list[Got] = field(default_factory=list)
+    reply: Callable[[Got], Reply] = lambda _: Reply()
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids in the order in which they arrived."""
+        return [one.id for one in self.got]
+
+    async def take(self, request: web.Request) -> web.Response:
+        """Keep a request, and answer it."""
+        one = Got(
+            request.path,
+            {name.lower(): value for name, value in request.headers.items()},
+            await request.read(),
+            monotonic(),
+        )
+        self.got.append(one)
+        reply = self.reply(one)
+        if reply.seconds:
+            await asyncio.sleep(reply.seconds)
+        return web.Response(status=reply.status, headers=dict(reply.headers))
+
+
+@contextmanager
+def receiving(reply: Callable[[Got], Reply] = lambda _: Reply(), tls: SSLContext | None = None) -> Iterator[Receiver]:
+    """Serve an endpoint on a free port of 127.0.0.1, in a thread of its own."""
+    receiver = Receiver(reply=reply)
+    loop = asyncio.new_event_loop()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", receiver.take)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+
+    async def start() -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        port = runner.addresses[0][1]
+        receiver.url = f"{'https://localhost' if tls else 'http://127.0.0.1'}:{port}/events"
+
+    loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
