@@ -606,6 +606,27 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Name the rail that the answered file is of.",
         ),
         Kind(
+            "endpoint_url_refused",
+            422,
+            "Events are not sent to this URL",
+            "An endpoint's URL is `https://` with a full public domain name, on port 443, without a user, password or fragment; in a sandbox it may also be `http://127.0.0.1:port`. `detail` says what is wrong with this one.",
+            "Register a URL of that form. What its name resolves to is checked at each delivery: addresses of private networks are refused then.",
+        ),
+        Kind(
+            "endpoint_limit",
+            409,
+            "There are as many endpoints as there may be",
+            "A partner has ten endpoints at most.",
+            "Remove one that you don't use, or send more types of events to one.",
+        ),
+        Kind(
+            "endpoint_disabled",
+            409,
+            "The endpoint is disabled",
+            "Nothing is sent to an endpoint that is disabled, and nothing is replayed to it.",
+            "Enable it first.",
+        ),
+        Kind(
             "not_yet_available",
             409,
             "It is not available yet",

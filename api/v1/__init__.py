@@ -14,6 +14,7 @@ from api.v1 import (
     devices,
     duplicates,
     enrolments,
+    events,
     health,
     identity,
     ledger,
@@ -34,6 +35,7 @@ from api.v1 import (
     session,
     set_up_page,
     stop,
+    webhook_endpoints,
 )
 
 # routes are tried in this order: the one that partners' apps read most comes first
@@ -57,6 +59,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     quotes.router,
     remittances.router,
     deliveries.router,
+    webhook_endpoints.router,
+    events.router,
     programmes.router,
     claim_packs.router,
     ledger.router,
