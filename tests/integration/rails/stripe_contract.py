@@ -224,20 +224,24 @@ class FakeStripe:
                 return self._transfer(form)
             case ["GET", "transfers"]:
                 wanted = form.pop("transfer_group", None)
-                return _page([one for one in self.transfers if wanted in (None, one["transfer_group"])], form)
+                return _page(
+                    request.path,
+                    [one for one in self.transfers if wanted in (None, one["transfer_group"])],
+                    form,
+                )
             case ["POST", "transfers", transfer_id, "reversals"]:
                 return self._reverse(_by_id(self.transfers, transfer_id), form)
             case ["POST", "payouts"]:
                 return self._pay_out(account, form)
             case ["GET", "payouts"]:
-                return _page([one for whose, one in self.payouts if whose == account], form)
+                return _page(request.path, [one for whose, one in self.payouts if whose == account], form)
             case ["GET", "payouts", payout_id]:
                 return _by_id([one for whose, one in self.payouts if whose == account], payout_id)
             case ["GET", "accounts", account_id]:
                 return self._known_account(account_id)
             case ["GET", "accounts", account_id, "external_accounts"]:
                 self._known_account(account_id)
-                return _page([one | {"created": 0} for one in self.external[account_id]], form)
+                return _page(request.path, [one | {"created": 0} for one in self.external[account_id]], form)
             case ["GET", "balance_transactions", entry_id]:
                 return _by_id(list(self.entries.values()), entry_id)
         raise Refusal(404, "invalid_request_error", "resource_missing")
@@ -345,14 +349,15 @@ class FakeStripe:
         self.balances[account, currency] -= amount
 
     def _entry(self, currency: str, amount: int) -> str:
-        made = {
-            "id": self._id("txn"),
+        made = self._id("txn")
+        self.entries[made] = {
+            "id": made,
             "object": "balance_transaction",
             "amount": amount,
             "currency": currency,
+            "fee": self.fee,
         }
-        self.entries[made["id"]] = made | {"fee": self.fee}
-        return str(made["id"])
+        return made
 
     def _now(self) -> int:
         return int(self.clock.now().timestamp())
@@ -387,7 +392,7 @@ def _amount(form: dict[str, Any], whole: tuple[str, ...] = ()) -> tuple[int, str
     return amount, currency
 
 
-def _page(known: list[dict[str, Any]], form: dict[str, Any]) -> dict[str, Any]:
+def _page(path: str, known: list[dict[str, Any]], form: dict[str, Any]) -> dict[str, Any]:
     _only(form, "created", "limit", "starting_after", "object")
     spans = {name: int(value) for name, value in form.get("created", {}).items()}
     found = [one for one in reversed(known) if spans.get("gte", 0) <= one["created"] < spans.get("lt", 2**40)]
@@ -397,4 +402,4 @@ def _page(known: list[dict[str, Any]], form: dict[str, Any]) -> dict[str, Any]:
     limit = int(form.get("limit", 10))
     if not 1 <= limit <= 100:
         raise Refusal(400, "invalid_request_error", "parameter_invalid_integer", "limit")
-    return {"object": "list", "url": "/v1/x", "has_more": len(found) > limit, "data": found[:limit]}
+    return {"object": "list", "url": path, "has_more": len(found) > limit, "data": found[:limit]}
