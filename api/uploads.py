@@ -6,7 +6,6 @@ They are larger than any other body (`Settings.upload_bytes_max`), so the edge k
 from typing import Any, Final
 
 from api.deps import Call
-from api.v1.schemas import Responses, errors, problem
 from ledger.errors import InvalidInput
 
 PAYMENT_ANSWERS: Final = "/v1/payment-answers"
@@ -33,8 +32,3 @@ def described(media_type: str, what: str) -> dict[str, Any]:
             "content": {media_type: {"schema": schema}},
         }
     }
-
-
-def refusals(*more: int) -> Responses:
-    """The problems that every route which takes a file may answer with, and `more`."""
-    return errors(*more) | {413: problem("The file is too large.")}

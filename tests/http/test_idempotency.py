@@ -20,7 +20,14 @@ from tests.conftest import Databases
 from tests.http.served import Served, a_person, served
 from tests.racing import at_once
 
-MONEY = {"remittances:write", "quotes:write", "approvals:write", "sponsors:write", "remittals:write"}
+MONEY = {
+    "remittances:write",
+    "quotes:write",
+    "approvals:write",
+    "sponsors:write",
+    "remittals:write",
+    "rails:write",
+}
 """Who may do what these allow moves or promises money by a POST."""
 MOVES_NOTHING = {"refuse_request", "withdraw_request", "request_reopening", "request_programme_version"}
 """What such a scope also allows: it ends a request, or files one that no money follows from."""
