@@ -3,6 +3,9 @@
 The attempt's id is the client correlation id of every sending, so the provider refuses a second payment (``DuplicateRequest``),
 and what became of a lost answer is found under it (``GET /responses/{id}``). Nothing in a callback proves who sent it, so a
 callback moves no money: it is a reason to ask the provider now, and what the provider answers is what is reported.
+
+A payment's `rail_reference` is what the answer to its sending gave: the place of the request's state, or the transaction's own
+reference where it was made at once. It never changes; a payment whose answer was lost has none, and its attempt's id finds it.
 """
 
 import base64
@@ -137,7 +140,7 @@ class MobileMoney:
         """What the provider, asked now under the correlation id that the callback names, says of the payment.
 
         Proven are the path, which is each payment's own, and the API key. Where the provider can't be asked at once the report is
-        `unknown` (``callback_unconfirmed``), for the next round of asking. Raises `CallbackRefused`, `CallbackMalformed`.
+        `unknown` (``callback_unconfirmed``): the payment is to be asked about again. Raises `CallbackRefused`, `CallbackMalformed`.
         """
         attempt = self._proven(callback)
         try:
@@ -150,10 +153,10 @@ class MobileMoney:
         correlated = callback.headers.get("x-correlationid")
         if any(one is not None and not _is(one, attempt) for one in (named, correlated)):
             raise CallbackMalformed("it names another payment than its path")
-        report = self._ask(Sent(attempt, attempt, None, datetime.now(UTC)))
-        if report.state in ("unknown", "not_found"):
-            return [Report("unknown", attempt, code="callback_unconfirmed")]
-        return [report]
+        report = self._ask(_lost(attempt))
+        if report.state == "not_found":
+            return []  # whoever called, the provider knows nothing of it
+        return [replace(report, code="callback_unconfirmed") if report.state == "unknown" else report]
 
     def listed(self, since: datetime, until: datetime) -> Iterator[Report]:
         """The disbursements from our account that the provider created in the time, both ends included, newest first.
@@ -234,14 +237,14 @@ class MobileMoney:
     def _accepted(self, attempt: UUID, answer: Answer) -> Report:
         """A request's state (asynchronous), or the transaction itself (synchronous)."""
         if text_in(answer.body, "transactionStatus") is not None:
-            return transaction_report(answer.body, attempt)
+            made = text_in(answer.body, "transactionReference")
+            return replace(transaction_report(answer.body, attempt), rail_reference=made)
         state, reference = _state(answer.body), text_in(answer.body, "serverCorrelationId")
         if reference is None or state not in ("pending", "completed", "failed"):
             return Report("unknown", attempt, code="answer_not_understood")
-        place = _POLLED + reference
         if state == "pending":
-            return Report("accepted", attempt, place)
-        return self._ask(Sent(attempt, attempt, place, datetime.now(UTC)))
+            return Report("accepted", attempt, _POLLED + reference)
+        return self._ask(replace(_lost(attempt), rail_reference=_POLLED + reference))
 
     def _not_accepted(self, attempt: UUID, answer: Answer) -> Report:
         """An error: refused before anything was done (`not_sent`), refused for good (`failed`), or said by whoever (`unknown`)."""
@@ -270,7 +273,7 @@ class MobileMoney:
         """
         if refusal.code == RATE_LIMITED:
             return Report("not_sent", attempt, code=refusal.said)
-        there = self._ask(Sent(attempt, attempt, None, datetime.now(UTC)))
+        there = self._ask(_lost(attempt))
         if there.state != "not_found":
             return there
         if refusal.code == DUPLICATE:
@@ -279,9 +282,10 @@ class MobileMoney:
 
     def _ask(self, payment: Sent) -> Report:
         try:
-            return self._found(payment)
+            report = self._found(payment)
         except (NotSent, Unclear) as error:
-            return Report("unknown", payment.attempt, payment.rail_reference, code=str(error))
+            report = Report("unknown", payment.attempt, code=str(error))
+        return replace(report, rail_reference=payment.rail_reference)
 
     def _found(self, payment: Sent) -> Report:
         """Go from what we have (a request's state, a transaction, or only the correlation id) to what became of the payment."""
@@ -306,16 +310,16 @@ class MobileMoney:
                 continue
             match _state(answer.body):
                 case "pending":
-                    return Report("in_transit", attempt, place)
+                    return Report("in_transit", attempt)
                 case "failed":
                     error = answer.body.get("errorReference") if isinstance(answer.body, Mapping) else None
-                    return replace(failure(attempt, refusal_in(error)), rail_reference=place)
+                    return failure(attempt, refusal_in(error))
                 case "completed":
                     reference = text_in(answer.body, "objectReference")
                     place = f"transactions/{reference}" if reference else lost
                 case _:
                     break
-        return Report("unknown", attempt, payment.rail_reference, code="answer_not_understood")
+        return Report("unknown", attempt, code="answer_not_understood")
 
     def _proven(self, callback: Callback) -> UUID:
         """The attempt whose own path this is, called with one of our keys. Raises `CallbackRefused`."""
@@ -380,9 +384,14 @@ def _not_told(payment: Sent, answer: Answer) -> Report:
     if answer.status == HTTPStatus.NOT_FOUND and refusal is not None:
         if payment.rail_reference is None:
             return Report("not_found", payment.attempt, code=refusal.said)
-        return Report("unknown", payment.attempt, payment.rail_reference, code="forgotten")
+        return Report("unknown", payment.attempt, code="forgotten")
     code = refusal.said if refusal else f"http_{answer.status}"
-    return Report("unknown", payment.attempt, payment.rail_reference, code=code)
+    return Report("unknown", payment.attempt, code=code)
+
+
+def _lost(attempt: UUID) -> Sent:
+    """A payment of which only the attempt's id is known."""
+    return Sent(attempt, attempt, None, datetime.now(UTC))
 
 
 def _place(rail_reference: str | None) -> str | None:

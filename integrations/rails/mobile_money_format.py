@@ -143,7 +143,8 @@ def failure(attempt: UUID | None, refusal: Refusal | None, at: datetime | None =
 
 
 def transaction_report(body: object, attempt: UUID | None = None) -> Report:
-    """What a transaction object says. ``attempt``: the one asked about; without it, the one that the object names.
+    """What a transaction object says. ``attempt``: the one asked about; without it, the one that the object names, and where it
+    names none, the provider's own reference.
 
     `unknown` where it can't be understood, and where it is another payment than the one asked about.
     """
@@ -154,7 +155,7 @@ def transaction_report(body: object, attempt: UUID | None = None) -> Report:
     report = Report(
         state=_STATES.get(status, "unknown"),
         attempt=attempt or named,
-        rail_reference=text_in(body, "transactionReference"),
+        rail_reference=text_in(body, "transactionReference") if attempt is None and named is None else None,
         at=time_in(body),
         code=status[:_CODE_CHARACTERS_MAX] or "no_status",
     )

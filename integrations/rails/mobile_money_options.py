@@ -66,9 +66,10 @@ class MobileMoneyOptions(BaseModel):
         Field(
             ge=0,
             le=604_800,
-            description="How long after a sending the provider's 'never heard of it' is believed.",
+            description="How long after a sending the provider's 'never heard of it' is believed: longer than its slowest "
+            "request is pending, as many find a request by its id only when it is done.",
         ),
-    ] = 900.0
+    ] = 3600.0
     page_size: Annotated[int, Field(ge=1, le=1000, description="Transactions on a page of its list.")] = 100
     authorities_file: Annotated[
         Path | None, Field(description="PEM: who signs the provider's certificate; else the machine's list.")

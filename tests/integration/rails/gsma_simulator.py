@@ -218,6 +218,7 @@ class Simulator:
 
     def account(self, msisdn: str, about: str) -> Answer:
         """``GET /accounts/msisdn/…/status`` and ``…/accountname``."""
+        self._misbehave(self.books.chosen("ask", msisdn, 1, {}))
         account = self.books.accounts.get(msisdn, {})
         status, name = account.get("status", "available"), account.get("name")
         if status == "unknown" or (about == "accountname" and name is None):
@@ -227,6 +228,7 @@ class Simulator:
     def listed(self, query: Mapping[str, list[str]]) -> Answer:
         """``GET /accounts/{…}/transactions``."""
         asked = {name: values[0] for name, values in query.items()}
+        self._misbehave(self.books.chosen("ask", json.dumps(asked), 1, {}))
         page, whole = self.books.page(
             asked.get("fromDateTime"),
             asked.get("toDateTime"),

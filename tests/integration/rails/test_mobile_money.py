@@ -49,8 +49,9 @@ def test_a_disbursement_is_asked_for_as_the_specification_says(momo: Wallets) ->
     ]
     assert payment.debit_party == [{"key": "organisationid", "value": "mizan"}]
     told = momo.ask_until("paid", one, report)
+    assert report.rail_reference == f"requeststates/{payment.server_correlation_id}"
     assert (told.rail_reference, told.amount, told.currency, told.fee) == (
-        payment.reference,
+        report.rail_reference,
         150_050,
         "PHP",
         100,
