@@ -2,6 +2,7 @@
 
 import gc
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -32,13 +33,17 @@ from products.remittances import waiting
 from products.remittances.context import Books
 from products.remittances.process import process
 from products.savings import sponsors
+from products.savings.grants import end_windows
 from products.savings.reevaluate import reevaluate
+from products.savings.vesting import vest_due
 
 DRAIN_SECONDS_MAX: Final = 5
 """How long one task takes from the inbox before it asks for another: a stop waits no longer than that."""
 FOLD_TRANSACTIONS: Final = 10_000
 EXPAND_SECONDS_MAX: Final = 4.0
 FORGET_SECONDS_MAX: Final = 2.0
+VEST_SECONDS_MAX: Final = 5
+"""How long one task vests before it leaves the rest to the next."""
 ROUNDS_MAX: Final = 1_000
 """How many transactions one job may take; the next tick goes on where it stopped."""
 PARTITIONS_AHEAD: Final = timedelta(days=100)
@@ -115,6 +120,7 @@ def jobs_of(settings: Settings) -> Jobs:
         warn_sponsors=lambda: worker.run(lambda tx: sponsors.warn(tx, clock.now())),
         retry_waiting=lambda: worker.run(lambda tx: retry_waiting(tx, clock)),
         reevaluate=lambda: reevaluate_all(worker, books),
+        vest=lambda: vest_all(worker, books, seconds_max=VEST_SECONDS_MAX),
         expire_holds=expire_holds,
         fold_balances=lambda: fold_all(worker),
         seal=lambda: seal_all(sealer, key, clock),
@@ -226,6 +232,24 @@ def reevaluate_all(worker: Database, books: Books) -> int:
         if not done:
             break
     return windows
+
+
+def vest_all(worker: Database, books: Books, *, seconds_max: float | None = None) -> tuple[int, int]:
+    """Grant in windows that are over, then vest what is due: how many windows of each; all, or those of some seconds."""
+    started = time.monotonic()
+
+    def rounds(step: Callable[[Tx, Books], int]) -> int:
+        done = 0
+        for _ in range(ROUNDS_MAX):
+            if seconds_max is not None and time.monotonic() - started > seconds_max:
+                break
+            windows = worker.run(lambda tx: step(tx, books))
+            done += windows
+            if not windows:
+                break
+        return done
+
+    return rounds(end_windows), rounds(vest_due)
 
 
 def fold_all(worker: Database) -> int:

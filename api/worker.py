@@ -49,6 +49,7 @@ class Jobs:
     warn_sponsors: Callable[[], object]
     retry_waiting: Callable[[], object]
     reevaluate: Callable[[], object]
+    vest: Callable[[], object]
     expire_holds: Callable[[], object]
     fold_balances: Callable[[], object]
     seal: Callable[[], object]
@@ -76,6 +77,7 @@ class Every:
     warn_sponsors: float = 60
     retry_waiting: float = 5
     reevaluate: float = 30
+    vest: float = 30
     expire_holds: float = 60
     fold: float = 5
     seal: float = 10
@@ -123,6 +125,7 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("warn_sponsors", intervals.warn_sponsors),
         ("retry_waiting", intervals.retry_waiting),
         ("reevaluate", intervals.reevaluate),
+        ("vest", intervals.vest),
         ("expire_holds", intervals.expire_holds),
         ("fold_balances", intervals.fold),
         ("seal", intervals.seal),

@@ -7,7 +7,7 @@ import typer
 from api.approvals import books, service
 from api.bootstrap import Services
 from api.cli import acting, approval, output, session
-from api.jobs import drain_funds
+from api.jobs import drain_funds, vest_all
 from ledger.database import Tx
 from ledger.errors import NotFound
 from ledger.ids import parse_public_id, public_id
@@ -66,6 +66,24 @@ def drain(as_json: session.AsJson = False) -> None:
         output.as_json({"served": served})
     else:
         print(f"{served} entitlements served")
+
+
+@app.command()
+@session.command
+def vest(as_json: session.AsJson = False) -> None:
+    """Grant match of windows that are over, and vest what is due, now. A running `mizan serve` does it every half minute."""
+    with session.services() as services:
+        ended, vested = vest_all(services.worker, services.books)
+        if ended or vested:
+            services.worker.run(
+                lambda tx: acting.note(
+                    tx, services, "match.vested", "due", windows_ended=ended, windows_vested=vested
+                )
+            )
+    if as_json:
+        output.as_json({"windows_ended": ended, "windows_vested": vested})
+    else:
+        print(f"{ended} windows ended, the match of {vested} looked at")
 
 
 @app.command("adjustments")

@@ -39,6 +39,7 @@ def main(broker: str, url: str, key: str) -> None:
             warn_sponsors=nothing,
             retry_waiting=nothing,
             reevaluate=nothing,
+            vest=nothing,
             expire_holds=nothing,
             fold_balances=nothing,
             seal=nothing,
