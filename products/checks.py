@@ -145,7 +145,7 @@ QUEUE = SetCheck(
 )
 
 OWED = SetCheck(
-    "what partners owe is what they collected and have not paid in",
+    "what partners owe is what they collected and have not paid in, less their credits",
     "SELECT count(*) FROM products.contribution WHERE owed",
     f"""
     WITH owed AS (
@@ -153,16 +153,14 @@ OWED = SetCheck(
         FROM products.contribution WHERE owed GROUP BY 1
     )
     SELECT format('account %s of %s', a.id, a.owner),
-           format('holds %s, the contributions still owed come to %s', {_NORMAL}, coalesce(o.amount, 0))
+           format('holds %s, the contributions still owed come to %s, its credits to %s', {_NORMAL}, coalesce(o.amount, 0),
+                  coalesce(credit.amount, 0))
     FROM ledger.account a JOIN ledger.account_balance b ON b.account_id = a.id
     LEFT JOIN owed o ON o.account_id = a.id
-    LEFT JOIN (SELECT c.debited_account AS account_id, sum(c.amount) AS amount
-               FROM products.contribution c JOIN products.remittance r ON r.id = c.remittance
-               WHERE c.settlement_id IS NOT NULL AND c.state = 'reversed'
-                 -- what a member was found for was not taken back then: it went on to the member's products
-                 AND NOT (c.destination = 'unallocated' AND r.member_id IS NOT NULL)
-               GROUP BY 1) back ON back.account_id = a.id
-    WHERE a.code = 'partner_receivable' AND {_NORMAL} <> coalesce(o.amount, 0) - coalesce(back.amount, 0)
+    LEFT JOIN (SELECT partner_id, fund_id, currency, sum(amount) AS amount
+               FROM products.settlement_credit GROUP BY 1, 2, 3) credit
+      ON credit.partner_id = a.partner_id AND credit.fund_id = a.fund_id AND credit.currency = a.currency
+    WHERE a.code = 'partner_receivable' AND {_NORMAL} <> coalesce(o.amount, 0) - coalesce(credit.amount, 0)
     """,
 )
 

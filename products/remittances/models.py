@@ -44,7 +44,7 @@ class Contributed:
     state: str
     owed: bool
     settled_by: UUID | None
-    collected_on: date
+    contributed_on: date
     fee: int
     guaranteed: bool
     settlement_part: int | None

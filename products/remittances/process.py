@@ -29,6 +29,7 @@ from products.remittances.record import Recorded
 from products.remittances.reverse import Reversible
 from products.savings import rules
 from products.savings.match import MatchBook, StateKey
+from products.settlements.undo import undo
 
 State = Literal["posted", "duplicate", "reversed", "unallocated", "quarantined", "parked"]
 
@@ -81,6 +82,7 @@ class _Work:
     verdict: Verdict | None = None
     plan: Plan | None = None
     reversible: Reversible | None = None
+    joined: Joined | None = None
     quote_id: UUID | None = None
     transaction_id: UUID | None = None
     entitled: tuple[int, ...] = ()
@@ -144,7 +146,7 @@ def _lay_out(tx: Tx, works: Sequence[_Work], books: Books, exhausted: set[UUID])
     context = load_context(tx, books, (work.delivery.partner_id for work in works))
     context.exhaust(exhausted)
     _plan(tx, works, context, books)
-    _load_reversible(tx, works, books)
+    _load_reversible(tx, works, context, books)
 
     match_books = {id_: MatchBook(sponsors) for id_, sponsors in context.sponsors.items()}
     for programme_id, wanted in sorted(_wanted_states(works).items()):
@@ -229,7 +231,7 @@ def _count_month(contributed: monthly.Contributed, decided: Plan, awaited: bool)
             )
 
 
-def _load_reversible(tx: Tx, works: Sequence[_Work], books: Books) -> None:
+def _load_reversible(tx: Tx, works: Sequence[_Work], context: Context, books: Books) -> None:
     """Load what is to be taken back: by reversals, and by allocating at last what had no member."""
     wanted = [
         work.existing
@@ -248,6 +250,10 @@ def _load_reversible(tx: Tx, works: Sequence[_Work], books: Books) -> None:
         if work.plan is None and work.reversible.needs_approval and not work.delivery.approved:
             work.verdict = Verdict("parked", "reversal_needs_approval", work.id)
             work.reversible = None
+        elif work.plan is None and work.existing.programme_id is not None:
+            work.joined = context.joined_in(work.existing.partner_id, work.existing.programme_id)
+            undone = undo(tx, work.joined, work.reversible.contributions)
+            work.reversible = replace(work.reversible, undone=undone)
 
 
 def _wanted_states(works: Sequence[_Work]) -> dict[UUID, dict[StateKey, tuple[date, int, int]]]:
@@ -401,15 +407,16 @@ def _reversal(
         work.verdict = Verdict("parked", "awaiting_original", work.id)
         return None
     work.verdict = Verdict("reversed", None, work.id)
-    if work.reversible is None or work.existing.transaction_id is None or work.existing.programme_id is None:
+    joined = work.joined
+    if work.reversible is None or work.existing.transaction_id is None or joined is None:
         return None
-    joined = context.joined_in(work.existing.partner_id, work.existing.programme_id)
     postings = reverse.postings(work.reversible, joined, match_books)
     if not postings:
         return None
     versions = context.versions[joined.programme_id]
     day = rules.local_date(versions[-1].programme, event.reversed_at)
     funds = frozenset(one.fund_id for one in work.reversible.contributions) | {joined.savers}
+    funds |= work.reversible.undone.funds
     work.transaction_id = new_id()
     return Transaction(
         reference=f"remittance:{work.id}:reversed",
@@ -468,6 +475,12 @@ def _write(tx: Tx, works: Sequence[_Work], match_books: Mapping[UUID, MatchBook]
                 (work.id, partner_id, event.remittance_id, event.reversed_at, event.reason, work.delivery.id)
             )
     reverse.write(tx, reversed_)
+    taken_back = [
+        (work.reversible, work.joined)
+        for work in works
+        if work.reversible is not None and work.joined is not None and work.transaction_id is not None
+    ]
+    reverse.write_credits(tx, taken_back, now)
     reverse.write_ahead(tx, ahead, now)
     for programme_id in sorted(match_books):
         match_books[programme_id].save(tx, now)

@@ -17,6 +17,8 @@ from products.remittances.context import Books, Joined
 from products.remittances.models import Contributed, Existing
 from products.savings.holdings import Holding, load_holdings
 from products.savings.match import MatchBook, StateKey
+from products.settlements import credit
+from products.settlements.undo import NOTHING, Undone
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Reversible:
     contributions: tuple[Contributed, ...]
     holdings: Mapping[StateKey, Holding]
     member_receivable: UUID | None
+    undone: Undone = NOTHING
 
     @property
     def needs_approval(self) -> bool:
@@ -56,7 +59,7 @@ def load(tx: Tx, books: Books, reversed_: Sequence[Existing]) -> dict[UUID, Reve
     cur.execute(
         """SELECT c.remittance, c.position, c.destination, c.enrolment_id, c.fund_id, c.debited_account,
                   c.credited_account, c.amount, c.currency, c.contributed_at, c.window_start, c.tier, c.state, c.owed,
-                  c.settlement_id, c.collected_on, c.fee, c.guaranteed, c.settlement_part,
+                  c.settlement_id, c.contributed_on, c.fee, c.guaranteed, c.settlement_part,
                   (SELECT s.kind FROM products.settlement s WHERE s.id = c.settlement_id)
            FROM products.contribution c WHERE c.remittance = ANY (%b) AND c.state <> 'reversed'
            ORDER BY c.remittance, c.position FOR NO KEY UPDATE OF c""",
@@ -103,6 +106,8 @@ def postings(
                 at=one.contributed_at,
             )
             result += moved
+    currency = joined.currency
+    result += [Posting(debit, credit, amount, currency) for debit, credit, amount in reversible.undone.moves]
     return tuple(result)
 
 
@@ -132,6 +137,13 @@ def write(tx: Tx, rows: Sequence[tuple[UUID, UUID | None, datetime, str]]) -> No
         "UPDATE products.contribution SET state = 'reversed', owed = false WHERE remittance = ANY (%b)",
         (columns[0],),
     )
+
+
+def write_credits(tx: Tx, reversed_: Sequence[tuple[Reversible, Joined]], now: datetime) -> None:
+    """Note what the funds owe partners for what they had paid in and is reversed."""
+    for reversible, joined in reversed_:
+        entries = reversible.undone.credits
+        credit.write(tx, joined.partner_id, joined.programme_id, joined.currency, entries, now)
 
 
 def write_ahead(

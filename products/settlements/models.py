@@ -64,7 +64,7 @@ class SettlementPartRow(Base):
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     contributions: Mapped[int] = mapped_column(Integer)
     paired: Mapped[int]
-    cash: Mapped[UUID]
+    cash: Mapped[UUID | None]
     paired_at: Mapped[datetime]
     returned_at: Mapped[datetime | None]
 

@@ -1,14 +1,18 @@
 """A partner pays in what it collected: pending contributions become savings, and the match they earned is granted.
 
-The cash first lands in unidentified receipts and is paired from there with the oldest contributions owed, each whole;
-what covers no whole contribution stays unidentified. A prefunded partner owes nothing: its payment tops up its prefund.
+The cash first lands in unidentified receipts and is paired from there with the oldest contributions owed, each whole, or
+with those of certain days or of a list; what covers no whole contribution stays unidentified. A prefunded partner's rest tops
+up its prefund. A long settlement is paired part by part, each in a database transaction of its own, so that memory and
+locks are bounded: `recorded → pairing → paired`. Whoever is killed between two parts leaves what is paired paired, and the
+next one goes on.
 """
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import replace
+from datetime import date
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
@@ -25,40 +29,33 @@ from products.posting import post_whole
 from products.remittances.context import Books, Context, Joined, load_context
 from products.remittances.partners import Partner
 from products.remittances.record import lock_contributions
-from products.savings.holdings import Holding, load_holdings
-from products.savings.match import MatchBook, StateKey
+from products.settlements import cash, credit
+from products.settlements.bearers import Administrator, Borne, administrator, bearing
+from products.settlements.cash import Move
+from products.settlements.credit import Entry
+from products.settlements.members import MembersMoves, Owed
+from products.settlements.settlement import (
+    Chosen,
+    Kind,
+    by_reference,
+    insert,
+    lock,
+    oldest_unfinished,
+)
+from products.settlements.settlement import Settlement as Settlement
+from products.settlements.terms import ADMINISTRATOR, on_day
+
+PART_MAX: Final = 5_000
+"""Contributions paired in one database transaction: their members' accounts are locked for less than a second."""
+
+LISTED_MAX: Final = 200_000
+"""Remittances that one settlement may name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What a settlement did. Amounts are minor units of ``currency``; ``paired`` + ``unidentified`` = ``amount``."""
+class NotOwed(Conflict):
+    """A remittance that a settlement is said to pay for has nothing that is owed."""
 
-    id: UUID
-    partner: str
-    currency: str
-    amount: int
-    through: date
-    paired: int
-    unidentified: int
-    contributions: int
-    topped_up: int
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Owed:
-    """A contribution that this settlement pays for."""
-
-    remittance: UUID
-    position: int
-    fund_id: UUID
-    enrolment_id: UUID | None
-    window_start: date | None
-    tier: int | None
-    amount: int
-    state: str
-    credited: UUID
-    contributed_at: datetime
+    code = "not_owed"
 
 
 def record_settlement(
@@ -69,266 +66,394 @@ def record_settlement(
     currency: str,
     amount: int,
     through: date,
+    since: date | None = None,
+    remittances: Sequence[UUID] | None = None,
     reference: str | None = None,
 ) -> Settlement:
-    """Record that a partner paid ``amount`` for what it collected up to and including a local date.
+    """Record that a partner paid ``amount`` for what it collected up to and including a day (from ``since`` on, or of a list).
 
-    The reference (default: partner, currency, amount and date) makes it happen once; the same again changes nothing,
-    another amount under it is a Conflict. Raises InvalidInput for an amount or a currency that can't be.
+    The days are those of the partner's cut-off. The reference (default: partner, currency, amount and day) makes it happen
+    once; the same again changes nothing, another amount under it is a Conflict. The first part is paired here; a
+    settlement that needs more is still ``pairing``, and `pair_next` goes on. Raises InvalidInput for an amount or a currency
+    that can't be, `NotOwed` for a listed remittance that is not owed.
     """
     if not 0 < amount <= AMOUNT_MAX:
         raise InvalidInput(f"an amount is between 1 and {AMOUNT_MAX} minor units", pointer="/amount")
+    if since is not None and since > through:
+        raise InvalidInput("the first day is after the last", pointer="/since")
+    chosen = Chosen(through, since, None if remittances is None else tuple(dict.fromkeys(remittances)))
+    reference = reference or f"{partner.slug}:{currency}:{amount}:{through.isoformat()}"
+    return begin(tx, books, partner, "payment", currency, amount, chosen, reference)
+
+
+def begin(
+    tx: Tx,
+    books: Books,
+    partner: Partner,
+    kind: Kind,
+    currency: str,
+    amount: int,
+    chosen: Chosen,
+    reference: str,
+) -> Settlement:
+    """Write a settlement down and pair its first part, unless an earlier one of the partner's is not done."""
     context = load_context(tx, books, [partner.id])
     joined = context.programme_of(partner.id, currency)
     if joined is None:
         raise InvalidInput(f"{partner.slug} collects nothing in {currency}", pointer="/currency")
-    reference = reference or f"{partner.slug}:{currency}:{amount}:{through.isoformat()}"
-    tx.execute(
-        text(
-            "SELECT 1 FROM products.partner_programme WHERE partner_id = :p AND programme_id = :g FOR NO KEY UPDATE"
-        ),
-        {"p": partner.id, "g": joined.programme_id},
-    )
-    known = _known(tx, partner, reference)
+    lock(tx, joined)
+    known = by_reference(tx, partner, reference)
     if known is not None:
-        if (known.currency, known.amount, known.through) != (currency, amount, through):
+        if (known.currency, known.amount, known.through, known.kind) != (
+            currency,
+            amount,
+            chosen.through,
+            kind,
+        ):
             raise Conflict(f"settlement “{reference}” is on record with another amount or date")
-        return known
-    return Settling(tx, books, partner, joined, context, amount, through, reference).run()
+        return replace(known, replayed=True)
+    _require_owed(tx, joined, chosen)
+    waits = oldest_unfinished(tx, joined) is not None
+    settlement = Settlement(
+        new_id(),
+        partner.slug,
+        currency,
+        amount,
+        chosen.through,
+        0,
+        amount,
+        0,
+        0,
+        state="recorded",
+        kind=kind,
+        parts=0,
+    )
+    part = _Part(tx, books, joined, context, settlement, chosen)
+    insert(tx, joined, settlement, chosen, reference, now=part.now, on=part.on)
+    return part.arrive() if waits else part.pair(arriving=amount)
 
 
-def _known(tx: Tx, partner: Partner, reference: str) -> Settlement | None:
-    row = tx.execute(
+def pair_next(tx: Tx, books: Books, partner_id: UUID, programme_id: UUID) -> bool:
+    """Pair the next part of a partner's oldest unfinished settlement; whether there was anything to do.
+
+    Another one that is at it is left alone: then there is nothing to do here.
+    """
+    context = load_context(tx, books, [partner_id])
+    joined = context.joined_in(partner_id, programme_id)
+    if not lock(tx, joined, wait=False):
+        return False
+    found = oldest_unfinished(tx, joined)
+    if found is None:
+        return False
+    settlement, chosen = found
+    _Part(tx, books, joined, context, settlement, chosen).pair(arriving=0)
+    return True
+
+
+def unfinished(tx: Tx) -> list[tuple[UUID, UUID]]:
+    """Partners with a settlement that is not paired yet, as (partner, programme), the longest waiting first."""
+    rows = tx.execute(
         text(
-            "SELECT id, currency, amount, through, paired, unidentified, contributions FROM products.settlement"
-            " WHERE partner_id = :partner AND reference = :reference"
-        ),
-        {"partner": partner.id, "reference": reference},
-    ).one_or_none()
-    if row is None:
-        return None
-    topped_up = row.amount - row.paired - row.unidentified
-    return Settlement(
-        row.id, partner.slug, row.currency, row.amount, row.through, row.paired, row.unidentified, row.contributions,
-        topped_up, replayed=True,
-    )  # fmt: skip
+            "SELECT partner_id, programme_id FROM products.settlement WHERE state IN ('recorded', 'pairing')"
+            " GROUP BY partner_id, programme_id ORDER BY min(recorded_at)"
+        )
+    )
+    return [(row.partner_id, row.programme_id) for row in rows]
 
 
-class Settling:
-    """One settlement on its way through the books. What brings the money in is `_received`."""
+def _require_owed(tx: Tx, joined: Joined, chosen: Chosen) -> None:
+    if chosen.remittances is None:
+        return
+    if not 0 < len(chosen.remittances) <= LISTED_MAX:
+        raise InvalidInput(f"a list names 1 to {LISTED_MAX} remittances", pointer="/remittances")
+    cur = cursor(tx)
+    cur.execute(
+        """SELECT t.r FROM unnest(%b::uuid[]) AS t (r) WHERE NOT EXISTS (
+               SELECT 1 FROM products.contribution c WHERE c.remittance = t.r AND c.partner_id = %s AND c.programme_id = %s
+                      AND c.owed) LIMIT 3""",
+        (list(chosen.remittances), joined.partner_id, joined.programme_id),
+    )
+    missing = [public_id("rmt", row[0]) for row in cur.fetchall()]
+    if missing:
+        raise NotOwed(f"nothing is owed for {', '.join(missing)}")
+
+
+class _Part:
+    """What one database transaction pairs of a settlement."""
 
     def __init__(
-        self,
-        tx: Tx,
-        books: Books,
-        partner: Partner,
-        joined: Joined,
-        context: Context,
-        amount: int,
-        through: date,
-        reference: str,
+        self, tx: Tx, books: Books, joined: Joined, context: Context, settlement: Settlement, chosen: Chosen
     ) -> None:
         self.tx = tx
         self.books = books
-        self.partner = partner
         self.joined = joined
         self.context = context
-        self.amount = amount
-        self.through = through
-        self.reference = reference
-        self.id = new_id()
+        self.settlement = settlement
+        self.chosen = chosen
+        self.number = settlement.parts + 1
         self.now = books.clock.now()
         zone = context.versions[joined.programme_id][-1].programme.time_zone
         funds = sorted(joined.funds.values())
         self.on = periods.open_day(tx, funds, periods.effective_day(self.now, zone))
 
-    def run(self) -> Settlement:
-        if self.joined.terms == "prefunded":
-            prefund = self.joined.account(self.joined.savers, chart.PARTNER_PREFUND)
-            self._post([self._cash([(self._bank(self.joined.savers), prefund, self.amount)])])
-            return self._record(paired=0, unidentified=0, contributions=0)
-        owed = self._owed()
+    @property
+    def _paid(self) -> bool:
+        return self.settlement.kind == "payment"
+
+    def arrive(self) -> Settlement:
+        """Take the cash in, and pair nothing: an earlier settlement is not done."""
+        if self._paid:
+            savers = self.joined.savers
+            moves = [(self._bank(savers), self._unidentified(savers), self.settlement.amount)]
+            self._post([self._transaction("settlement_received", "cash", moves)])
+        return self.settlement
+
+    def pair(self, *, arriving: int) -> Settlement:
+        """Pair as many contributions as a part may hold, and write down what that did. ``arriving``: the cash that comes in."""
+        available = (
+            credit.standing(self.tx, self.joined.partner_id, self.joined.programme_id) if self._paid else {}
+        )
+        owed = self._owed(self.settlement.unidentified + sum(available.values()))
         paid: defaultdict[UUID, int] = defaultdict(int)
+        fees: defaultdict[UUID, int] = defaultdict(int)
         for one in owed:
             paid[one.fund_id] += one.amount
-        paired = sum(paid.values())
-        received = self._received(paid, self.amount - paired)
-        self._settle_members([one for one in owed if one.state == "pending"], received)
+            if self._paid:
+                fees[one.fund_id] += one.fee
+        due = {fund: amount - fees[fund] for fund, amount in paid.items()}
+        used = cash.netting(available, due, self.settlement.unidentified)
+        for fund, amount in used.items():
+            due[fund] = due.get(fund, 0) - amount
+        applied = sum(due.values())
+        if (
+            not self._paid
+            and self.number == 1
+            and len(owed) < PART_MAX
+            and applied != self.settlement.unidentified
+        ):
+            raise Conflict("what is owed changed while it was written off", code="debt_changed")
+        done = self._sum_up(owed, paid, fees, used, applied)
+        moves = self._received(due, arriving, done.topped_up) if self._paid else []
+        moves += self._borne(owed, fees)
+        kind = "settlement_received" if self._paid else "partner_debt_written_off"
+        part = "cash" if self.number == 1 and arriving else f"{self.number}:cash"
+        booked = self._transaction(kind, part, moves) if any(amount for _, _, amount in moves) else None
+        self._settle_members([one for one in owed if one.state == "pending"], booked)
         self._mark(owed)
-        return self._record(paired=paired, unidentified=self.amount - paired, contributions=len(owed))
+        entries = [
+            Entry(fund, -amount, "netted", settlement=done.id, part=self.number)
+            for fund, amount in used.items()
+        ]
+        joined = self.joined
+        credit.write(self.tx, joined.partner_id, joined.programme_id, joined.currency, entries, self.now)
+        self._write(done, owed, booked)
+        return done
 
-    def _owed(self) -> list[_Owed]:
-        """The oldest contributions that the amount covers, each whole, locked: no reversal takes them back meanwhile."""
+    def _sum_up(
+        self,
+        owed: Sequence[Owed],
+        paid: Mapping[UUID, int],
+        fees: Mapping[UUID, int],
+        used: Mapping[UUID, int],
+        applied: int,
+    ) -> Settlement:
+        """The settlement after this part."""
+        before = self.settlement
+        complete = len(owed) < PART_MAX
+        rest = before.unidentified - applied
+        topped_up = rest if complete and self._paid and self.joined.terms == "prefunded" else 0
+        return replace(
+            before,
+            paired=before.paired + sum(paid.values()),
+            fees=before.fees + sum(fees.values()),
+            credits=before.credits + sum(used.values()),
+            unidentified=rest - topped_up,
+            topped_up=topped_up,
+            contributions=before.contributions + len(owed),
+            state="paired" if complete else "pairing",
+            parts=self.number,
+        )
+
+    def _owed(self, means: int) -> list[Owed]:
+        """The oldest contributions that the means cover, each whole, locked: no reversal takes them back meanwhile."""
         locked: set[tuple[UUID, int]] = set()
         while True:
-            owed = self._covered()
+            owed = self._covered(means)
             wanted = [(one.remittance, one.position) for one in owed]
             if locked.issuperset(wanted):
                 return owed
             # Whoever held them may have taken some back: what the amount covers is asked again, until it stands still.
             locked |= lock_contributions(self.tx, wanted)
 
-    def _covered(self) -> list[_Owed]:
+    def _covered(self, means: int) -> list[Owed]:
+        due = "amount - fee" if self._paid else "amount"
+        listed = (
+            "AND remittance IN (SELECT remittance FROM products.settlement_item WHERE settlement_id = %(id)s)"
+        )
         cur = cursor(self.tx)
         cur.execute(
-            """SELECT remittance, position, fund_id, enrolment_id, window_start, tier, amount, state, credited_account,
-                      contributed_at
-               FROM (SELECT *, sum(amount) OVER (ORDER BY contributed_at, remittance, position) AS through_here
-                     FROM products.contribution
-                     WHERE partner_id = %s AND programme_id = %s AND currency = %s AND owed AND contributed_on <= %s) c
-               WHERE through_here <= %s ORDER BY contributed_at, remittance, position""",
-            (self.partner.id, self.joined.programme_id, self.joined.currency, self.through, self.amount),
+            f"""SELECT remittance, position, fund_id, enrolment_id, window_start, tier, amount, fee, state, contributed_at,
+                       contributed_on
+                FROM (SELECT *, sum({due}) OVER (ORDER BY contributed_at, remittance, position) AS through_here
+                      FROM (SELECT * FROM products.contribution
+                            WHERE partner_id = %(partner)s AND programme_id = %(programme)s AND currency = %(currency)s
+                              AND owed AND collected_on <= %(through)s
+                              AND (%(since)s::date IS NULL OR collected_on >= %(since)s)
+                              {listed if self.chosen.remittances is not None else ""}
+                            ORDER BY contributed_at, remittance, position LIMIT %(limit)s) oldest) c
+                WHERE through_here <= %(means)s ORDER BY contributed_at, remittance, position""",
+            {
+                "id": self.settlement.id,
+                "partner": self.joined.partner_id,
+                "programme": self.joined.programme_id,
+                "currency": self.joined.currency,
+                "through": self.chosen.through,
+                "since": self.chosen.since,
+                "limit": PART_MAX,
+                "means": means,
+            },
         )
-        return [_Owed(*row) for row in cur.fetchall()]
+        return [Owed(*row) for row in cur.fetchall()]
 
     def _bank(self, fund: UUID) -> UUID:
         return self.joined.account(fund, chart.BANK, "")
 
-    def _received(self, paid: Mapping[UUID, int], rest: int) -> Transaction:
-        """Cash in each fund for what it is owed; what covers nothing whole stays unidentified with the savers."""
-        moves: list[tuple[UUID, UUID, int]] = []
-        for fund in sorted({*paid, self.joined.savers}):
-            unidentified = self.joined.account(fund, chart.UNIDENTIFIED_RECEIPTS, "")
-            received = paid.get(fund, 0) + (rest if fund == self.joined.savers else 0)
-            receivable = self.joined.account(fund, chart.PARTNER_RECEIVABLE)
-            moves.append((self._bank(fund), unidentified, received))
-            moves.append((unidentified, receivable, paid.get(fund, 0)))
-        return self._cash(moves)
+    def _unidentified(self, fund: UUID) -> UUID:
+        return self.joined.account(fund, chart.UNIDENTIFIED_RECEIPTS, "")
 
-    def _cash(self, moves: Sequence[tuple[UUID, UUID, int]]) -> Transaction:
-        postings = tuple(
-            Posting(debit, credit, amount, self.joined.currency) for debit, credit, amount in moves if amount
+    def _received(self, due: Mapping[UUID, int], arriving: int, topped_up: int) -> list[Move]:
+        """Cash in each fund for what it is owed; what covers nothing whole stays unidentified with the savers.
+
+        What had arrived before lies with the savers' unidentified receipts, so other funds get theirs from there.
+        """
+        joined, savers = self.joined, self.joined.savers
+        shares = cash.arriving(due)
+        others = sum(amount for fund, amount in shares.items() if fund != savers)
+        moves: list[Move] = []
+        if not arriving:
+            moves.append((self._unidentified(savers), self._bank(savers), others))
+        for fund in sorted({*shares, savers}):
+            received = shares.get(fund, 0)
+            if fund == savers:
+                received = arriving - others - topped_up if arriving else 0
+            moves.append((self._bank(fund), self._unidentified(fund), received))
+        moves += cash.paying(joined, due, shares)
+        source = self._bank(savers) if arriving else self._unidentified(savers)
+        moves.append((source, joined.account(savers, chart.PARTNER_PREFUND), topped_up))
+        return moves
+
+    def _borne(self, owed: Sequence[Owed], fees: Mapping[UUID, int]) -> list[Move]:
+        """What others bear: the administrator the fees that the partner kept, or a default's bearer all of it."""
+        kind = self.settlement.kind
+        borne: defaultdict[tuple[UUID, str], int] = defaultdict(int)
+        if kind == "payment":
+            borne.update({(fund, ADMINISTRATOR): amount for fund, amount in fees.items() if amount})
+        else:
+            for one in owed:
+                agreed = on_day(self.joined.history, one.contributed_on)
+                borne[one.fund_id, agreed.guarantor or ADMINISTRATOR] += one.amount
+        return self._moves_of_bearers(borne) if borne else []
+
+    def _moves_of_bearers(self, borne: Borne) -> list[Move]:
+        by: Administrator = administrator(self.tx, self.joined.programme_id)
+        self.on = periods.open_day(self.tx, [*self.joined.funds.values(), by.fund], self.on)
+        return bearing(
+            self.tx, self.joined, by, borne, "default" if self.settlement.kind == "default" else "fee"
         )
-        return self._transaction("settlement_received", "cash", postings)
 
-    def _settle_members(self, pending: Sequence[_Owed], received: Transaction) -> None:
+    def _settle_members(self, pending: Sequence[Owed], booked: Transaction | None) -> None:
         """Pending becomes savings, enrolment by enrolment, and what the sponsor committed to it is granted.
 
-        The cash received is posted with it: accounts are locked in one order, the shared ones last.
+        The cash is posted with it: accounts are locked in one order, the shared ones last.
         """
-        saved = [one for one in pending if one.enrolment_id is not None and one.window_start is not None]
-        keys = sorted(
-            {(one.enrolment_id, one.window_start) for one in saved if one.enrolment_id and one.window_start}
-        )
-        holdings = load_holdings(self.tx, self.books.programmes, keys) if keys else {}
-        match_book = MatchBook(self.context.sponsors[self.joined.programme_id])
-        match_book.lock(self.tx, {key: holding.lock_values for key, holding in holdings.items()})
-        accounts = self._savings_accounts([one for one in pending if one.enrolment_id is not None])
-        postings: defaultdict[UUID, list[Posting]] = defaultdict(list)
-        for one in pending:
-            if one.enrolment_id is not None and one.enrolment_id in accounts:
-                waiting, savings = accounts[one.enrolment_id]
-                postings[one.enrolment_id].append(Posting(waiting, savings, one.amount, self.joined.currency))
-        for one in saved:
-            if one.enrolment_id is not None and one.window_start is not None and one.tier is not None:
-                key: StateKey = (one.enrolment_id, one.window_start)
-                postings[one.enrolment_id] += self._grant(match_book, key, holdings[key], one)
-        enrolments = sorted(postings)
-        self._post(
-            [
-                received,
-                *(
-                    self._transaction(
-                        "contributions_settled", str(enrolment), tuple(_merged(postings[enrolment]))
-                    )
-                    for enrolment in enrolments
-                ),
-            ]
-        )
-        match_book.save(self.tx, self.now)
+        postings = MembersMoves(self.tx, self.books, self.joined, self.context).settled(pending)
+        enrolments = sorted(postings.by_enrolment)
+        batch = [
+            self._transaction("contributions_settled", f"{self.number}:{enrolment}", moves)
+            for enrolment in enrolments
+            if (moves := postings.by_enrolment[enrolment])
+        ]
+        self._post([*([booked] if booked else []), *batch])
+        postings.match_book.save(self.tx, self.now)
         publish(
             self.tx,
             [
                 Message(
                     "contributions.settled",
                     str(enrolment),
-                    {"enrolment": public_id("enr", enrolment), "settlement": public_id("stl", self.id)},
+                    {
+                        "enrolment": public_id("enr", enrolment),
+                        "settlement": public_id("stl", self.settlement.id),
+                    },
                 )
                 for enrolment in enrolments
             ],
         )
 
-    def _grant(self, match_book: MatchBook, key: StateKey, holding: Holding, one: _Owed) -> list[Posting]:
-        moved, _ = match_book.change(
-            key,
-            holding.match,
-            holding.accounts,
-            holding.currency,
-            tier=one.tier if one.tier is not None else -1,
-            contributed=0,
-            settled=one.amount,
-            at=one.contributed_at,
-        )
-        return moved
-
-    def _savings_accounts(self, pending: Sequence[_Owed]) -> dict[UUID, tuple[UUID, UUID]]:
-        cur = cursor(self.tx)
-        cur.execute(
-            """SELECT id, pending_account, savings_account FROM products.enrolment
-               WHERE id = ANY (%b) AND pending_account IS NOT NULL""",
-            (sorted({one.enrolment_id for one in pending if one.enrolment_id is not None}),),
-        )
-        return {row[0]: (row[1], row[2]) for row in cur.fetchall()}
-
-    def _mark(self, owed: Sequence[_Owed]) -> None:
+    def _mark(self, owed: Sequence[Owed]) -> None:
+        if not owed:
+            return
         cursor(self.tx).execute(
             """UPDATE products.contribution c
-               SET owed = false, settlement_id = %s, state = 'settled',
+               SET owed = false, settlement_id = %s, settlement_part = %s, state = 'settled',
                    credited_account = CASE WHEN c.state = 'pending' THEN coalesce(
                        (SELECT e.savings_account FROM products.enrolment e WHERE e.id = c.enrolment_id),
                        c.credited_account) ELSE c.credited_account END
                FROM unnest(%b::uuid[], %b::smallint[]) AS t (r, p) WHERE c.remittance = t.r AND c.position = t.p""",
-            (self.id, [one.remittance for one in owed], [one.position for one in owed]),
+            (
+                self.settlement.id,
+                self.number,
+                [one.remittance for one in owed],
+                [one.position for one in owed],
+            ),
         )
 
-    def _transaction(self, kind: str, part: str, postings: tuple[Posting, ...]) -> Transaction:
-        reference = f"settlement:{self.id}:{part}"
+    def _transaction(self, kind: str, part: str, moves: Sequence[Move]) -> Transaction:
+        reference = f"settlement:{self.settlement.id}:{part}"
+        currency = self.joined.currency
         return Transaction(
             reference=reference,
             kind=kind,
             effective_on=self.on,
-            postings=postings,
-            digest=hashlib.sha256(f"{reference}|{self.amount}|{self.through}".encode()).digest(),
-            details={"settlement": public_id("stl", self.id)},
+            postings=tuple(
+                Posting(debit, credit, amount, currency) for debit, credit, amount in moves if amount
+            ),
+            digest=hashlib.sha256(
+                f"{reference}|{self.settlement.amount}|{self.settlement.through}".encode()
+            ).digest(),
+            id=new_id(),
+            details={"settlement": public_id("stl", self.settlement.id)},
         )
 
     def _post(self, batch: Sequence[Transaction]) -> None:
-        post_whole(self.tx, batch, clock=self.books.clock)
+        if batch:
+            post_whole(self.tx, batch, clock=self.books.clock)
 
-    def _record(self, *, paired: int, unidentified: int, contributions: int) -> Settlement:
+    def _write(self, done: Settlement, owed: Sequence[Owed], booked: Transaction | None) -> None:
         self.tx.execute(
             text(
-                "INSERT INTO products.settlement (id, partner_id, currency, amount, through, reference, paired,"
-                " unidentified, contributions, recorded_at, programme_id, topped_up, effective_on) VALUES (:id, :partner,"
-                " :currency, :amount, :through, :reference, :paired, :unidentified, :contributions, :now, :programme,"
-                " :topped_up, :on)"
+                "UPDATE products.settlement SET state = :state, paired = :paired, fees = :fees, credits = :credits,"
+                " unidentified = :unidentified, topped_up = :topped_up, contributions = :contributions, parts = :parts"
+                " WHERE id = :id"
             ),
             {
-                "id": self.id,
-                "partner": self.partner.id,
-                "currency": self.joined.currency,
-                "amount": self.amount,
-                "through": self.through,
-                "reference": self.reference,
-                "paired": paired,
-                "unidentified": unidentified,
-                "contributions": contributions,
+                name: getattr(done, name)
+                for name in (
+                    "id", "state", "paired", "fees", "credits", "unidentified", "topped_up", "contributions", "parts"
+                )
+            },
+        )  # fmt: skip
+        self.tx.execute(
+            text(
+                "INSERT INTO products.settlement_part (settlement_id, number, contributions, paired, cash, paired_at)"
+                " VALUES (:id, :number, :contributions, :paired, :cash, :now)"
+            ),
+            {
+                "id": done.id,
+                "number": self.number,
+                "contributions": len(owed),
+                "paired": sum(one.amount for one in owed),
+                "cash": booked.id if booked else None,
                 "now": self.now,
-                "programme": self.joined.programme_id,
-                "topped_up": self.amount - paired - unidentified,
-                "on": self.on,
             },
         )
-        return Settlement(
-            self.id, self.partner.slug, self.joined.currency, self.amount, self.through, paired, unidentified,
-            contributions, self.amount - paired - unidentified,
-        )  # fmt: skip
-
-
-def _merged(postings: Sequence[Posting]) -> list[Posting]:
-    """Postings between the same two accounts made one, in the order in which the pairs first occur."""
-    amounts: dict[tuple[UUID, UUID], int] = {}
-    for one in postings:
-        amounts[one.debit, one.credit] = amounts.get((one.debit, one.credit), 0) + one.amount
-    currency = postings[0].currency
-    return [Posting(debit, credit, amount, currency) for (debit, credit), amount in amounts.items()]

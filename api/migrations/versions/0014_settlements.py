@@ -165,7 +165,7 @@ def _settlements() -> None:
             number integer NOT NULL,
             contributions integer NOT NULL,
             paired bigint NOT NULL,
-            cash uuid NOT NULL,
+            cash uuid,
             paired_at timestamptz NOT NULL,
             returned_at timestamptz,
             PRIMARY KEY (settlement_id, number)

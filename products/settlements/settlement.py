@@ -1,0 +1,135 @@
+"""A settlement on record: what was paid for what, how far it is paired, and that there is one at a time for a partner."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final, Literal
+from uuid import UUID
+
+from sqlalchemy import text
+
+from ledger.database import Tx, cursor
+from products.remittances.context import Joined
+from products.remittances.partners import Partner
+
+Kind = Literal["payment", "default", "fee"]
+State = Literal["recorded", "pairing", "paired", "returning", "returned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a settlement did so far. Amounts are minor units of ``currency``.
+
+    ``amount`` + ``credits`` (netted) + ``fees`` (kept) = ``paired`` + ``unidentified`` + ``topped_up``. ``kind``: the partner's
+    payment, or another bears its default or its fee. ``parts``: how many database transactions paired it.
+    """
+
+    id: UUID
+    partner: str
+    currency: str
+    amount: int
+    through: date
+    paired: int
+    unidentified: int
+    contributions: int
+    topped_up: int
+    fees: int = 0
+    credits: int = 0
+    state: State = "paired"
+    kind: Kind = "payment"
+    parts: int = 1
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which contributions a settlement pays for: those counting for days through the last; of a list, if there is one."""
+
+    through: date
+    since: date | None = None
+    remittances: tuple[UUID, ...] | None = None
+
+
+def insert(
+    tx: Tx,
+    joined: Joined,
+    settlement: Settlement,
+    chosen: Chosen,
+    reference: str,
+    *,
+    now: datetime,
+    on: date,
+) -> None:
+    """Write a settlement down, of which nothing is paired yet."""
+    tx.execute(
+        text(
+            "INSERT INTO products.settlement (id, partner_id, programme_id, currency, amount, since, through, reference,"
+            " paired, unidentified, contributions, recorded_at, kind, state, listed, parts, effective_on)"
+            " VALUES (:id, :partner, :programme, :currency, :amount, :since, :through, :reference, 0, :amount, 0, :now,"
+            " :kind, 'recorded', :listed, 0, :on)"
+        ),
+        {
+            "id": settlement.id,
+            "partner": joined.partner_id,
+            "programme": joined.programme_id,
+            "currency": settlement.currency,
+            "amount": settlement.amount,
+            "since": chosen.since,
+            "through": chosen.through,
+            "reference": reference,
+            "now": now,
+            "kind": settlement.kind,
+            "listed": chosen.remittances is not None,
+            "on": on,
+        },
+    )
+    if chosen.remittances:
+        cursor(tx).execute(
+            "INSERT INTO products.settlement_item SELECT %s, r FROM unnest(%b::uuid[]) AS t (r)",
+            (settlement.id, list(chosen.remittances)),
+        )
+
+
+def lock(tx: Tx, joined: Joined, *, wait: bool = True) -> bool:
+    """One settlement at a time for a partner in a programme; whether it is ours (always, if we wait)."""
+    found = tx.execute(
+        text(
+            "SELECT 1 FROM products.partner_programme WHERE partner_id = :p AND programme_id = :g FOR NO KEY UPDATE"
+            + ("" if wait else " SKIP LOCKED")
+        ),
+        {"p": joined.partner_id, "g": joined.programme_id},
+    )
+    return found.first() is not None
+
+
+_COLUMNS: Final = (
+    "s.id, p.slug, s.currency, s.amount, s.through, s.paired, s.unidentified, s.contributions, s.topped_up, s.fees,"
+    " s.credits, s.state, s.kind, s.parts"
+)
+
+
+def by_reference(tx: Tx, partner: Partner, reference: str) -> Settlement | None:
+    """The settlement that a partner's reference names."""
+    row = tx.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM products.settlement s JOIN products.partner p ON p.id = s.partner_id"
+            " WHERE s.partner_id = :partner AND s.reference = :reference"
+        ),
+        {"partner": partner.id, "reference": reference},
+    ).one_or_none()
+    return None if row is None else Settlement(*row)
+
+
+def oldest_unfinished(tx: Tx, joined: Joined) -> tuple[Settlement, Chosen] | None:
+    """The settlement of a partner in a programme that is to be paired next."""
+    row = tx.execute(
+        text(
+            f"SELECT {_COLUMNS}, s.since, s.listed FROM products.settlement s JOIN products.partner p ON p.id = s.partner_id"
+            " WHERE s.partner_id = :partner AND s.programme_id = :programme AND s.state IN ('recorded', 'pairing')"
+            " ORDER BY s.recorded_at, s.id LIMIT 1"
+        ),
+        {"partner": joined.partner_id, "programme": joined.programme_id},
+    ).one_or_none()
+    if row is None:
+        return None
+    # what is listed stands in its table: here it only matters that there is a list
+    return Settlement(*row[:-2]), Chosen(row.through, row.since, () if row.listed else None)
