@@ -20,6 +20,7 @@ from integrations.codes.file import FileSender
 from integrations.codes.nobody import NobodySender
 from integrations.codes.webhook import WebhookSender
 from integrations.partners.standard_webhooks import SymmetricSecret, parse_secret
+from integrations.rails.configured import Rails
 from ledger.clock import Clock, SystemClock
 from ledger.database import Database
 from products.keyring import Keyring
@@ -45,6 +46,7 @@ class Services:
     valkey: redis.Redis
     limits: Limits
     codes: Codes
+    rails: Rails
     openid: Provider | None
 
     @property
@@ -61,6 +63,7 @@ class Services:
     def close(self) -> None:
         """Send what was handed over for sending, and give back every connection."""
         self.codes.close()
+        self.rails.close()
         self.api.close()
         self.worker.close()
         self.valkey.close()
@@ -103,6 +106,13 @@ def bootstrap(settings: Settings, *, clock: Clock | None = None, name: str = "mi
             anonymous_requests_per_minute=settings.anonymous_requests_per_minute,
         ),
         codes=Codes(_code_sender(settings, ticking), worker, keyring, ticking),
+        rails=Rails(
+            worker,
+            keyring,
+            ticking,
+            environment=(settings.environment or Environment.SANDBOX).value,
+            public_url=settings.public_url,
+        ),
         openid=_openid_provider(settings, ticking),
     )
 

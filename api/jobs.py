@@ -23,6 +23,7 @@ from integrations.inbox.keys import destroy_keys
 from integrations.inbox.queries import WAITING, requeue
 from integrations.outbound import events, forget
 from integrations.outbound.delivery import Deliverer, Delivering
+from integrations.rails.work import Pace, RailWork
 from ledger import fold, holds
 from ledger.clock import Clock
 from ledger.database import Database, Tx
@@ -102,6 +103,12 @@ def jobs_of(settings: Settings) -> Jobs:
             count=metrics.count_attempts,
         )
     )
+    rail_work = RailWork(
+        worker,
+        books,
+        services.rails,
+        Pace(lease=timedelta(seconds=settings.rail_lease_seconds), together_max=settings.rail_batch_max),
+    )
     event_retention = timedelta(days=settings.event_retention_days)
 
     def close() -> None:
@@ -134,6 +141,9 @@ def jobs_of(settings: Settings) -> Jobs:
         ),
         requests=lambda: kinds.request_and_expire(services),
         forget_tokens=lambda: worker.run(lambda tx: revocation.purge(tx, clock.now())),
+        submit_payouts=rail_work.submit,
+        ask_payouts=rail_work.ask,
+        expire_payouts=rail_work.expire,
         expand_events=lambda: expand_events(worker, clock, event_retention, deliverer),
         deliver_events=deliverer.wake,
         forget_events=lambda: forget_events(worker, clock, event_retention),
@@ -155,6 +165,8 @@ def every(settings: Settings) -> Every:
         retry_waiting=settings.sweep_seconds,
         fold=settings.fold_seconds,
         seal=settings.seal_seconds,
+        submit_payouts=settings.rail_seconds,
+        ask_payouts=settings.rail_seconds,
         expand_events=settings.event_seconds,
     )
 

@@ -218,6 +218,18 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(
         default=5.0, gt=0, le=3600, description="How often deliveries whose wake-up was lost are looked for."
     )
+    rail_seconds: float = Field(
+        default=2.0, gt=0, le=3600, description="How often approved payouts are sent off and rails are asked."
+    )
+    rail_lease_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        le=86_400,
+        description="How long a rail's answer is waited for before others ask what became of the payments.",
+    )
+    rail_batch_max: int = Field(
+        default=1000, ge=1, le=10_000, description="Payouts that are sent off to a rail at once at most."
+    )
     seal_seconds: float = Field(
         default=10.0, gt=0, le=86_400, description="How often settled transactions are sealed."
     )

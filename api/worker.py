@@ -61,6 +61,9 @@ class Jobs:
     destroy_audit_keys: Callable[[], object]
     requests: Callable[[], object]
     forget_tokens: Callable[[], object]
+    submit_payouts: Callable[[], object]
+    ask_payouts: Callable[[], object]
+    expire_payouts: Callable[[], object]
     expand_events: Callable[[], object]
     deliver_events: Callable[[], object]
     forget_events: Callable[[], object]
@@ -89,6 +92,9 @@ class Every:
     destroy_audit_keys: float = HOUR_SECONDS
     requests: float = 10
     forget_tokens: float = HOUR_SECONDS
+    submit_payouts: float = 2
+    ask_payouts: float = 2
+    expire_payouts: float = 60
     expand_events: float = 1
     deliver_events: float = 2
     forget_events: float = 60
@@ -137,6 +143,9 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("destroy_audit_keys", intervals.destroy_audit_keys),
         ("requests", intervals.requests),
         ("forget_tokens", intervals.forget_tokens),
+        ("submit_payouts", intervals.submit_payouts),
+        ("ask_payouts", intervals.ask_payouts),
+        ("expire_payouts", intervals.expire_payouts),
         ("expand_events", intervals.expand_events),
         ("deliver_events", intervals.deliver_events),
         ("forget_events", intervals.forget_events),

@@ -23,7 +23,7 @@ from products.remittances.context import Books
 
 log = logging.getLogger("mizan.rails")
 
-SECONDS_MAX: Final = 5.0
+SECONDS_MAX: Final = 2.5
 """How long one call of a job goes on taking more."""
 CHECKED_TOGETHER: Final = 200
 ASKED_TOGETHER: Final = 1_000
