@@ -54,6 +54,9 @@ def main(broker: str, url: str, key: str) -> None:
             expand_events=nothing,
             deliver_events=nothing,
             forget_events=nothing,
+            submit_payouts=nothing,
+            ask_payouts=nothing,
+            expire_payouts=nothing,
             close=database.close,
         )
 
