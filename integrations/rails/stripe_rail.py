@@ -9,10 +9,13 @@ a payout that fails is `failed` only once the transfer is reversed: before that,
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Final, Literal
+from threading import Event
+from time import monotonic
+from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -42,7 +45,13 @@ from products.payouts.rails import (
     Sent,
 )
 
-TOGETHER_MAX: Final = 10
+TOGETHER_MAX: Final = 50
+SECONDS_MAX: Final = 4.0
+"""After it no further payment of a call is begun."""
+TAKEN_BACK_AGAIN: Final = timedelta(minutes=10)
+"""How long after a reversal that did not succeed it is tried again."""
+LATE_FAILURES: Final = timedelta(days=9)
+"""Stripe may say that a payout failed up to five business days after it said paid: by then it is asked once more."""
 KEYS_KEPT: Final = timedelta(hours=20)
 """Stripe keeps idempotency keys for at least 24 hours: an attempt older than this is looked for before it is sent again."""
 CLOCKS_APART: Final = timedelta(hours=1)
@@ -60,6 +69,8 @@ _PAYOUT_EVENTS: Final = frozenset(
     f"payout.{what}" for what in ("created", "updated", "paid", "failed", "canceled")
 )
 _TRANSFER_EVENTS: Final = frozenset({"transfer.created", "transfer.updated", "transfer.reversed"})
+
+_Item = TypeVar("_Item")
 
 
 class Options(BaseModel):
@@ -79,6 +90,7 @@ class Options(BaseModel):
         pattern=r"^https?://[^\s?#/]+$",
         description="another address of the API; in production over HTTPS only",
     )
+    at_once: int = Field(default=8, ge=1, le=32, description="requests that run at the same time")
     timeout_seconds: float = Field(
         default=10, ge=0.1, le=60, description="for each request; after it, what became of it is unknown"
     )
@@ -107,7 +119,7 @@ def build(options: Mapping[str, object], secrets: Mapping[str, str], setting: Se
         statement_descriptor=made.statement_descriptor,
     )
     way = ConnectRail if made.mode == "connect" else PayoutRail
-    return way(api, signing, setting)
+    return way(api, signing, made.at_once, setting)
 
 
 def _is_safe(api_base: str | None, environment: str) -> bool:
@@ -123,45 +135,32 @@ class _StripeRail(ABC):
     asks_after_seconds: float = 30.0
     forgets_after_seconds: float = 300.0
 
-    def __init__(self, api: StripeApi, webhook_secrets: Sequence[str], setting: Setting) -> None:
+    def __init__(
+        self, api: StripeApi, webhook_secrets: Sequence[str], at_once: int, setting: Setting
+    ) -> None:
         self._api = api
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="stripe")
         self._webhook_secrets = webhook_secrets
         self._clock = setting.clock
         self._currency = setting.currency
         self._livemode = setting.environment == "production"
 
     def submit(self, batch: UUID, instructions: Sequence[Instruction], asked_on: date) -> list[Report]:
-        """Ask for the payments, one by one. Once Stripe can't be heard, the rest do not leave: `not_sent`."""
+        """Ask for the payments, several at once; those that can't be begun in time do not leave: `not_sent`."""
         del batch, asked_on  # Stripe knows no batches, and pays out when it can
-        reports: list[Report] = []
-        silent = False
-        for one in instructions:
-            if silent:
-                reports.append(Report("not_sent", one.attempt, code="not_tried"))
-                continue
-            try:
-                reports.append(self._pay(one))
-            except AmountNotPayable:
-                reports.append(Report("failed", one.attempt, reason="refused", code="amount_not_payable"))
-            except NotDone as refusal:
-                silent = refusal.is_general
-                reports.append(Report(refusal.state, one.attempt, reason=refusal.reason, code=refusal.code))
-        return reports
+        return self._together(
+            instructions,
+            self._pay,
+            lambda one, said: Report(said.state, one.attempt, reason=said.reason, code=said.code),
+        )
 
     def ask(self, payments: Sequence[Sent]) -> list[Report]:
         """What became of payments; and what a crash left undone of them is done: a payout, a reversal."""
-        reports: list[Report] = []
-        silent = False
-        for one in payments:
-            if silent:
-                reports.append(Report("unknown", one.attempt, one.rail_reference, code="not_tried"))
-                continue
-            try:
-                reports.append(self._asked(one))
-            except NotDone as silence:
-                silent = silence.is_general
-                reports.append(Report("unknown", one.attempt, one.rail_reference, code=silence.code))
-        return reports
+        return self._together(
+            payments,
+            self._asked,
+            lambda one, said: Report("unknown", one.attempt, one.rail_reference, code=said.code),
+        )
 
     def read(self, callback: Callback) -> list[Report]:
         """What an event is about, as Stripe tells it when asked: events come late, twice and in any order.
@@ -175,18 +174,19 @@ class _StripeRail(ABC):
         try:
             report = self._told(event, attempt)
         except NotDone as silence:
-            return [Report("unknown", attempt, code=silence.code)]
+            return [Report("unknown", attempt, code=silence.code, ask_again_at=self._clock.now())]
         if report is None:
             return []
         return [replace(report, at=event.at) if event.kind == f"payout.{report.state}" else report]
 
     def close(self) -> None:
-        """Give back connections."""
+        """Give back threads and connections."""
+        self._threads.shutdown()
         self._api.close()
 
     @abstractmethod
     def _pay(self, one: Instruction) -> Report:
-        """Ask for one payment. Raises `NotDone`, `AmountNotPayable`."""
+        """Ask for one payment. Raises `NotDone`."""
 
     @abstractmethod
     def _asked(self, payment: Sent) -> Report:
@@ -196,20 +196,47 @@ class _StripeRail(ABC):
     def _told(self, event: StripeEvent, attempt: UUID) -> Report | None:
         """What an event of Stripe's is about now; None if it is about nothing of ours. Raises `NotDone`."""
 
+    def _together(
+        self,
+        items: Sequence[_Item],
+        work: Callable[[_Item], Report],
+        otherwise: Callable[[_Item, NotDone], Report],
+    ) -> list[Report]:
+        """A report for each, in order, several at once. Nothing is begun once time is up, or Stripe can't be heard."""
+        ends_at = monotonic() + SECONDS_MAX
+        hopeless = Event()
+
+        def report(item: _Item) -> Report:
+            if hopeless.is_set() or monotonic() > ends_at:
+                return otherwise(item, NotDone("not_sent", None, "not_begun"))
+            try:
+                return work(item)
+            except NotDone as refusal:
+                if refusal.is_general:
+                    hopeless.set()
+                return otherwise(item, refusal)
+
+        return list(self._threads.map(report, items))
+
     def _is_old(self, attempt: UUID) -> bool:
         """Whether Stripe may have forgotten the keys of an attempt."""
         made_at = _made_at(attempt)
         return made_at is None or self._clock.now() - made_at > KEYS_KEPT
 
-    def _with_fee(self, report: Report, moved: Transfer | Payout) -> Report:
-        """A final payment with what Stripe took for it; the payment is as final where that can't be had."""
-        if report.state != "paid" or report.currency is None:
+    def _final(self, report: Report, moved: Transfer | Payout) -> Report:
+        """What is paid, with what Stripe took for it, and when to ask once more: its event, if it fails late, may be lost."""
+        if report.state != "paid":
             return report
+        late = moved.created_at + LATE_FAILURES
+        if late > self._clock.now():
+            report = replace(report, ask_again_at=late)
         try:
             fee = self._api.fee(moved)
         except NotDone:
+            return report  # as paid as with it
+        if not fee or report.currency is None:
             return report
-        return replace(report, fee=stripe_amounts.from_stripe(fee, report.currency)) if fee else report
+        return replace(report, fee=stripe_amounts.from_stripe(fee, report.currency))
 
 
 class ConnectRail(_StripeRail):
@@ -249,7 +276,10 @@ class ConnectRail(_StripeRail):
         account = one.payee.destination.get("token", "")
         if _ACCOUNT.fullmatch(account) is None:
             return Report("failed", one.attempt, reason="payee_unknown", code="no_account")
-        amount = stripe_amounts.to_stripe(one.amount, one.currency)
+        try:
+            amount = stripe_amounts.to_stripe(one.amount, one.currency)
+        except AmountNotPayable:
+            return _refused_here(one)
         known = self._api.transfer_of(one.attempt) if self._is_old(one.attempt) else None
         if known is not None:
             return self._gone_on(known, one.attempt)
@@ -305,14 +335,16 @@ class ConnectRail(_StripeRail):
     def _settled(self, transfer: Transfer, payout: Payout | None, attempt: UUID) -> Report:
         if payout is not None and payout.came_back and not transfer.amount_reversed:
             return self._taken_back(transfer, payout, attempt, payout.why)
-        return self._with_fee(told_of_transfer(transfer, payout, attempt), transfer)
+        return self._final(told_of_transfer(transfer, payout, attempt), transfer)
 
     def _taken_back(self, transfer: Transfer, payout: Payout | None, attempt: UUID, why: str) -> Report:
         """The money back from the connected account; until that is certain, nobody knows where it will end."""
         try:
             reversed_ = self._api.reverse(transfer, attempt, why, self._clock.now().date())
         except NotDone as silence:
-            return _unclear(transfer, attempt, silence)
+            # Asked about again even where it was paid before: until it is back, it is nobody's.
+            later = self._clock.now() + TAKEN_BACK_AGAIN
+            return replace(_unclear(transfer, attempt, silence), ask_again_at=later)
         return told_of_transfer(reversed_, payout, attempt)
 
 
@@ -337,10 +369,13 @@ class PayoutRail(_StripeRail):
         destination = one.payee.destination.get("token", "")
         if _EXTERNAL.fullmatch(destination) is None:
             return Report("failed", one.attempt, reason="payee_unknown", code="no_account")
-        amount = stripe_amounts.to_stripe(one.amount, one.currency)
+        try:
+            amount = stripe_amounts.to_stripe(one.amount, one.currency)
+        except AmountNotPayable:
+            return _refused_here(one)
         known = self._found(one.attempt, self._clock.now()) if self._is_old(one.attempt) else None
         payout = known or self._api.pay_out_to(destination, one, amount)
-        return self._with_fee(told_of_payout(payout, one.attempt), payout)
+        return self._final(told_of_payout(payout, one.attempt), payout)
 
     def _asked(self, payment: Sent) -> Report:
         if payment.rail_reference is not None:
@@ -349,14 +384,14 @@ class PayoutRail(_StripeRail):
             payout = self._found(payment.attempt, payment.sent_at)
         if payout is None:
             return Report("not_found", payment.attempt)
-        return self._with_fee(told_of_payout(payout, payment.attempt), payout)
+        return self._final(told_of_payout(payout, payment.attempt), payout)
 
     def _told(self, event: StripeEvent, attempt: UUID) -> Report | None:
         payout_id = event.about.get("id")
         if event.kind not in _PAYOUT_EVENTS or event.account is not None or not isinstance(payout_id, str):
             return None
         payout = self._api.payout(payout_id)
-        return self._with_fee(told_of_payout(payout, attempt), payout) if payout.attempt == attempt else None
+        return self._final(told_of_payout(payout, attempt), payout) if payout.attempt == attempt else None
 
     def _found(self, attempt: UUID, sent_at: datetime) -> Payout | None:
         since = min(_made_at(attempt) or sent_at, sent_at) - CLOCKS_APART
@@ -367,6 +402,10 @@ def _unclear(transfer: Transfer, attempt: UUID, silence: NotDone) -> Report:
     """A transfer that is there, and what followed is not known; unless it came back, which says enough."""
     told = told_of_transfer(transfer, None, attempt)
     return told if transfer.is_reversed else replace(told, state="unknown", at=None, code=silence.code)
+
+
+def _refused_here(one: Instruction) -> Report:
+    return Report("failed", one.attempt, reason="refused", code="amount_not_payable")
 
 
 def _made_at(attempt: UUID) -> datetime | None:
