@@ -40,6 +40,7 @@ from integrations.rails.mobile_money_wire import Answer, NotSent, Trust, Unclear
 from integrations.rails.names import is_masked, is_same_name
 from integrations.rails.setting import InvalidRailOptions, Setting
 from integrations.strict_json import NotStrictJson, loads
+from ledger.clock import Clock
 from products.payouts.rails import (
     Callback,
     CallbackMalformed,
@@ -85,13 +86,16 @@ def build(options: Mapping[str, object], secrets: Mapping[str, str], setting: Se
         )
     except (ValueError, OSError) as error:
         raise InvalidRailOptions(str(error)) from None
-    return MobileMoney(read, keys, wire, f"{setting.public_url.rstrip('/')}/hooks/rails/{setting.slug}")
+    callback_url = f"{setting.public_url.rstrip('/')}/hooks/rails/{setting.slug}"
+    return MobileMoney(read, keys, wire, callback_url, setting.clock)
 
 
 class MobileMoney:
     """The rail of one provider, as configured; see `products.payouts.rails.Rail`. Thread-safe."""
 
-    def __init__(self, options: MobileMoneyOptions, keys: Keys, wire: Wire, callback_url: str) -> None:
+    def __init__(
+        self, options: MobileMoneyOptions, keys: Keys, wire: Wire, callback_url: str, clock: Clock
+    ) -> None:
         self.together_max = options.together_max
         self.asks_after_seconds = options.asks_after_seconds
         self.forgets_after_seconds = options.forgets_after_seconds
@@ -99,6 +103,7 @@ class MobileMoney:
         self._keys = keys
         self._wire = wire
         self._callback_url = callback_url
+        self._clock = clock
         self._threads = ThreadPoolExecutor(options.at_once, thread_name_prefix="mobile-money")
 
     def submit(self, batch: UUID, instructions: Sequence[Instruction], asked_on: date) -> list[Report]:
@@ -140,7 +145,7 @@ class MobileMoney:
         """What the provider, asked now under the correlation id that the callback names, says of the payment.
 
         Proven are the path, which is each payment's own, and the API key. Where the provider can't be asked at once the report is
-        `unknown` (``callback_unconfirmed``): the payment is to be asked about again. Raises `CallbackRefused`, `CallbackMalformed`.
+        `unknown` (``callback_unconfirmed``), and the payment is to be asked about again, paid or not. Raises `CallbackRefused`, `CallbackMalformed`.
         """
         attempt = self._proven(callback)
         try:
@@ -156,7 +161,9 @@ class MobileMoney:
         report = self._ask(_lost(attempt))
         if report.state == "not_found":
             return []  # whoever called, the provider knows nothing of it
-        return [replace(report, code="callback_unconfirmed") if report.state == "unknown" else report]
+        if report.state == "unknown":
+            return [replace(report, code="callback_unconfirmed", ask_again_at=self._clock.now())]
+        return [report]
 
     def listed(self, since: datetime, until: datetime) -> Iterator[Report]:
         """The disbursements from our account that the provider created in the time, both ends included, newest first.
