@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -264,7 +264,7 @@ def _of_payout(one: Published) -> Iterator[Draft]:
             "amount": payload["amount"],
             "state": payload["state"],
             "reason": payload["reason"],
-            "changed_at": payload["at"],
+            "changed_at": _instant(datetime.fromisoformat(payload["at"])),
         },
         one.recorded_at,
     )
@@ -278,7 +278,11 @@ def _of_endpoint(one: Published) -> Draft:
         payload["endpoint"],
         parse_public_id("whe", payload["endpoint"]),
         None,
-        {"id": payload["endpoint"], "reason": payload["reason"], "disabled_at": payload["at"]},
+        {
+            "id": payload["endpoint"],
+            "reason": payload["reason"],
+            "disabled_at": _instant(datetime.fromisoformat(payload["at"])),
+        },
         one.recorded_at,
     )
 
@@ -414,4 +418,4 @@ def _money(amount: int, currency: str) -> dict[str, object]:
 
 
 def _instant(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -81,7 +81,9 @@ class Receiver:
 
 
 @contextmanager
-def receiving(reply: Callable[[Got], Reply] = lambda _: Reply(), tls: SSLContext | None = None) -> Iterator[Receiver]:
+def receiving(
+    reply: Callable[[Got], Reply] = lambda _: Reply(), tls: SSLContext | None = None
+) -> Iterator[Receiver]:
     """Serve an endpoint on a free port of 127.0.0.1, in a thread of its own."""
     receiver = Receiver(reply=reply)
     loop = asyncio.new_event_loop()

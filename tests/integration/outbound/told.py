@@ -11,7 +11,7 @@ from integrations.outbound.catalogue import EventType
 from integrations.outbound.delivery import Deliverer, Delivering
 from integrations.outbound.endpoints import Endpoint, Wanted
 from integrations.outbound.events import Expanded, expand
-from ledger.clock import Clock, SystemClock
+from ledger.clock import Clock, FixedClock, SystemClock
 from ledger.database import Database
 from ledger.ids import new_id, public_id
 from ledger.outbox import Message, publish
@@ -38,9 +38,12 @@ class Told:
     def endpoint(self, partner_id: UUID, url: str, *types: EventType) -> tuple[Endpoint, str]:
         """An endpoint and its secret."""
         with self.worker.begin() as tx:
-            return endpoints.create(
-                tx, KEYRING, self.clock, partner_id, Wanted(url, types), loopback=True
-            )
+            return endpoints.create(tx, KEYRING, self.clock, partner_id, Wanted(url, types), loopback=True)
+
+    def advance(self, by: timedelta) -> None:
+        """Let time pass, where it is ours to move."""
+        assert isinstance(self.clock, FixedClock)
+        self.clock.advance(by)
 
     def publish(self, partner_id: UUID, members: Iterable[UUID]) -> list[str]:
         """One payout's change of state for each of these members, in order; the payouts' ids."""
