@@ -110,6 +110,7 @@ class MatchBook:
         self._queued: list[Queued] = []
         self._dequeued: list[tuple[UUID, StateKey, int]] = []
         self._excess: dict[tuple[UUID, StateKey], int] = {}
+        self._proposed: set[tuple[UUID, StateKey]] = set()
         self._to_vest: set[StateKey] = set()
 
     def lock(self, tx: Tx, wanted: Mapping[StateKey, tuple[date, int, int]]) -> None:
@@ -155,13 +156,17 @@ class MatchBook:
         # A new statement: it sees what the holders of the locks committed.
         cur.execute(
             """SELECT s.enrolment_id, s.window_start, s.sponsor_id, s.committed, s.unvested, s.vested, s.awaiting,
-                      s.certified, s.forfeited
+                      s.certified, s.forfeited, a.id IS NOT NULL
                FROM products.match_share s
-               JOIN unnest(%b::uuid[], %b::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w""",
+               JOIN unnest(%b::uuid[], %b::date[]) AS t (e, w) ON s.enrolment_id = t.e AND s.window_start = t.w
+               LEFT JOIN products.match_adjustment a ON a.enrolment_id = s.enrolment_id
+                   AND a.window_start = s.window_start AND a.sponsor_id = s.sponsor_id AND a.state = 'proposed'""",
             arrays,
         )
-        for enrolment, start, sponsor, *parts in cur.fetchall():
+        for enrolment, start, sponsor, *parts, proposed in cur.fetchall():
             self._states[enrolment, start].shares[sponsor] = Share(*parts)
+            if proposed:
+                self._proposed.add((sponsor, (enrolment, start)))
 
     def state(self, key: StateKey) -> MatchState:
         """The locked state of an enrolment's window."""
@@ -244,10 +249,14 @@ class MatchBook:
                 self._queued.append(Queued(sponsor.id, key, at, moves.enqueue))
             if moves.dequeue:
                 self._dequeued.append((sponsor.id, key, moves.dequeue))
-            if moves.excess or (sponsor.id, key) in self._excess:
-                self._excess[sponsor.id, key] = moves.excess
+            self._propose(sponsor.id, key, moves.excess)
         self._changed.add(key)
         return postings, state.entitled - before
+
+    def _propose(self, sponsor_id: UUID, key: StateKey, excess: int) -> None:
+        """What stands beyond entitlement is proposed to fall; what was proposed and no longer does is not."""
+        if excess or (sponsor_id, key) in self._excess or (sponsor_id, key) in self._proposed:
+            self._excess[sponsor_id, key] = excess
 
     def fund(
         self,
@@ -289,8 +298,7 @@ class MatchBook:
         share = state.shares.get(sponsor.id) or Share()
         moved, moves = shares.certify(share, amount, entitled=target, grantable=grantable)
         state.shares[sponsor.id] = moved
-        if moves.excess or (sponsor.id, key) in self._excess:
-            self._excess[sponsor.id, key] = moves.excess
+        self._propose(sponsor.id, key, moves.excess)
         self._changed.add(key)
         self._to_vest.add(key)
         return postings_of(moves, sponsor, accounts, currency), moves.dequeue
