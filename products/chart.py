@@ -38,6 +38,7 @@ UNALLOCATED = Code("unallocated_contributions", "liability", hot=True, floor=0)
 SPONSOR_UNCOMMITTED = Code("sponsor_uncommitted", "liability", hot=True, floor=0)
 SPONSOR_COMMITTED = Code("sponsor_committed", "liability", hot=True, floor=0)
 SPONSOR_RECEIVABLE = Code("sponsor_receivable", "asset", hot=True)
+BANK_CLEARING = Code("bank_clearing", "liability", hot=True, floor=0)
 AGENCY_COLLECTED = Code("agency_contributions_collected", "liability", hot=True, floor=0)
 UNEARNED_CONTRIBUTIONS = Code("unearned_contributions", "liability", hot=True, floor=0)
 DUE_TO_FUNDS = Code("due_to_funds", "liability", hot=True)
@@ -102,6 +103,8 @@ def open_programme_funds(tx: Tx, programme_id: UUID, programme: Programme) -> di
             )
             known[role] = fund
         shared = [BANK, UNIDENTIFIED_RECEIPTS, DUE_TO_FUNDS, DUE_FROM_FUNDS]
+        if role == AGENCY:
+            shared.append(BANK_CLEARING)
         open_accounts(tx, [spec(code, known[role], "", programme.currency) for code in shared])
     open_accounts(
         tx,
