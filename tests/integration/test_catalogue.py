@@ -109,7 +109,11 @@ products.remittance            api=r  worker=raw  auditor=r
 products.remittance_claim      api=r  worker=raw  auditor=r
 products.settlement            api=r  worker=ra  auditor=r
 products.settlement_credit     api=r  worker=ra  auditor=r
+products.settlement_difference api=r  worker=ra  auditor=r
+products.settlement_file       api=r  worker=ra  auditor=r
+products.settlement_file_line  api=r  worker=ra  auditor=r
 products.settlement_item       worker=ra  auditor=r
+products.settlement_mapping    api=r  worker=ra  auditor=r
 products.settlement_part       worker=ra  auditor=r
 products.settlement_terms      api=r  worker=ra  auditor=r
 products.sponsor               api=r  worker=raw  auditor=r
@@ -179,6 +183,8 @@ products.programme_version worker update reevaluated
 products.reevaluation api insert id member_id requested_at
 products.partner_warning worker update ended_at
 products.settlement worker update paired unidentified contributions state fees credits topped_up parts return_reason returned_on
+products.settlement_difference api update state remark explained_by explained_at
+products.settlement_difference worker update state remark explained_by explained_at
 products.settlement_part worker update returned_at
 products.agency worker update number_document without_number second_person_above columns answer changed_at
 products.claim_pack worker update state certification certified_on certified_at booked_lines booked_at
@@ -207,10 +213,15 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
     "ledger.posting": ("journal", "mizan_api", TRIED),
     "ledger.transaction": ("journal", "mizan_api", TRIED),
     **{f"integrations.payment_{name}": ("of_rail", "mizan_api", TRIED) for name in ("answer", "file")},
-    **{
-        f"integrations.payment_{name}": ("of_file", "mizan_api", TRIED)
-        for name in ("answer_line", "file_line")
-    },
+    **dict.fromkeys(
+        (
+            "integrations.payment_answer_line",
+            "integrations.payment_file_line",
+            "products.settlement_difference",
+            "products.settlement_file_line",
+        ),
+        ("of_file", "mizan_api", TRIED),
+    ),
     "products.partner": ("itself", "mizan_api", TRIED),
     "products.sponsor": ("of_programme", "mizan_api", TRIED),
     **{
@@ -277,6 +288,8 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
             "remittance_claim",
             "settlement",
             "settlement_credit",
+            "settlement_file",
+            "settlement_mapping",
             "settlement_terms",
         )
     },
@@ -333,6 +346,8 @@ NARROWED = {
             "remittance_claim",
             "settlement",
             "settlement_credit",
+            "settlement_file",
+            "settlement_mapping",
             "settlement_terms",
         )
     },

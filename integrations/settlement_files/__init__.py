@@ -1,0 +1,1 @@
+"""Partners' own settlement files, CSV in whatever shape, read by a mapping that is data."""
