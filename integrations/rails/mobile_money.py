@@ -12,6 +12,7 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,6 +60,8 @@ OPTIONS: Final = MobileMoneyOptions
 CHECKS_PAYEES: Final = True
 HOPS_MAX: Final = 4
 """From a correlation id over a request's state to its transaction are three; a provider that leads us on is `unknown`."""
+CONFIRMING_SECONDS_MAX: Final = 4.0
+"""How long a callback waits for the provider's confirmation: it waits for our answer meanwhile."""
 PAGES_MAX: Final = 100_000
 _POLLED: Final = "requeststates/"
 _DISBURSEMENT: Final = "disbursement"
@@ -158,7 +161,7 @@ class MobileMoney:
         correlated = callback.headers.get("x-correlationid")
         if any(one is not None and not _is(one, attempt) for one in (named, correlated)):
             raise CallbackMalformed("it names another payment than its path")
-        report = self._ask(_lost(attempt))
+        report = self._ask(_lost(attempt), time.monotonic() + CONFIRMING_SECONDS_MAX)
         if report.state == "not_found":
             return []  # whoever called, the provider knows nothing of it
         if report.state == "unknown":
@@ -287,14 +290,14 @@ class MobileMoney:
             return Report("unknown", attempt, code=refusal.said)
         return failure(attempt, refusal)
 
-    def _ask(self, payment: Sent) -> Report:
+    def _ask(self, payment: Sent, ends_at: float = math.inf) -> Report:
         try:
-            report = self._found(payment)
+            report = self._found(payment, ends_at)
         except (NotSent, Unclear) as error:
             report = Report("unknown", payment.attempt, code=str(error))
         return replace(report, rail_reference=payment.rail_reference)
 
-    def _found(self, payment: Sent) -> Report:
+    def _found(self, payment: Sent, ends_at: float) -> Report:
         """Go from what we have (a request's state, a transaction, or only the correlation id) to what became of the payment."""
         attempt, lost = payment.attempt, f"responses/{payment.attempt}"
         place = _place(payment.rail_reference) or lost
@@ -304,7 +307,10 @@ class MobileMoney:
                 break
             been.add(place)
             kind, _, name = place.partition("/")
-            answer = self._wire.get(f"{kind}/{quote(name, safe='')}")
+            left = ends_at - time.monotonic()
+            if left <= 0:
+                break
+            answer = self._wire.get(f"{kind}/{quote(name, safe='')}", seconds_max=left)
             if answer.status != HTTPStatus.OK:
                 if place != lost and answer.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
                     place = lost  # forgotten, or polled more often than the provider allows
@@ -320,7 +326,10 @@ class MobileMoney:
                     return Report("in_transit", attempt)
                 case "failed":
                     error = answer.body.get("errorReference") if isinstance(answer.body, Mapping) else None
-                    return failure(attempt, refusal_in(error))
+                    refusal = refusal_in(error)
+                    if refusal is None or refusal.code != DUPLICATE:
+                        return failure(attempt, refusal)
+                    place = lost  # this request failed because the payment is there by another
                 case "completed":
                     reference = text_in(answer.body, "objectReference")
                     place = f"transactions/{reference}" if reference else lost

@@ -83,7 +83,6 @@ class Wire:
             verify=trust.context(),
             trust_env=False,
             follow_redirects=False,
-            timeout=httpx.Timeout(timeout_seconds),
             limits=httpx.Limits(
                 max_connections=connections_max,
                 max_keepalive_connections=connections_max,
@@ -91,9 +90,11 @@ class Wire:
             ),
         )
 
-    def get(self, path: str, parameters: Mapping[str, str] | None = None) -> Answer:
-        """Ask. Raises `NotSent`, `Unclear`."""
-        return self._call("GET", path, parameters=parameters)
+    def get(
+        self, path: str, parameters: Mapping[str, str] | None = None, *, seconds_max: float | None = None
+    ) -> Answer:
+        """Ask, within the time-out or less. Raises `NotSent`, `Unclear`."""
+        return self._call("GET", path, parameters=parameters, seconds_max=seconds_max)
 
     def post(self, path: str, content: bytes, headers: Mapping[str, str]) -> Answer:
         """Send a JSON body with its hash. Raises `NotSent`, `Unclear`."""
@@ -112,15 +113,18 @@ class Wire:
         parameters: Mapping[str, str] | None = None,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        seconds_max: float | None = None,
     ) -> Answer:
+        seconds = self._timeout_seconds if seconds_max is None else min(seconds_max, self._timeout_seconds)
         request = self._http.build_request(
             method,
             self._base_url + path,
             params=parameters,
             content=content,
             headers={**(headers or {}), "x-date": format_datetime(self._clock.now(), usegmt=True)},
+            timeout=seconds,
         )
-        ends_at = time.monotonic() + self._timeout_seconds
+        ends_at = time.monotonic() + seconds
         try:
             answer = self._http.send(request, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:

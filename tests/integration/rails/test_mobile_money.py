@@ -166,6 +166,11 @@ def test_a_refusal_is_final_and_says_why_but_only_if_the_provider_has_nothing_un
 
 
 def test_a_duplicate_is_never_a_failure(momo: Wallets) -> None:
+    late = instruction()
+    momo.provider.misbehave(Rule("outcome", "fails", code="duplicateRequest"))
+    report = momo.pay(late)
+    eventually(lambda: not momo.provider.books.pending())
+    assert (momo.ask(late, report).state, momo.ask(late).state) == ("unknown", "unknown")
     one = instruction()
     momo.provider.misbehave(Rule("before", "refuse", code="duplicateRequest"))
     assert (momo.pay(one).state, momo.pay(one).code) == ("unknown", "duplicateRequest")
