@@ -25,6 +25,7 @@ class HeldPart:
 
     payout_id: UUID
     position: int
+    source: str
     account_id: UUID
     amount: int
     fee: int
@@ -97,12 +98,24 @@ def taken_again(
 ) -> Transaction:
     """The transaction for what was given back and turned out to be paid: from the member, or owed by the member."""
     postings = [
-        Posting(part.account_id, rail.pays_from, part.amount - part.fee, rail.currency, rest_from=receivable)
+        Posting(
+            part.account_id,
+            rail.pays_from,
+            part.amount - part.fee,
+            rail.currency,
+            rest_from=None if part.source == "match_vested" else receivable,
+        )
         for part in parts
         if part.amount > part.fee
     ]
     postings += [
-        Posting(part.account_id, rail.accounts.fees, part.fee, rail.currency, rest_from=receivable)
+        Posting(
+            part.account_id,
+            rail.accounts.fees,
+            part.fee,
+            rail.currency,
+            rest_from=None if part.source == "match_vested" else receivable,
+        )
         for part in parts
         if part.fee
     ]

@@ -73,12 +73,13 @@ def apply(
     callback_id: UUID | None = None,
     asks_after: timedelta = ASKS_AFTER,
     forgets_after_seconds: float = NEVER,
+    actor: str = SYSTEM,
 ) -> list[Told]:
     """Apply reports, in order; what became of each. The same again changes nothing.
 
     A report whose postings the books refuse is kept as a contradiction, and holds up no other.
     """
-    work = _Applying(tx, books, rail, source, callback_id, asks_after, forgets_after_seconds)
+    work = _Applying(tx, books, rail, source, callback_id, asks_after, forgets_after_seconds, actor)
     cur = cursor(tx)
     cur.execute("SAVEPOINT reports")
     try:
@@ -100,6 +101,7 @@ def apply(
                 callback_id=callback_id,
                 asks_after=asks_after,
                 forgets_after_seconds=forgets_after_seconds,
+                actor=actor,
             )
         ]
     cur.execute("RELEASE SAVEPOINT reports")
@@ -118,10 +120,12 @@ class _Applying:
         callback_id: UUID | None,
         asks_after: timedelta,
         forgets_after_seconds: float,
+        actor: str,
     ) -> None:
         self.tx, self.books, self.rail = tx, books, rail
         self.source, self.callback_id = source, callback_id
         self.asks_after, self.forgets_after_seconds = asks_after, forgets_after_seconds
+        self.actor = actor
         self.now = books.clock.now()
 
     def run(self, reports: Sequence[Report]) -> list[Told]:
@@ -213,8 +217,8 @@ class _Applying:
             entry.moves.append((after.state, before.money))
         state = states.state_of(after)
         if state != (entry.states[-1].state if entry.states else entry.payout_state):
-            entry.states.append(Change(entry.payout_id, state, self._reason(after), SYSTEM))
-        if applied.outcome == "applied" or after.state in _FINAL:
+            entry.states.append(Change(entry.payout_id, state, self._reason(after), self.actor))
+        if applied.outcome == "applied" or after.state in _FINAL or report.ask_again_at is not None:
             entry.next_at = self._next(entry, report)
         return Told(applied.outcome, entry.payout_id)
 

@@ -197,7 +197,7 @@ def books_day(tx: Tx, rail: ConfiguredRail, at: datetime) -> date:
 def parts_of(tx: Tx, payout_ids: Sequence[UUID]) -> dict[UUID, list[HeldPart]]:
     """The parts of payouts, in order."""
     rows = cursor(tx).execute(
-        "SELECT payout_id, position, account_id, amount, fee, hold_id FROM products.payout_part"
+        "SELECT payout_id, position, source, account_id, amount, fee, hold_id FROM products.payout_part"
         " WHERE payout_id = ANY (%s) ORDER BY payout_id, position",
         [list(payout_ids)],
     )

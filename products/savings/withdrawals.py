@@ -271,6 +271,17 @@ def undo_withdrawals(tx: Tx, payout_ids: Collection[UUID], at: datetime) -> None
     )
 
 
+def redo_withdrawals(tx: Tx, payout_ids: Collection[UUID]) -> None:
+    """Put back on record what payouts took that had been given back, and turn out to be paid after all.
+
+    `products.savings.forfeiture.leave` follows, as when their money left for the first time.
+    """
+    cursor(tx).execute(
+        "UPDATE products.withdrawal SET undone_at = NULL WHERE payout_id = ANY (%b) AND left_at IS NULL",
+        (list(payout_ids),),
+    )
+
+
 def _passed_on(tx: Tx, enrolment_id: UUID) -> int:
     """What a member has settled with an agency or a pool."""
     row = (
