@@ -229,9 +229,17 @@ def saver(
     """A member of a scheme of the catalogue, or of a text in its place, whose sponsor has paid in."""
     world.programme(programme, source)
     partner = world.partner(programme=programme, terms=terms)
-    product, currency, sponsor, facts = SCHEMES[programme]
+    sponsor = SCHEMES[programme][2]
     if sponsor is not None and funds:
         world.fund(funds, programme=programme, sponsor=sponsor)
+    return another(world, partner, programme, born=born), partner
+
+
+def another(
+    world: World, partner: Partner, programme: str = "ejoheza", *, born: date = date(1990, 5, 1)
+) -> Saver:
+    """One more member of the scheme."""
+    product, currency, _, facts = SCHEMES[programme]
     known = [Fact(name, value, date(2010, 1, 1), world.clock.now(), "institution") for name, value in facts]
     choice: dict[str, object] | None = None
     if programme in CHOSEN:
@@ -239,7 +247,7 @@ def saver(
     person = world.member(
         partner, programme=programme, products=(product,), birth_date=born, facts=known, choice=choice
     )
-    return Saver(world, person, programme, product, currency), partner
+    return Saver(world, person, programme, product, currency)
 
 
 SCHEMES: dict[str, tuple[str, str, str | None, tuple[tuple[str, int | bool], ...]]] = {

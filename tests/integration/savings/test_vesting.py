@@ -10,7 +10,7 @@ from products.programmes.loader import catalogue
 from products.savings import adjustments, vesting
 from tests.integration.remittances.seen import journal
 from tests.integration.remittances.test_reevaluate import correct, run_to_the_end
-from tests.integration.savings.taking import Saver, move_to, saver, vest
+from tests.integration.savings.taking import another, move_to, saver, vest
 from tests.world import World
 
 BY_STEPS = (
@@ -45,7 +45,7 @@ def test_match_without_steps_vests_as_soon_as_it_is_granted_and_is_told(world: W
 
 def test_it_goes_on_where_it_stopped_and_two_at_once_vest_once(world: World) -> None:
     one, partner = saver(world)
-    others = [Saver(world, world.member(partner), "ejoheza", "savings", "RWF") for _ in range(6)]
+    others = [another(world, partner) for _ in range(6)]
     for each in (one, *others):
         each.save(partner, 15_000)
     assert world.databases.worker.run(lambda tx: vesting.vest_due(tx, world.books, limit=3)) == 3
