@@ -50,7 +50,7 @@ def write_off_partner(
     joined = load_context(tx, books, [partner.id]).programme_of(partner.id, currency)
     if joined is None:
         raise InvalidInput(f"{partner.slug} collects nothing in {currency}", pointer="/currency")
-    lock(tx, joined)
+    lock(tx, partner.id, joined.programme_id)
     owed = owed_by_partner(tx, partner.id, joined.programme_id, currency, through)
     if owed != amount or not amount:
         raise DebtChanged(f"{partner.slug} owes {owed} {currency} for what it collected through {through}")

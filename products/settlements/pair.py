@@ -45,7 +45,7 @@ from products.settlements.settlement import (
 from products.settlements.settlement import Settlement as Settlement
 from products.settlements.terms import ADMINISTRATOR, on_day
 
-PART_MAX: Final = 5_000
+PART_MAX: Final = 2_000
 """Contributions paired in one database transaction: their members' accounts are locked for less than a second."""
 
 LISTED_MAX: Final = 200_000
@@ -101,7 +101,7 @@ def begin(
     joined = context.programme_of(partner.id, currency)
     if joined is None:
         raise InvalidInput(f"{partner.slug} collects nothing in {currency}", pointer="/currency")
-    lock(tx, joined)
+    lock(tx, joined.partner_id, joined.programme_id)
     known = by_reference(tx, partner, reference)
     if known is not None:
         if (known.currency, known.amount, known.through, known.kind) != (
@@ -140,7 +140,7 @@ def pair_next(tx: Tx, books: Books, partner_id: UUID, programme_id: UUID) -> boo
     """
     context = load_context(tx, books, [partner_id])
     joined = context.joined_in(partner_id, programme_id)
-    if not lock(tx, joined, wait=False):
+    if not lock(tx, partner_id, programme_id, wait=False):
         return False
     found = oldest_unfinished(tx, joined)
     if found is None:

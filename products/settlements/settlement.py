@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from ledger.database import Tx, cursor
+from ledger.errors import NotFound
 from products.remittances.context import Joined
 from products.remittances.partners import Partner
 
@@ -89,14 +90,14 @@ def insert(
         )
 
 
-def lock(tx: Tx, joined: Joined, *, wait: bool = True) -> bool:
+def lock(tx: Tx, partner_id: UUID, programme_id: UUID, *, wait: bool = True) -> bool:
     """One settlement at a time for a partner in a programme; whether it is ours (always, if we wait)."""
     found = tx.execute(
         text(
             "SELECT 1 FROM products.partner_programme WHERE partner_id = :p AND programme_id = :g FOR NO KEY UPDATE"
             + ("" if wait else " SKIP LOCKED")
         ),
-        {"p": joined.partner_id, "g": joined.programme_id},
+        {"p": partner_id, "g": programme_id},
     )
     return found.first() is not None
 
@@ -117,6 +118,20 @@ def by_reference(tx: Tx, partner: Partner, reference: str) -> Settlement | None:
         {"partner": partner.id, "reference": reference},
     ).one_or_none()
     return None if row is None else Settlement(*row)
+
+
+def by_id(tx: Tx, settlement_id: UUID) -> Settlement:
+    """A settlement as it stands. Raises NotFound."""
+    row = tx.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM products.settlement s JOIN products.partner p ON p.id = s.partner_id"
+            " WHERE s.id = :id"
+        ),
+        {"id": settlement_id},
+    ).one_or_none()
+    if row is None:
+        raise NotFound("There is no such settlement.")
+    return Settlement(*row)
 
 
 def oldest_unfinished(tx: Tx, joined: Joined) -> tuple[Settlement, Chosen] | None:
