@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from api.access import MEMBER_SCHEME, security
 from api.auth.scopes import SCOPES
 from api.openapi_links import add_links
+from api.openapi_webhooks import add_webhooks
 from api.problems import MEDIA_TYPE
 
 _DESCRIPTION: Final = """\
@@ -63,6 +64,7 @@ def describe(app: FastAPI, public_url: str) -> None:
         {"name": "remittances", "description": "Quotes, remittances, and their reversal."},
         {"name": "balances", "description": "What members have, and why."},
         {"name": "deliveries", "description": "What became of each received webhook."},
+        {"name": "events", "description": "What you are told: endpoints, deliveries, the feed."},
         {"name": "programmes", "description": "Schemes as data."},
         {"name": "ledger", "description": "The books."},
         {
@@ -98,6 +100,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
                 _complete_response(status, response)
             operation["responses"] = dict(sorted(responses.items()))
     add_links(document["paths"])
+    add_webhooks(document)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):

@@ -13,9 +13,11 @@ from api.cli import (
     client,
     demo,
     doctor,
+    endpoint,
     inbox,
     key,
     ledger,
+    listen,
     match,
     operator,
     partner,
@@ -38,12 +40,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _commands in (demo, serve, doctor, backup, trigger, bench):
+for _commands in (demo, serve, doctor, backup, trigger, listen, bench):
     _commands.add_to(app)
 for _group in (
     programme,
     partner,
     client,
+    endpoint,
     operator,
     sponsor,
     settlement,

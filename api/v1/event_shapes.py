@@ -1,13 +1,13 @@
 """What the `data` of each event is: a resource as the API shows it, or what is said of one."""
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
 from api.v1.remittances import RemittanceOut
 from api.v1.schemas import Instant, MoneyOut, Out
-from integrations.outbound.catalogue import Shape
+from integrations.outbound.catalogue import CATALOGUE, EventType, Shape
 
 _MEMBER = f"mem_{'0' * 26}"
 
@@ -72,4 +72,89 @@ SHAPES: Final[Mapping[Shape, type[BaseModel]]] = {
     "cover": CoverChangedOut,
     "payout": PayoutChangedOut,
     "endpoint": EndpointDisabledOut,
+}
+
+_MONEY: Final = {"amount": 20_000, "currency": "RWF"}
+_NUMBERED: Final = {
+    prefix: f"{prefix}_{'0' * 26}" for prefix in ("rmt", "txn", "enr", "stl", "pol", "pay", "whe")
+}
+
+EXAMPLES: Final[Mapping[Shape, Mapping[str, Any]]] = {
+    "remittance": {
+        "id": _NUMBERED["rmt"],
+        "remittance_id": "ACME-000123",
+        "status": "posted",
+        "reason": None,
+        "member": _MEMBER,
+        "received": {"amount": 400_000, "currency": "RWF"},
+        "collected": _MONEY,
+        "allocations": [
+            {"product": "savings", "amount": _MONEY, "entitled": {"amount": 18_000, "currency": "RWF"}}
+        ],
+        "unapplied": {"amount": 0, "currency": "RWF"},
+        "transaction": _NUMBERED["txn"],
+        "completed_at": "2026-03-02T09:29:41Z",
+        "reversed_at": None,
+    },
+    "contributions": {
+        "member": _MEMBER,
+        "enrolment": _NUMBERED["enr"],
+        "product": "savings",
+        "settlement": _NUMBERED["stl"],
+        "settled": _MONEY,
+    },
+    "match": {
+        "member": _MEMBER,
+        "product": "savings",
+        "remittance": _NUMBERED["rmt"],
+        "contributed": _MONEY,
+        "accrued": {"amount": 18_000, "currency": "RWF"},
+    },
+    "cover": {
+        "member": _MEMBER,
+        "product": "accident",
+        "policy": _NUMBERED["pol"],
+        "state": "active",
+        "covered_from": "2026-03-01T00:00:00Z",
+        "covered_until": "2026-04-01T00:00:00Z",
+    },
+    "payout": {
+        "id": _NUMBERED["pay"],
+        "member": _MEMBER,
+        "product": "savings",
+        "amount": _MONEY,
+        "state": "paid",
+        "reason": None,
+        "changed_at": "2026-03-05T14:00:00Z",
+    },
+    "endpoint": {"id": _NUMBERED["whe"], "reason": "failing", "disabled_at": "2026-03-07T09:30:00Z"},
+}
+
+
+def example(type_: EventType) -> dict[str, Any]:
+    """An event of a type, as it is delivered."""
+    shape = CATALOGUE[type_].shape
+    data = dict(EXAMPLES[shape])
+    if shape == "payout":
+        data["state"] = type_.partition(".")[2]
+        data["reason"] = "payee_closed" if type_ in ("payout.failed", "payout.returned") else None
+    if shape == "remittance":
+        data |= _REMITTANCES.get(type_, {})
+    return {"id": f"evt_{'0' * 26}", "type": type_, "timestamp": "2026-03-02T09:30:00Z", "data": data}
+
+
+_REMITTANCES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "remittance.unallocated": {
+        "status": "unallocated",
+        "reason": "member_unknown",
+        "member": None,
+        "allocations": [],
+    },
+    "remittance.parked": {
+        "status": "parked",
+        "reason": "partner_ceiling",
+        "allocations": [],
+        "transaction": None,
+    },
+    "remittance.reversed": {"status": "reversed", "reversed_at": "2026-03-03T09:58:12Z"},
 }

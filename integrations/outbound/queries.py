@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 from uuid import UUID
 
 from integrations.outbound.endpoints import Endpoint, EndpointDisabled
@@ -99,6 +99,16 @@ def history(tx: Tx, endpoint: Endpoint, event_id: UUID) -> list[AttemptView]:
         (endpoint.id, event_id),
     )
     return [AttemptView(*row) for row in rows]
+
+
+def counts(tx: Tx, endpoint: Endpoint) -> dict[str, int]:
+    """How many of an endpoint's deliveries are in each state."""
+    rows = cursor(tx).execute(
+        "SELECT state, count(*) FROM integrations.event_delivery WHERE endpoint_id = %s GROUP BY state",
+        (endpoint.id,),
+    )
+    found = {row[0]: row[1] for row in rows}
+    return {state: found.get(state, 0) for state in get_args(State)}
 
 
 def replay(tx: Tx, clock: Clock, endpoint: Endpoint, event_id: UUID) -> None:
