@@ -1,8 +1,8 @@
 """The `webhooks` of the OpenAPI document: every type of event that Mizan sends to partners' endpoints."""
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 from pydantic.json_schema import models_json_schema
 
 from api.v1.event_shapes import SHAPES, example
@@ -22,8 +22,7 @@ _HEADERS: Final = (
     ),
     (
         "webhook-signature",
-        "Standard Webhooks 1.0: `v1,` and base64 of HMAC-SHA-256 over `id.timestamp.body`; two of them, with a space"
-        " between, while a secret is rotated",
+        "Standard Webhooks 1.0: `v1,` and base64 of HMAC-SHA-256 over `id.timestamp.body`; two while a secret is rotated",
         "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
     ),
 )
@@ -52,7 +51,7 @@ def _model(type_: EventType) -> type[BaseModel]:
         __base__=Out,
         __doc__=CATALOGUE[type_].meaning,
         id=(str, ...),
-        type=(Literal[type_], ...),
+        type=(Annotated[str, Field(json_schema_extra={"const": type_})], ...),
         timestamp=(Instant, ...),
         data=(SHAPES[CATALOGUE[type_].shape], ...),
     )
