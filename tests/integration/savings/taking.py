@@ -243,7 +243,7 @@ def another(
     known = [Fact(name, value, date(2010, 1, 1), world.clock.now(), "institution") for name, value in facts]
     choice: dict[str, object] | None = None
     if programme in CHOSEN:
-        choice = {"amount": {"amount": 50_000, "currency": currency}}
+        choice = {"amount": {"amount": CHOSEN[programme], "currency": currency}}
     person = world.member(
         partner, programme=programme, products=(product,), birth_date=born, facts=known, choice=choice
     )
@@ -264,8 +264,8 @@ SCHEMES: dict[str, tuple[str, str, str | None, tuple[tuple[str, int | bool], ...
 }
 """By programme: the product, its currency, its sponsor, and what a member must be known for."""
 
-CHOSEN = frozenset({"haba-haba", "mp2", "apy"})
-"""Programmes in which the member chooses an amount: 500 a time here."""
+CHOSEN = {"haba-haba": 500_000, "mp2": 50_000, "apy": 50_000}
+"""What the member chooses to pay at a time, where it chooses an amount."""
 
 
 def vest(world: World, *, limit: int = 2) -> int:
