@@ -176,13 +176,14 @@ class MobileMoney:
         size, offset, seen = self._options.page_size, 0, set[str]()
         for _ in range(PAGES_MAX):
             page = self._page(since, until, offset, size)
-            fresh = [one for one in page if (text_in(one, "transactionReference") or "") not in seen]
+            # What is made meanwhile pushes the rest down: a page then begins with what the last one ended with.
+            fresh = {reference: one for reference, one in page.items() if reference not in seen}
             if page and not fresh:
                 raise ListUnavailable("the provider gives the same page again")
-            for one in fresh:
-                seen.add(text_in(one, "transactionReference") or "")
+            for one in fresh.values():
                 if (text_in(one, "type") or _DISBURSEMENT).lower() == _DISBURSEMENT:
                     yield transaction_report(one)
+            seen |= fresh.keys()
             if len(page) < size:
                 return
             offset += len(page)
@@ -370,7 +371,8 @@ class MobileMoney:
         same = any(is_same_name(one, payee.name) for one in names)
         return Checked(reachable=True, name="matches" if same else "differs")
 
-    def _page(self, since: datetime, until: datetime, offset: int, size: int) -> list[object]:
+    def _page(self, since: datetime, until: datetime, offset: int, size: int) -> dict[str, object]:
+        """The transactions of a page by their references, in order."""
         account = "$".join(
             f"{quote(one.key, safe='')}@{quote(one.value, safe='')}" for one in self._options.debit_party
         )
@@ -391,7 +393,10 @@ class MobileMoney:
             raise ListUnavailable(str(error)) from error
         if answer.status != HTTPStatus.OK or not isinstance(answer.body, list):
             raise ListUnavailable(f"http_{answer.status}")
-        return answer.body
+        page = {reference: one for one in answer.body if (reference := text_in(one, "transactionReference"))}
+        if len(page) < len(answer.body):
+            raise ListUnavailable("the provider lists something without a reference, or twice")
+        return page
 
 
 def _not_told(payment: Sent, answer: Answer) -> Report:
