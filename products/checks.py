@@ -6,6 +6,7 @@ in, match and the sponsors' accounts, the queue and what awaits funds.
 
 from ledger.checks import SetCheck
 from products.claims.checks import CLAIMS
+from products.remittals.checks import REMITTALS
 
 _NORMAL = "CASE WHEN a.kind IN ('asset', 'expense') THEN b.debits - b.credits ELSE b.credits - b.debits END"
 
@@ -164,5 +165,15 @@ OWED = SetCheck(
     """,
 )
 
-PRODUCT_CHECKS = (REMITTANCES, CONTRIBUTIONS, MATCH_STATES, SPONSORS, FORFEITURES, QUEUE, OWED, CLAIMS)
+PRODUCT_CHECKS = (
+    REMITTANCES,
+    CONTRIBUTIONS,
+    MATCH_STATES,
+    SPONSORS,
+    FORFEITURES,
+    QUEUE,
+    OWED,
+    CLAIMS,
+    REMITTALS,
+)
 """All of them, in the order in which a report shows them."""

@@ -148,6 +148,12 @@ REASONS: Final[Mapping[str, Reason]] = {
             "The partner has paid in what the reversal would take back.",
             "A manager approves it: `mizan inbox replay DELIVERY --approve`.",
         ),
+        Reason(
+            "remitted_to_agency",
+            ("quarantined",),
+            "What the reversal would take back stands in a remittal to an agency.",
+            "Withdraw the remittal if it was not sent, or have the agency reject the line, which returns the money to the member; then replay the delivery.",
+        ),
         # the delivery itself
         Reason(
             "not_strict_json",

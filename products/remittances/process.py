@@ -247,7 +247,10 @@ def _load_reversible(tx: Tx, works: Sequence[_Work], context: Context, books: Bo
         if work.existing is None or work.existing.id not in found:
             continue
         work.reversible = found[work.existing.id]
-        if work.plan is None and work.reversible.needs_approval and not work.delivery.approved:
+        if work.plan is None and work.reversible.remitted:
+            work.verdict = Verdict("quarantined", "remitted_to_agency", work.id)
+            work.reversible = None
+        elif work.plan is None and work.reversible.needs_approval and not work.delivery.approved:
             work.verdict = Verdict("parked", "reversal_needs_approval", work.id)
             work.reversible = None
         elif work.plan is None and work.existing.programme_id is not None:

@@ -30,6 +30,8 @@ class Reversible:
     holdings: Mapping[StateKey, Holding]
     member_receivable: UUID | None
     undone: Undone = NOTHING
+    remitted: bool = False
+    """Some of it stands in a remittal to an agency: it is the agency's, until the agency returns it."""
 
     @property
     def needs_approval(self) -> bool:
@@ -75,12 +77,19 @@ def load(tx: Tx, books: Books, reversed_: Sequence[Existing]) -> dict[UUID, Reve
         ([one.member_id for one in reversed_ if one.member_id is not None],),
     )
     receivable: dict[UUID, UUID] = dict(cur.fetchall())
+    cur.execute(
+        "SELECT remittance FROM products.contribution WHERE remittance = ANY (%b) AND state <> 'reversed'"
+        " AND destination = 'agency' AND remittal_line IS NOT NULL",
+        ([one.id for one in reversed_],),
+    )
+    remitted = {row[0] for row in cur.fetchall()}
     return {
         one.id: Reversible(
             one,
             tuple(contributions.get(one.id, ())),
             {part.key: holdings[part.key] for part in contributions.get(one.id, ()) if part.key in holdings},
             receivable.get(one.member_id) if one.member_id else None,
+            remitted=one.id in remitted,
         )
         for one in reversed_
     }
