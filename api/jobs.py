@@ -37,9 +37,12 @@ from products.savings import sponsors
 from products.savings.grants import end_windows
 from products.savings.reevaluate import reevaluate
 from products.savings.vesting import vest_due
+from products.settlements import limits, pair, returns
 
 DRAIN_SECONDS_MAX: Final = 5
 """How long one task takes from the inbox before it asks for another: a stop waits no longer than that."""
+SETTLE_SECONDS_MAX: Final = 5
+"""How long one task pairs settlements; the next one goes on."""
 FOLD_TRANSACTIONS: Final = 10_000
 EXPAND_SECONDS_MAX: Final = 4.0
 FORGET_SECONDS_MAX: Final = 2.0
@@ -140,6 +143,8 @@ def jobs_of(settings: Settings) -> Jobs:
             lambda tx: auditing.destroy_keys(tx, clock.now(), retention=audit_retention)
         ),
         requests=lambda: kinds.request_and_expire(services),
+        pair_settlements=lambda: settle_all(worker, books, seconds_max=SETTLE_SECONDS_MAX),
+        watch_partners=lambda: watch_partners(worker, clock),
         forget_tokens=lambda: worker.run(lambda tx: revocation.purge(tx, clock.now())),
         submit_payouts=rail_work.submit,
         ask_payouts=rail_work.ask,
@@ -262,6 +267,31 @@ def vest_all(worker: Database, books: Books, *, seconds_max: float | None = None
         return done
 
     return rounds(end_windows), rounds(vest_due)
+
+
+def settle_all(worker: Database, books: Books, *, seconds_max: float | None = None) -> int:
+    """Pair what is recorded, and take back what is returned, part by part; how many parts. Another job may be at it too."""
+    until = None if seconds_max is None else time.monotonic() + seconds_max
+    parts = 0
+    while until is None or time.monotonic() < until:
+        with worker.begin() as tx:
+            waiting_, returning = pair.unfinished(tx), returns.unfinished(tx)
+        moved = sum(
+            worker.run(lambda tx, of=of: pair.pair_next(tx, books, *of))  # type: ignore[misc]  # a default is the way to bind a loop's name
+            for of in waiting_
+        )
+        for one in returning:
+            worker.run(lambda tx, one=one: returns.return_next(tx, books, one))  # type: ignore[misc]  # as above
+            moved += 1
+        parts += moved
+        if not moved:
+            break
+    return parts
+
+
+def watch_partners(worker: Database, clock: Clock) -> int:
+    """Apply the ceilings of the terms of today, and warn of partners that come close to theirs; how many changed."""
+    return worker.run(lambda tx: limits.apply_limits(tx, clock) + limits.watch(tx, clock))
 
 
 def fold_all(worker: Database) -> int:

@@ -61,6 +61,8 @@ class Jobs:
     destroy_audit_keys: Callable[[], object]
     requests: Callable[[], object]
     forget_tokens: Callable[[], object]
+    pair_settlements: Callable[[], object]
+    watch_partners: Callable[[], object]
     submit_payouts: Callable[[], object]
     ask_payouts: Callable[[], object]
     expire_payouts: Callable[[], object]
@@ -92,6 +94,8 @@ class Every:
     destroy_audit_keys: float = HOUR_SECONDS
     requests: float = 10
     forget_tokens: float = HOUR_SECONDS
+    pair_settlements: float = 5
+    watch_partners: float = 15
     submit_payouts: float = 2
     ask_payouts: float = 2
     expire_payouts: float = 60
@@ -143,6 +147,8 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("destroy_audit_keys", intervals.destroy_audit_keys),
         ("requests", intervals.requests),
         ("forget_tokens", intervals.forget_tokens),
+        ("pair_settlements", intervals.pair_settlements),
+        ("watch_partners", intervals.watch_partners),
         ("submit_payouts", intervals.submit_payouts),
         ("ask_payouts", intervals.ask_payouts),
         ("expire_payouts", intervals.expire_payouts),

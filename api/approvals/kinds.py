@@ -1,11 +1,21 @@
 """Every kind of request there is: importing this registers them. A new kind is a `register` in a module named here."""
 
-from api.approvals import books, claims, programmes, reversals
+from api.approvals import books, claims, payouts, programmes, reversals, settlements
 from api.approvals.service import KINDS, expire
 from api.auth import admission
 from api.bootstrap import Services
 
-__all__ = ["KINDS", "admission", "books", "claims", "programmes", "request_and_expire", "reversals"]
+__all__ = [
+    "KINDS",
+    "admission",
+    "books",
+    "claims",
+    "payouts",
+    "programmes",
+    "request_and_expire",
+    "reversals",
+    "settlements",
+]
 
 
 def request_and_expire(services: Services) -> None:

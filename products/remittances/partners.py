@@ -162,6 +162,18 @@ def find(tx: Tx, slug: str) -> Partner:
     return Partner(*row)
 
 
+def programmes_of(tx: Tx, partner_id: UUID, currency: str) -> frozenset[UUID]:
+    """The programmes of a currency that a partner has joined."""
+    rows = tx.execute(
+        text(
+            "SELECT g.id FROM products.partner_programme pp JOIN products.programme g ON g.id = pp.programme_id"
+            " WHERE pp.partner_id = :partner AND g.currency = :currency"
+        ),
+        {"partner": partner_id, "currency": currency},
+    )
+    return frozenset(rows.scalars())
+
+
 def everyone(tx: Tx) -> list[Partner]:
     """All partners, by slug."""
     rows = tx.execute(text("SELECT id, slug, name, format, state FROM products.partner ORDER BY slug"))

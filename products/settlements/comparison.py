@@ -153,7 +153,7 @@ def compare(tx: Tx, clock: Clock, file: NewFile) -> tuple[UUID, bool]:
             if known is None:
                 raise NotFound("The file is there and can't be read.")
             return known[0], False
-        columns = ("uuid", "int4", "text", "text", "int8", "bpchar", "timestamptz")
+        columns = ("uuid", "int4", "text", "text", "int8", "text", "timestamptz")
         with sql.copy("COPY products.settlement_file_line FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(columns)
             for line in file.lines:

@@ -107,18 +107,17 @@ def standings(tx: Tx, clock: Clock, partner_id: UUID | None = None) -> list[Stan
     """How partners (or one) stand at the accounts that limit them, by slug, fund and kind."""
     cur = cursor(tx)
     cur.execute(
-        """SELECT p.id, p.slug, g.id, g.slug, a.id, f.code, a.currency, a.code, g.time_zone, a.ceiling,
+        """SELECT p.id, p.slug, g.id, g.slug, a.id, g.slug || '/' || pf.role, a.currency, a.code, g.time_zone, a.ceiling,
                   CASE WHEN a.kind = 'asset' THEN b.debits - b.credits ELSE b.credits - b.debits - b.held END,
                   EXISTS (SELECT 1 FROM products.partner_warning w WHERE w.account_id = a.id AND w.ended_at IS NULL)
            FROM products.partner_programme pp
            JOIN products.partner p ON p.id = pp.partner_id AND p.kind = 'remitter'
            JOIN products.programme g ON g.id = pp.programme_id
            JOIN products.programme_fund pf ON pf.programme_id = g.id
-           JOIN ledger.fund f ON f.id = pf.fund_id
            JOIN ledger.account a ON a.fund_id = pf.fund_id AND a.owner = p.slug AND a.currency = g.currency
                                  AND a.code IN (%s, %s)
            JOIN ledger.account_balance b ON b.account_id = a.id
-           WHERE %s::uuid IS NULL OR p.id = %s ORDER BY p.slug, g.slug, f.code, a.code""",
+           WHERE %s::uuid IS NULL OR p.id = %s ORDER BY p.slug, g.slug, pf.role, a.code""",
         (chart.PARTNER_RECEIVABLE.name, chart.PARTNER_PREFUND.name, partner_id, partner_id),
     )
     rows = cur.fetchall()
