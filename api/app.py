@@ -15,6 +15,7 @@ from api.middleware import Edge
 from api.observability import metrics, tracing
 from api.openapi import describe
 from api.problems import add_problems
+from api.rail_hooks import RailHooks
 from api.settings import Settings
 from api.stamp import require_keys, require_stamp
 from api.v1 import ROUTERS
@@ -61,6 +62,7 @@ def create_app(
     app.state.services = services
     app.state.hooks = hooks
     app.include_router(hooks.router)
+    app.include_router(RailHooks(services).router)
     for router in ROUTERS:
         app.include_router(router)
     if settings.app_page:

@@ -61,7 +61,7 @@ class HookAnswer(BaseModel):
     duplicate: bool = Field(description="whether the same event was accepted under this id before")
 
 
-class _RawRoute(APIRoute):
+class RawRoute(APIRoute):
     """A route whose endpoint answers the request itself: nothing is parsed, solved or serialised around it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -274,7 +274,7 @@ class Hooks:
         async def receive_delivery(request: Request) -> Response:
             return await self.receive(request, request.path_params["slug"])
 
-        router = APIRouter(route_class=_RawRoute, tags=["hooks"])
+        router = APIRouter(route_class=RawRoute, tags=["hooks"])
         router.add_api_route(
             "/hooks/{slug}",
             receive_delivery,
@@ -411,19 +411,21 @@ _OPENAPI: Final[dict[str, Any]] = {
 }
 
 
-def _problem(description: str) -> dict[str, Any]:
+def problem_response(description: str) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
     return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    400: _problem(
+    400: problem_response(
         "Authentic, but not strict JSON (`malformed_request`) or against the schema (`invalid_event`)."
     ),
-    401: _problem("Not signed by an active partner (`signature_invalid`), or `timestamp_out_of_tolerance`."),
-    408: _problem("The body did not arrive in time."),
-    409: _problem("The id was accepted with another event (`delivery_conflict`)."),
-    413: _problem("The body is over 256 KiB."),
-    415: _problem("The body has a Content-Encoding."),
-    503: _problem("Not stored now: send it again after `Retry-After`."),
+    401: problem_response(
+        "Not signed by an active partner (`signature_invalid`), or `timestamp_out_of_tolerance`."
+    ),
+    408: problem_response("The body did not arrive in time."),
+    409: problem_response("The id was accepted with another event (`delivery_conflict`)."),
+    413: problem_response("The body is over 256 KiB."),
+    415: problem_response("The body has a Content-Encoding."),
+    503: problem_response("Not stored now: send it again after `Retry-After`."),
 }

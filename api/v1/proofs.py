@@ -1,5 +1,6 @@
 """The member's proof: challenges, what waits for 72 hours, and the notices of it."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -11,14 +12,16 @@ from api.problems import ProblemError
 from api.v1.finding import found
 from api.v1.schemas import ROUTE_CLASS, In, Instant, MemberId, Out, Text, errors
 from integrations import strict_json
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, NotFound
 from ledger.ids import parse_public_id, public_id
+from ledger.money import Money
 from products.members import challenges, payees, verification, waiting
 from products.members.challenges import Method, Proof, Proven, Purpose, Started, TooManyChallenges
 from products.members.models import Member
 from products.members.payees import NewPayee, Rail
 from products.members.phones import e164
 from products.members.waiting import Change
+from products.payouts import queries as payouts
 
 router = APIRouter(prefix="/v1/members", tags=["member's proof"], route_class=ROUTE_CLASS)
 
@@ -157,7 +160,7 @@ def start_challenge(
     person = found(call, member)
     if body.method == "code" and not call.services.codes.available:
         raise ProblemError("unavailable", "No sender of codes is configured in this deployment.")
-    to, tail = _about(body)
+    to, tail = _about(call, person, body)
     try:
         started = challenges.start(
             call.tx,
@@ -233,10 +236,21 @@ def list_notices(member: MemberId, call: Reading) -> NoticesOut:
     )
 
 
-def proven(call: Call, member: Member, purpose: Purpose, proof: ProofIn, *, field: str = "proof") -> Proven:
-    """What the member has proven for exactly this request: its body without its proofs. Raises `ProofRefused`."""
+def proven(
+    call: Call,
+    member: Member,
+    purpose: Purpose,
+    proof: ProofIn,
+    *,
+    field: str = "proof",
+    also: Mapping[str, object] | None = None,
+) -> Proven:
+    """What the member has proven for exactly this request: its body without its proofs, and `also` what its path says.
+
+    Raises `ProofRefused`.
+    """
     body = strict_json.loads(call.request.scope["state"]["body"])
-    digest = challenges.subject_digest(member, purpose, _without_proofs(body))
+    digest = challenges.subject_digest(member, purpose, {**_without_proofs(body), **(also or {})})
     done = challenges.prove(
         call.tx,
         call.services.keyring,
@@ -272,7 +286,7 @@ def started_id(started: Started) -> str:
     return public_id("chl", started.id)
 
 
-def _about(body: ChallengeIn) -> tuple[str | None, str]:
+def _about(call: Call, member: Member, body: ChallengeIn) -> tuple[str | None, str]:
     """The phone to confirm, where that is the purpose, and the end of the number that the message names."""
     if body.purpose in ("phone", "new_phone"):
         phone = body.subject.get("phone")
@@ -282,7 +296,21 @@ def _about(body: ChallengeIn) -> tuple[str | None, str]:
         return (number if body.purpose == "new_phone" else None), number[-_TAIL:]
     if body.purpose == "payee":
         return None, payees.tail_of(payees.checked(_payee_in(body.subject)))
+    if body.purpose == "payout":
+        return None, _payout_told(call, member, body.subject.get("payout"))
     return None, ""
+
+
+def _payout_told(call: Call, member: Member, payout: object) -> str:
+    """How much goes where, for the member to recognise: ``RWF 5,000 > 3456``. Raises NotFound."""
+    if not isinstance(payout, str):
+        raise InvalidInput("A challenge about a payout names it.", pointer="/subject/payout")
+    asked = payouts.payout(call.tx, path_id("pay", payout))
+    if asked.link_id != member.link_id:
+        raise NotFound("There is no such payout.")
+    payee = payees.one_of(call.tx, call.services.keyring, member, asked.payee_id, call.now)
+    tail = payees.tail_of(NewPayee(payee.name, payee.rail, payee.destination))
+    return f"{Money(asked.amount, asked.currency)} > {tail}"
 
 
 def _payee_in(subject: dict[str, Any]) -> NewPayee:

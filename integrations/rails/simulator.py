@@ -15,9 +15,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from integrations.rails.setting import Setting
+from integrations.rails.setting import InvalidRailOptions, Setting
 from ledger.database import Tx, cursor
-from ledger.errors import InvalidInput
 from products.payouts.rails import (
     Callback,
     CallbackRefused,
@@ -38,10 +37,8 @@ REFUSED_SENDINGS: Final = 3
 LISTED_TOGETHER: Final = 5_000
 
 
-class SandboxOnly(InvalidInput):
+class SandboxOnly(InvalidRailOptions):
     """The simulated rail pays nobody: production has no use for it."""
-
-    code = "sandbox_only"
 
 
 class Options(BaseModel):

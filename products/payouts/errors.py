@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from ledger.errors import Conflict, Unavailable
+from ledger.errors import Conflict
 
 
 class PayoutRefused(Conflict):
@@ -47,7 +47,7 @@ class NoRail(Conflict):
     code = "no_rail"
 
 
-class QueueFull(Unavailable):
+class QueueFull(Conflict):
     """The rail is down or paused, and as many payouts wait for it as may."""
 
     code = "rail_queue_full"

@@ -3,21 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from ledger.database import Tx, cursor
 from ledger.errors import NotFound
 from ledger.horizon import AFTER, SETTLED, START, Position
 from products.payouts.rails import Report
+from products.payouts.reports import Outcome, Source
 from products.payouts.states import State
+from products.payouts.terms import FeeBearer
+
+PartSource = Literal["savings", "match_vested", "unapplied"]
 
 
 @dataclass(frozen=True, slots=True)
 class PartRead:
     """From where an amount is taken; ``transaction_id`` once it left the member's account."""
 
-    source: str
+    source: PartSource
     amount: int
     transaction_id: UUID | None
 
@@ -65,13 +69,13 @@ class Read:
     amount: int
     fee: int
     rail_fee: int
-    fee_bearer: str
+    fee_bearer: FeeBearer
     currency: str
     arrival_earliest: datetime
     arrival_latest: datetime
     state: State
     reason: str | None
-    payee_name: str
+    payee_name: Literal["not_checked", "matches", "differs"]
     problem: str | None
     requested_at: datetime
     requested_on: date
@@ -91,10 +95,10 @@ class KeptReport:
 
     id: UUID
     rail: str
-    source: str
+    source: Source
     report: Report
     payout_id: UUID | None
-    outcome: str
+    outcome: Outcome
     problem: str | None
     received_at: datetime
 

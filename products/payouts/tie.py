@@ -128,9 +128,7 @@ def tie(tx: Tx, rail: ConfiguredRail, listed: Iterable[Report], *, since: dateti
     )
 
 
-def _found(
-    report: Report, by_id: Mapping[UUID, _Ours], by_reference: Mapping[str, _Ours]
-) -> _Ours | None:
+def _found(report: Report, by_id: Mapping[UUID, _Ours], by_reference: Mapping[str, _Ours]) -> _Ours | None:
     if report.attempt is not None:
         return by_id.get(report.attempt)
     return by_reference.get(report.rail_reference) if report.rail_reference is not None else None

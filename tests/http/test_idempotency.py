@@ -25,6 +25,7 @@ MONEY = {
     "quotes:write",
     "approvals:write",
     "sponsors:write",
+    "payouts:write",
     "remittals:write",
     "rails:write",
 }
