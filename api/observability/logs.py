@@ -30,7 +30,7 @@ from ledger.errors import MizanError
 FRAMES_MAX: Final = 12
 CAUSES_MAX: Final = 4
 _META: Final = ("event", "level", "logger", "timestamp", "process", "exception")
-_TALKATIVE: Final = ("sqlalchemy", "httpx", "httpcore", "kombu", "urllib3", "asyncio", "alembic")
+_TALKATIVE: Final = ("sqlalchemy", "httpx", "httpcore", "kombu", "urllib3", "asyncio", "alembic", "stripe")
 """What these say below a warning is about every statement or request that they make."""
 
 

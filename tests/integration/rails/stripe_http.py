@@ -91,7 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     stripe: FakeStripe
-    silence_seconds: float = 1.0
+    silence_seconds: float = 0.0
+    """How long a request that is lost is held before its connection is closed."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that gave up, or a connection that we reset: what the tests are about."""

@@ -1,5 +1,6 @@
 """What Stripe refuses and what it answers that is no answer; the line to it; what a rail is not built with."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -88,7 +89,7 @@ class TestRefusals:
             assert first.state == "unknown"
             with bench.stripe.plan("GET .*", answer=answer):
                 assert ask_about(bench, payment, first).state in {"unknown", "not_found"}
-                assert bench.rail.check(payment.payee) is None
+                assert bench.rail.check(payment.payee) in (None, Checked(True, "not_checked"))
             bench.settle()
             assert known(bench, payment, first).state in {"accepted", "paid"}
             assert bench.paid()[payment.attempt] == [payment.amount]
@@ -149,14 +150,25 @@ class TestTheLine:
         rail.close()
         assert report.state == "accepted"
 
+    def test_after_the_time_for_an_answer_it_is_unknown(self, bench: StripeBench) -> None:
+        bench.served.server.silence_seconds = 2
+        rail = stripe_rail(bench.clock, bench.stripe.url, timeout_seconds=0.2)
+        before = time.monotonic()
+        with bench.during("request_lost"):
+            [report] = rail.submit(new_id(), [bench.payment()], bench.now().date())
+        assert (report.state, report.code) == ("unknown", "no_answer")
+        assert time.monotonic() - before < 2
+        rail.close()
+
     def test_the_list_is_read_to_its_end_and_holds_this_rails_payments_only(self, own: StripeBench) -> None:
-        way = own.stripe.bank_account()
-        payments = [own.payment_to(way) for _ in range(120)]
-        for start in range(0, 120, own.rail.together_max):
-            own.rail.submit(new_id(), payments[start : start + own.rail.together_max], own.now().date())
-        for _, payout in own.stripe.payouts[:10]:
-            payout["metadata"]["rail"] = "another"
-        wanted = sum(payout["amount"] for _, payout in own.stripe.payouts[10:])
+        submit(own, own.payment())
+        [(_, first)] = own.stripe.payouts
+        for number in range(120):
+            rail = "another" if number < 10 else SLUG
+            metadata = first["metadata"] | {"attempt": str(new_id()), "rail": rail}
+            more = {"id": f"po_{number}", "amount": number + 1, "metadata": metadata}
+            own.stripe.payouts.append((None, first | more))
+        wanted = first["amount"] + sum(range(11, 121))
         pages = len(own.stripe.requests)
         reports = list(own.rail.listed(own.now() - timedelta(hours=1), own.now() + timedelta(hours=1)))
         assert len(own.stripe.requests) - pages == 2

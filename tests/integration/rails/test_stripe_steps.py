@@ -102,7 +102,8 @@ class TestBetweenTheSteps:
             assert (report.state, report.code) == ("unknown", "balance_insufficient")
             assert report.ask_again_at is not None
         bench.stripe.balances[account, "eur"] = 4_000
-        bench.clock.advance(timedelta(days=1))
+        tomorrow = bench.now().replace(hour=0, minute=0, second=0) + timedelta(days=1)
+        bench.clock.advance(tomorrow - bench.now())  # Stripe has not forgotten today's key yet
         final = ask_about(bench, payment, first)
         assert (final.state, final.reason, final.code) == ("failed", "payee_closed", "account_closed")
 
@@ -283,7 +284,9 @@ class TestHolders:
         stripe.payouts.append((thief, forged))
         event = stripe.event("payout.failed", forged, thief)
         assert bench.rail.read(callback_of(*stripe.signed(event))) == []
-        stripe.payouts.append((victim.payee.destination["token"], forged | {"created": 2**33}))
+        account = victim.payee.destination["token"]
+        stripe.payouts.append((account, forged | {"id": "po_later", "created": 2**33}))
+        stripe.payouts.insert(0, (account, forged | {"id": "po_other", "amount": victim.amount + 1}))
         assert ask_about(bench, victim, None).state == "accepted"
         assert not stripe.transfers[0]["reversed"]
 
@@ -294,6 +297,8 @@ class TestHolders:
         for payment in (gone, there):
             submit(bench, payment)
         del bench.stripe.accounts[gone.payee.destination["token"]]
+        other = bench.stripe.transfers[0]["metadata"] | {"rail": "another-rail", "attempt": str(new_id())}
+        bench.stripe.transfers.append(bench.stripe.transfers[0] | {"id": "tr_other", "metadata": other})
         reports = bench.rail.listed(bench.now() - timedelta(hours=1), bench.now() + timedelta(hours=1))
         assert {(report.attempt, report.state, report.amount) for report in reports} == {
             (gone.attempt, "unknown", gone.amount),
