@@ -20,7 +20,7 @@ import pytest
 import tests
 from integrations.rails.mobile_money import MobileMoney
 from ledger.ids import new_id
-from products.payouts.rails import Callback, Instruction
+from products.payouts.rails import Callback, Instruction, Report
 from tests.integration.rails.contract import Fate, Fault, RailContract
 from tests.integration.rails.gsma_books import Payment, Rule
 from tests.integration.rails.gsma_simulator import CALLBACK_KEY
@@ -37,8 +37,8 @@ FATES: tuple[Fate, ...] = ("paid", "failed", "comes_back")
 PROJECT = Path(tests.__file__).parents[1]
 LINE: Mapping[Fault, tuple[Rule, ...]] = {
     "down": (),
-    "request_lost": (Rule("before", "time_out", seconds=0.4), Rule("ask", "time_out", seconds=0.4)),
-    "answer_lost": (Rule("after", "time_out", seconds=0.4), Rule("ask", "time_out", seconds=0.4)),
+    "request_lost": (Rule("before", "time_out", seconds=0.6), Rule("ask", "time_out", seconds=0.6)),
+    "answer_lost": (Rule("after", "time_out", seconds=0.6), Rule("ask", "time_out", seconds=0.6)),
     "error_after_success": (Rule("after", "error_500"), Rule("ask", "error_500")),
 }
 
@@ -121,13 +121,24 @@ class Bench:
         return [replace(one, body=b"[") for one in self.strangers()]
 
 
+def _final(momo: Wallets, one: Instruction) -> Report:
+    """What the provider says once it can be heard: a machine that has much to do may need more than one try."""
+
+    def answer() -> Report | None:
+        told = momo.ask(one)
+        return told if told.state in ("paid", "returned", "failed", "not_found") else None
+
+    told: Report = eventually(answer)
+    return told
+
+
 def _was_told_twice(payment: Payment) -> bool:
     return payment.callbacks > 1
 
 
 @pytest.fixture(scope="module")
 def one_for_all() -> Iterator[Bench]:
-    with wallets(timeout_seconds=0.3) as momo:
+    with wallets(timeout_seconds=0.5) as momo:
         yield Bench(momo)
 
 
@@ -173,7 +184,7 @@ def test_whatever_goes_wrong_each_payment_is_there_at_most_once_and_the_list_tie
             known |= {one.attempt: one.state for one in momo.rail.ask(asked) if one.attempt}
         momo.provider.misbehave()
         eventually(lambda: not momo.provider.books.pending())
-        final = {one.attempt: one for one in momo.rail.ask([sent(one) for one in many.values()])}
+        final = {attempt: _final(momo, one) for attempt, one in many.items()}
         books = {UUID(one["correlation_id"]): one for one in momo.provider.books.listing()}
         assert len(books) == len(momo.provider.books.payments)
         assert max(one["sendings"] for one in books.values()) > 1, "something was sent again"
