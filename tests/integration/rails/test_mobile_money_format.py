@@ -1,5 +1,6 @@
 """What the Mobile Money API's words mean to us: amounts, names, errors, links, and how a rail is configured."""
 
+import json
 import re
 import ssl
 import string
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from integrations.rails.directory import build
+from integrations.rails.directory import build, validated
 from integrations.rails.mobile_money_format import (
     Refusal,
     amount_of,
@@ -166,6 +167,16 @@ def test_a_transaction_that_cannot_be_understood_is_unknown() -> None:
     at = transaction_report(good | {"modificationDate": "2026-03-02T12:00:00+03:00"}, attempt).at
     assert at == datetime(2026, 3, 2, 9, tzinfo=UTC)
     assert transaction_report(good | {"modificationDate": "2026-03-02T12:00:00"}, attempt).at is None
+
+
+def test_a_rail_is_built_from_what_is_kept_of_its_options() -> None:
+    around = setting(environment="production")
+    given = options("https://provider.example/v1.2/mm", operator_key="bankname")
+    kept, keys = validated("mobile_money", given, secrets())
+    rail = build("mobile_money", json.loads(json.dumps(kept)), keys, around)
+    assert (rail.together_max, rail.asks_after_seconds, rail.forgets_after_seconds) == (64, 30, 3600)
+    rail.close()
+    around.database.close()
 
 
 def test_a_rail_that_could_not_be_safe_is_not_built() -> None:
