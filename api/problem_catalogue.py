@@ -429,6 +429,27 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Withdraw the request and ask for the amount that is owed now.",
         ),
         Kind(
+            "not_owed",
+            409,
+            "Nothing is owed for it",
+            "A remittance that the settlement is said to pay for has been paid in, or taken back, already.",
+            "Leave it out of the list, or settle by days.",
+        ),
+        Kind(
+            "not_returnable",
+            409,
+            "The settlement can't be returned",
+            "It is not paired yet, was returned already, or is none that the partner paid.",
+            "Read the settlement's state and kind.",
+        ),
+        Kind(
+            "terms_of_the_past",
+            409,
+            "The terms of these days stand",
+            "Contributions of these days are judged by the terms that held then.",
+            "Let the new terms begin on a later day.",
+        ),
+        Kind(
             "adjustment_changed",
             409,
             "The adjustment changed",
