@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from jsonschema import Draft202012Validator
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, InvalidMoney
+from ledger.money import exponent
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Place = Name | Annotated[int, Field(ge=1, le=200)]
@@ -39,6 +41,17 @@ class InvalidMapping(InvalidInput):
     code = "invalid_settlement_mapping"
 
 
+def _known_currency(value: str) -> str:
+    try:
+        exponent(value)
+    except InvalidMoney:
+        raise ValueError("it is no currency (ISO 4217)") from None
+    return value
+
+
+Code = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$"), AfterValidator(_known_currency)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -53,16 +66,14 @@ class CurrencyColumn(_Part):
     """A column with a currency, or with a word for one."""
 
     column: Place
-    values: Annotated[
-        dict[Name, Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]], Field(max_length=50)
-    ] = Field(default_factory=dict)
+    values: Annotated[dict[Name, Code], Field(max_length=50)] = Field(default_factory=dict)
     """What stands for a currency; anything else is one itself (ISO 4217)."""
 
 
 class Currency(_Part):
     """The currency of the whole file."""
 
-    constant: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+    constant: Code
 
 
 class KindColumn(_Part):
