@@ -7,8 +7,9 @@ from typing import Final, Literal
 from uuid import UUID
 
 from ledger.database import Tx, cursor
-from ledger.errors import NotFound
+from ledger.errors import InvalidInput, NotFound
 from ledger.horizon import AFTER, SETTLED, START, Position
+from ledger.ids import parse_public_id
 from products.settlements.settlement import Kind, State
 
 
@@ -123,3 +124,29 @@ def paid_for(
         (settlement_id, part, remittance, position, limit),
     )
     return [((row[0], row[1], row[2]), PaidFor(*row[1:])) for row in cur.fetchall()]
+
+
+def latest(tx: Tx, *, partner_id: UUID | None, limit: int) -> list[Read]:
+    """The latest settlements (of one partner), oldest of them first."""
+    return _rows(
+        tx,
+        "(%(partner)s::uuid IS NULL OR partner_id = %(partner)s) ORDER BY era DESC, xid DESC, id DESC LIMIT %(limit)s",
+        {"partner": partner_id, "limit": limit},
+    )
+
+
+def named(tx: Tx, partner_id: UUID, names: Sequence[str]) -> list[UUID]:
+    """The remittances that a partner's own ids, or ours (`rmt_…`), name. Raises InvalidInput for what names none."""
+    ours = {name: parse_public_id("rmt", name) for name in names if name.startswith("rmt_")}
+    cur = cursor(tx)
+    cur.execute(
+        """SELECT remittance_id, id FROM products.remittance WHERE partner_id = %s
+           AND (id = ANY (%b) OR remittance_id = ANY (%b))""",
+        (partner_id, list(ours.values()), [name for name in names if name not in ours]),
+    )
+    found: dict[str, UUID] = dict(cur.fetchall())
+    there = set(found.values())
+    missing = [name for name in names if ours.get(name, found.get(name)) not in there]
+    if missing:
+        raise InvalidInput(f"the partner sent no remittance {', '.join(missing[:3])}", pointer="/remittances")
+    return [ours.get(name) or found[name] for name in names]
