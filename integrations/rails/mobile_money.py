@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from http import HTTPStatus
+from threading import BoundedSemaphore
 from typing import Final, TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -62,6 +63,8 @@ HOPS_MAX: Final = 4
 """From a correlation id over a request's state to its transaction are three; a provider that leads us on is `unknown`."""
 CONFIRMING_SECONDS_MAX: Final = 4.0
 """How long a callback waits for the provider's confirmation: it waits for our answer meanwhile."""
+CONFIRMING_AT_ONCE_MAX: Final = 8
+"""A provider that is slow and calls a lot must not take every thread that serves others; the rest is asked about later."""
 PAGES_MAX: Final = 100_000
 _POLLED: Final = "requeststates/"
 _DISBURSEMENT: Final = "disbursement"
@@ -107,6 +110,7 @@ class MobileMoney:
         self._wire = wire
         self._callback_url = callback_url
         self._clock = clock
+        self._confirming = BoundedSemaphore(min(CONFIRMING_AT_ONCE_MAX, options.at_once))
         self._threads = ThreadPoolExecutor(options.at_once, thread_name_prefix="mobile-money")
 
     def submit(self, batch: UUID, instructions: Sequence[Instruction], asked_on: date) -> list[Report]:
@@ -148,7 +152,9 @@ class MobileMoney:
         """What the provider, asked now under the correlation id that the callback names, says of the payment.
 
         Proven are the path, which is each payment's own, and the API key. Where the provider can't be asked at once the report is
-        `unknown` (``callback_unconfirmed``), and the payment is to be asked about again, paid or not. Raises `CallbackRefused`, `CallbackMalformed`.
+        `unknown` (``callback_unconfirmed``), and the payment is to be asked about again, paid or not.
+
+        Raises `CallbackRefused`, `CallbackMalformed`.
         """
         attempt = self._proven(callback)
         try:
@@ -161,7 +167,7 @@ class MobileMoney:
         correlated = callback.headers.get("x-correlationid")
         if any(one is not None and not _is(one, attempt) for one in (named, correlated)):
             raise CallbackMalformed("it names another payment than its path")
-        report = self._ask(_lost(attempt), time.monotonic() + CONFIRMING_SECONDS_MAX)
+        report = self._confirmed(attempt)
         if report.state == "not_found":
             return []  # whoever called, the provider knows nothing of it
         if report.state == "unknown":
@@ -352,6 +358,15 @@ class MobileMoney:
         if not content_hash_fits(callback.headers.get("x-content-hash"), callback.body):
             raise CallbackRefused("the body is not the one that was hashed")
         return attempt
+
+    def _confirmed(self, attempt: UUID) -> Report:
+        """What the provider says of a payment that it has called about."""
+        if not self._confirming.acquire(blocking=False):
+            return Report("unknown", attempt)
+        try:
+            return self._ask(_lost(attempt), time.monotonic() + CONFIRMING_SECONDS_MAX)
+        finally:
+            self._confirming.release()
 
     def _named(self, wallet: str, payee: RailPayee) -> Checked:
         try:

@@ -1,7 +1,9 @@
 """Callbacks of the mobile money rail: who may call, and that a callback alone says nothing about money."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import UUID
 
@@ -187,3 +189,18 @@ def test_a_provider_of_its_own_process_keeps_its_payments_and_obeys_its_control(
             if payment["correlation_id"] == str(one.attempt)
         ]
         assert (listed["amount"], listed["state"], listed["sendings"]) == ("11", "reversed", 1)
+
+
+def test_a_slow_provider_that_calls_a_lot_does_not_take_every_thread(momo: Wallets) -> None:
+    one = instruction(12)
+    momo.pay(one)
+    eventually(lambda: momo.hook.of(one.attempt))
+    good = callback(momo, one.attempt)
+    momo.provider.misbehave(Rule("ask", "slow", seconds=0.3))
+    with ThreadPoolExecutor(20) as many:
+        said = [reports[0] for reports in many.map(momo.rail.read, [good] * 20)]
+    told = Counter(one.state for one in said)
+    assert (told["paid"] + told["unknown"], bool(told["paid"]), told["unknown"] >= 10) == (20, True, True)
+    assert all(one.ask_again_at for one in said if one.state == "unknown")
+    momo.provider.misbehave()
+    assert [report.state for report in momo.rail.read(good)] == ["paid"]
