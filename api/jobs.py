@@ -170,6 +170,7 @@ def every(settings: Settings) -> Every:
         retry_waiting=settings.sweep_seconds,
         fold=settings.fold_seconds,
         seal=settings.seal_seconds,
+        vest=settings.vest_seconds,
         submit_payouts=settings.rail_seconds,
         ask_payouts=settings.rail_seconds,
         expand_events=settings.event_seconds,
@@ -252,7 +253,7 @@ def reevaluate_all(worker: Database, books: Books) -> int:
 
 
 def vest_all(worker: Database, books: Books, *, seconds_max: float | None = None) -> tuple[int, int]:
-    """Grant in windows that are over, then vest what is due: how many windows of each; all, or those of some seconds."""
+    """Grant in windows that are over, then vest what is due; how many windows, and how many enrolments were looked at."""
     started = time.monotonic()
 
     def rounds(step: Callable[[Tx, Books], int]) -> int:

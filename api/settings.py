@@ -239,6 +239,12 @@ class Settings(BaseSettings):
         le=86_400,
         description="How often settled postings are folded into daily movements.",
     )
+    vest_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=86_400,
+        description="How often match that is due becomes the members' own, and windows that are over grant theirs.",
+    )
     event_seconds: float = Field(
         default=1.0, gt=0, le=3600, description="How often what happened is turned into partners' events."
     )

@@ -37,6 +37,8 @@ SERVERS: Final = (
     "seal_key_file",
 )
 
+VEST_SECONDS: Final = 86_400.0
+
 
 def add_to(app: typer.Typer) -> None:
     """Add this command to the tree."""
@@ -65,7 +67,12 @@ def demo(
     began = time.monotonic()
     with _directory(keep) as data_dir:
         settings = load(
-            **dict.fromkeys(SERVERS), data_dir=data_dir, environment=Environment.SANDBOX, _env_file=None
+            **dict.fromkeys(SERVERS),
+            data_dir=data_dir,
+            environment=Environment.SANDBOX,
+            # it vests when the demo says so: what had vested when it is reversed would depend on the moment
+            vest_seconds=VEST_SECONDS,
+            _env_file=None,
         )
         with _servers(settings, keep=keep) as pair:
             session.migrate_if_needed(pair.settings)

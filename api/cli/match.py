@@ -77,13 +77,13 @@ def vest(as_json: session.AsJson = False) -> None:
         if ended or vested:
             services.worker.run(
                 lambda tx: acting.note(
-                    tx, services, "match.vested", "due", windows_ended=ended, windows_vested=vested
+                    tx, services, "match.vested", "due", windows_ended=ended, enrolments_vested=vested
                 )
             )
     if as_json:
-        output.as_json({"windows_ended": ended, "windows_vested": vested})
+        output.as_json({"windows_ended": ended, "enrolments_vested": vested})
     else:
-        print(f"{ended} windows ended, the match of {vested} looked at")
+        print(f"{ended} windows are over, {vested} members' match was looked at")
 
 
 @app.command("adjustments")

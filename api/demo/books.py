@@ -106,6 +106,9 @@ def compare_books(
             entitled(here, programme),
             sum(held.get((programme, code, ""), 0) for code in MATCHED),
         )
+        # EjoHeza's match has no steps and PM-SYM's one is the age of sixty, which nobody here has reached
+        code = "match_vested" if programme == "pm-sym" else "match_unvested"
+        comparison.expect(f"{programme}: {code}", 0, held.get((programme, code, ""), 0))
     for slug, programme, currency in sorted({(g.partner, g.programme, g.currency) for g in GROUPS}):
         collected = sum(
             one.collected for one in booked if (one.group.partner, one.group.programme) == (slug, programme)

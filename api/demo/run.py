@@ -14,7 +14,7 @@ from api.bootstrap import Services
 from api.demo import books, events, sender, world
 from api.demo.books import Comparison
 from api.demo.story import Reader, Story
-from api.jobs import fold_all, seal_all
+from api.jobs import fold_all, seal_all, vest_all
 from api.seal_key import sealing_key
 from api.serving import Serving
 from integrations.inbox import queries
@@ -148,6 +148,8 @@ def run(
         before = _savers(books.balances(tx))
         outcomes, lag = books.outcomes(tx), books.lag(tx)
     settlement = _settle(services, planned, today)
+    with step("what was granted becomes the members' own", None):
+        vest_all(services.worker, services.books)
     with step("folding and sealing", None):
         _fold_and_seal(services, sealer)
     with step("verifying", None) as steps:

@@ -20,8 +20,8 @@ from products.members.registry import register_many
 from products.programmes.loader import catalogue
 from products.programmes.registry import apply, find
 from products.remittances.partners import Collection, Partner, Terms, create_partner, join_programme
-from products.settlements.pair import record_settlement
 from products.savings.sponsors import fund_sponsor
+from products.settlements.pair import record_settlement
 
 MEMBER_FOR: Final = timedelta(days=2 * 365)
 """So long ago everybody registered and enrolled: late remittances are theirs, too."""

@@ -27,8 +27,8 @@ from products.savings.holdings import Holding, load_holdings
 from products.savings.match import MatchBook, StateKey
 from products.savings.rules import anniversary, local_date
 
-WINDOWS_MAX: Final = 1_000
-"""Windows whose match is looked at in one database transaction."""
+ENROLMENTS_MAX: Final = 500
+"""Enrolments whose match is looked at in one database transaction, each in all its windows."""
 
 NEVER: Final = date.max
 
@@ -58,8 +58,8 @@ def _reached_on(step: VestingStep, since: date, birth_date: date | None) -> date
     return min(days)
 
 
-def vest_due(tx: Tx, books: Books, *, limit: int = WINDOWS_MAX) -> int:
-    """Vest what is due, in up to ``limit`` windows; answers how many were looked at. 0: nothing is due.
+def vest_due(tx: Tx, books: Books, *, limit: int = ENROLMENTS_MAX) -> int:
+    """Vest what is due of up to ``limit`` enrolments; answers how many were looked at. 0: nothing is due.
 
     One such job at a time, another answers 0; stopping it anywhere loses nothing.
     """
@@ -69,16 +69,17 @@ def vest_due(tx: Tx, books: Books, *, limit: int = WINDOWS_MAX) -> int:
         return 0
     now = books.clock.now()
     cur.execute(
-        """SELECT DISTINCT h.enrolment_id, h.window_start FROM products.match_share h
+        """SELECT DISTINCT h.enrolment_id FROM products.match_share h
            JOIN products.enrolment e ON e.id = h.enrolment_id JOIN products.programme g ON g.id = e.programme_id
            WHERE h.unvested > 0 AND h.vests_on <= (%(now)s::timestamptz AT TIME ZONE 'Etc/GMT-14')::date
              AND h.vests_on <= (%(now)s::timestamptz AT TIME ZONE g.time_zone)::date
-           ORDER BY 1, 2 LIMIT %(limit)s""",
+           ORDER BY 1 LIMIT %(limit)s""",
         {"now": now, "limit": limit},
     )
-    keys: list[StateKey] = cur.fetchall()
-    _vest(tx, books, keys, now)
-    return len(keys)
+    due = [row[0] for row in cur.fetchall()]
+    if due:
+        vest(tx, books, due)
+    return len(due)
 
 
 def vest(tx: Tx, books: Books, enrolments: Collection[UUID]) -> int:
