@@ -55,6 +55,27 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Read the pack; certify it by the SHA-256 that it names. What a certified pack says changes by approved adjustment only.",
         ),
         Kind(
+            "remittal_closed",
+            409,
+            "The remittal is in another state",
+            "A remittal is made, then sent or withdrawn; what is sent is cleared by the bank and answered by the agency.",
+            "Read the remittal: `state` says what can follow.",
+        ),
+        Kind(
+            "answer_refused",
+            422,
+            "The agency's answer does not tie",
+            "A line was never sent, is answered twice or otherwise than before, lacks what its outcome takes, or the totals are not those of the lines; nothing of the answer was taken.",
+            "The detail names the line or the difference: have the agency correct its answer, and bring it again.",
+        ),
+        Kind(
+            "invalid_mapping",
+            422,
+            "The mapping describes no file",
+            "A mapping of a schedule or an answer has an unknown field, lacks a column that is needed, or is too large.",
+            "Correct what `errors` points at; the how-to on remitting to an agency shows a mapping.",
+        ),
+        Kind(
             "idempotency_key_required",
             400,
             "An Idempotency-Key is required",

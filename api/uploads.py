@@ -9,8 +9,9 @@ from api.deps import Call
 from ledger.errors import InvalidInput
 
 PAYMENT_ANSWERS: Final = "/v1/payment-answers"
+REMITTAL_ANSWERS: Final = "/v1/remittal-answers"
 SETTLEMENT_FILES: Final = "/v1/settlement-files"
-PATHS: Final = frozenset({PAYMENT_ANSWERS, SETTLEMENT_FILES})
+PATHS: Final = frozenset({PAYMENT_ANSWERS, SETTLEMENT_FILES, REMITTAL_ANSWERS})
 """Addresses at which a file may be posted; anywhere else a body has the ordinary limit."""
 
 

@@ -1,6 +1,6 @@
 """Every kind of request there is: importing this registers them. A new kind is a `register` in a module named here."""
 
-from api.approvals import books, claims, payouts, programmes, reversals, settlements
+from api.approvals import books, claims, payouts, programmes, remittals, reversals, settlements
 from api.approvals.service import KINDS, expire
 from api.auth import admission
 from api.bootstrap import Services
@@ -12,6 +12,7 @@ __all__ = [
     "claims",
     "payouts",
     "programmes",
+    "remittals",
     "request_and_expire",
     "reversals",
     "settlements",

@@ -25,6 +25,7 @@ FIELDS: Final[tuple[Field, ...]] = get_args(Field)
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 COLUMNS_MAX: Final = 40
 TEXT_MAX: Final = 100
+FORMULAS: Final = ("=", "+", "-", "@")
 TOTAL: Final = "#"
 """What a line of control totals begins with."""
 
@@ -152,7 +153,8 @@ def written(
     for line in lines:
         values: dict[str, str] = {
             "line": str(line.position),
-            "number": line.number or "",
+            # a spreadsheet runs a cell that begins so, and others have chosen what stands here
+            "number": f"'{line.number}" if (line.number or "").startswith(FORMULAS) else line.number or "",
             "applies_to": f"{line.applies_to:%Y-%m}",
             "base": "" if line.base is None else _amount(line.base, places),
             "rate": line.rate or "",
