@@ -51,6 +51,8 @@ for _group in (
     operator,
     sponsor,
     settlement,
+    payout,
+    rail,
     remittal,
     payment_file,
     match,

@@ -39,6 +39,11 @@ class Rails:
         self._public_url = public_url
         self._built: dict[UUID, tuple[object, Rail]] = {}
 
+    @property
+    def in_sandbox(self) -> bool:
+        """Whether this is a sandbox, where a simulated rail pays."""
+        return self._environment == "sandbox"
+
     def adapter(self, rail: ConfiguredRail) -> Rail:
         """The adapter of a rail, built anew when its options or secrets changed. Raises what its kind refuses to run with."""
         with self._database.begin() as tx:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from integrations.rails import breaker
+from integrations.rails import breaker, sandbox
 from integrations.rails.breaker import Admission
 from integrations.rails.configured import Rails
 from ledger.database import Database
@@ -68,6 +68,8 @@ class RailWork:
     def _each(self, work: Callable[[ConfiguredRail, Rail, float], int], *, paused_too: bool = False) -> int:
         """Do something for each rail; one that is misconfigured or fails holds up no other."""
         with self._database.begin() as tx:
+            if self._rails.in_sandbox:
+                sandbox.ensure_rails(tx, self._books.clock)
             rails = registry.rails(tx)
         done = 0
         until = time.monotonic() + self._pace.seconds_max

@@ -20,8 +20,6 @@ from products.members.payees import Rail as PayeeKind
 from products.payouts.terms import BASIS_POINTS, Arrival, Fee, Limits
 
 QUEUE_MAX: Final = 100_000
-SANDBOX_RAIL: Final = "simulated"
-"""What the simulated rail of a sandbox's programme is called, before the programme's own name."""
 
 
 class RailExists(Conflict):
