@@ -1,4 +1,4 @@
-"""Partners: `mizan partner create|list|rotate-secret|enable|disable|try`; organisations: `mizan organisation create`."""
+"""Partners: `mizan partner create|list|terms|rotate-secret|enable|disable|try`; organisations: `mizan organisation create`."""
 
 import sys
 from datetime import timedelta
@@ -9,7 +9,7 @@ import typer
 
 from api.auth import clients
 from api.bootstrap import Services
-from api.cli import acting, output, session
+from api.cli import acting, output, partner_terms, session
 from api.cli.programme import ensure
 from integrations.partners.formats import FORMATS
 from integrations.partners.port import EventInvalid
@@ -25,6 +25,7 @@ from products.remittances.process import Delivery, process
 BODY_BYTES_MAX = 256 * 1024
 
 app = typer.Typer(name="partner", help="Fintech and telecom partners.", no_args_is_help=True)
+partner_terms.add_to(app)
 
 organisations = typer.Typer(
     name="organisation",
@@ -166,7 +167,10 @@ def list_(as_json: session.AsJson = False) -> None:
     """List partners with their programmes and terms, and organisations with their programmes."""
     with session.services() as services, services.worker.begin() as tx:
         rows = tx.exec_driver_sql(
-            "select p.id, p.slug, p.name, p.kind, p.format, p.state, g.slug, pp.terms, pp.collection from products.partner p"
+            "select p.id, p.slug, p.name, p.kind, p.format, p.state, g.slug,"
+            " (select t.terms from products.settlement_terms t where t.partner_id = p.id and t.programme_id = g.id"
+            " and t.since <= current_date order by t.since desc, t.recorded_at desc limit 1), pp.collection"
+            " from products.partner p"
             " left join products.partner_programme pp on pp.partner_id = p.id"
             " left join products.programme g on g.id = pp.programme_id order by p.slug, pp.joined_at"
         ).all()
