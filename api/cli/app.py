@@ -22,11 +22,14 @@ from api.cli import (
     operator,
     partner,
     payment_file,
+    payout,
     period,
     programme,
+    rail,
     remittal,
     serve,
     settlement,
+    settlement_file,
     sponsor,
     trigger,
 )
@@ -68,6 +71,7 @@ app.add_typer(partner.organisations)
 
 
 by_hand.add_to(ledger.app)
+settlement_file.add_to(settlement.app)
 
 
 def _version(asked: bool) -> None:
