@@ -37,6 +37,7 @@ from api.v1 import (
     remittances,
     session,
     set_up_page,
+    settlement_files,
     settlements,
     stop,
     webhook_endpoints,
@@ -77,6 +78,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     openid.router,
     operators.router,
     approvals.router,
+    settlement_files.router,
     audit.router,
     health.router,
 )
