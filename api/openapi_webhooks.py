@@ -1,6 +1,6 @@
 """The `webhooks` of the OpenAPI document: every type of event that Mizan sends to partners' endpoints."""
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from pydantic import BaseModel, Field, create_model
 from pydantic.json_schema import models_json_schema
@@ -51,7 +51,7 @@ def _model(type_: EventType) -> type[BaseModel]:
         __base__=Out,
         __doc__=CATALOGUE[type_].meaning,
         id=(str, ...),
-        type=(Annotated[str, Field(json_schema_extra={"const": type_})], ...),
+        type=(str, Field(json_schema_extra={"const": type_})),
         timestamp=(Instant, ...),
         data=(SHAPES[CATALOGUE[type_].shape], ...),
     )

@@ -152,7 +152,7 @@ _REMITTANCES: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "remittance.parked": {
         "status": "parked",
-        "reason": "partner_ceiling",
+        "reason": "partner_ceiling_reached",
         "allocations": [],
         "transaction": None,
     },
