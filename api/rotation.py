@@ -22,6 +22,7 @@ from api.auth import openid_log_in, totp
 from integrations.inbox import keys as inbox_keys
 from integrations.outbound import endpoints
 from integrations.partners import secrets as webhook_secrets
+from integrations.rails import configured as rail_secrets
 from ledger.database import Database, Tx, cursor
 from products import safekeeping
 from products.keyring import Keyring, head_of
@@ -68,6 +69,7 @@ SEALED: Final = (
     Sealed("api.operator_link", "totp_sealed", ("id",), totp.PURPOSE, "operator_id"),
     Sealed("api.openid_log_in", "verifier_sealed", ("id",), openid_log_in.PURPOSE, "id"),
     Sealed("integrations.endpoint_secret", "sealed", ("id",), endpoints.PURPOSE, "id"),
+    Sealed("integrations.rail_secret", "sealed", ("rail_id",), rail_secrets.PURPOSE, "rail_id"),
     Sealed("integrations.webhook_secret", "sealed", ("id",), webhook_secrets.PURPOSE, "id"),
     Sealed("api.signing_key", "sealed_private_key", ("kid",), signing_keys.PURPOSE, "kid"),
     Sealed(

@@ -5,6 +5,7 @@ in, match and the sponsors' accounts, the queue and what awaits funds.
 """
 
 from ledger.checks import SetCheck
+from products.payouts.checks import PAYOUT_CHECKS
 from products.claims.checks import CLAIMS
 from products.remittals.checks import REMITTALS
 
@@ -175,5 +176,6 @@ PRODUCT_CHECKS = (
     OWED,
     CLAIMS,
     REMITTALS,
+    *PAYOUT_CHECKS,
 )
 """All of them, in the order in which a report shows them."""

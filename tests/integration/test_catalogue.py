@@ -48,6 +48,9 @@ integrations.payment_answer    api=r  worker=ra  auditor=r
 integrations.payment_answer_line api=r  worker=ra  auditor=r
 integrations.payment_file      api=r  worker=ra  auditor=r
 integrations.payment_file_line api=r  worker=ra  auditor=r
+integrations.rail_callback     worker=ra
+integrations.rail_secret       worker=ra
+integrations.simulated_payment worker=raw  auditor=r
 integrations.webhook_endpoint  api=ra  worker=ra  auditor=r
 integrations.webhook_secret    api=r  worker=ra
 ledger.account                 api=ra  worker=ra  auditor=r
@@ -96,6 +99,14 @@ products.partner               api=r  worker=raw  auditor=r
 products.partner_programme     api=r  worker=raw  auditor=r
 products.partner_warning       api=r  worker=ra  auditor=r
 products.payee                 api=ra  worker=ra  auditor=r
+products.payout                api=r  worker=raw  auditor=r
+products.payout_attempt        api=r  worker=raw  auditor=r
+products.payout_change         api=r  worker=ra  auditor=r
+products.payout_part           api=r  worker=ra  auditor=r
+products.rail                  api=r  worker=ra  auditor=r
+products.rail_breaker          api=r  worker=raw  auditor=r
+products.rail_day              worker=raw  auditor=r
+products.rail_report           api=r  worker=raw  auditor=r
 products.person_member         worker=r  auditor=r
 products.programme             api=r  worker=ra  auditor=r
 products.programme_fund        api=r  worker=ra  auditor=r
@@ -143,7 +154,10 @@ integrations.payment_file api update state fetched_at
 integrations.payment_file worker update state fetched_at answered_at
 integrations.webhook_endpoint api update url description event_types state reason changed_at failing_since
 integrations.webhook_endpoint worker update url description event_types state reason changed_at failing_since
+integrations.rail_callback worker update times
+integrations.rail_secret worker update sealed
 integrations.webhook_secret worker update expires_at
+products.rail worker update payee_kinds fee_fixed fee_basis_points fee_bearer arrival_unit arrival_earliest arrival_latest arrival_countries amount_min amount_max per_member_day per_day release_above queue_max options paused_at
 ledger.audit_entry api insert id actor_kind actor action object outcome address request_id programme_id before after before_digest after_digest detail recorded_at salt leaf
 ledger.audit_entry worker insert id actor_kind actor action object outcome address request_id programme_id before after before_digest after_digest detail recorded_at salt leaf
 ledger.hold api insert id reference account_id amount expires_at created_at
@@ -223,6 +237,25 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
         ("of_file", "mizan_api", TRIED),
     ),
     "products.partner": ("itself", "mizan_api", TRIED),
+    "products.rail": ("of_programme", "mizan_api", TRIED),
+    "products.rail_report": (
+        "staff",
+        "mizan_api",
+        "setting mizan.access = 'staff' AND (EXISTS ( SELECT FROM products.rail r WHERE r.id = rail_report.rail_id))",
+    ),
+    "products.rail_breaker": (
+        "of_rail",
+        "mizan_api",
+        "EXISTS ( SELECT FROM products.rail r WHERE r.id = rail_breaker.rail_id)",
+    ),
+    **{
+        f"products.{name}": (
+            "of_payout",
+            "mizan_api",
+            f"EXISTS ( SELECT FROM products.payout p WHERE p.id = {name}.payout_id)",
+        )
+        for name in ("payout_attempt", "payout_change", "payout_part")
+    },
     "products.sponsor": ("of_programme", "mizan_api", TRIED),
     **{
         f"products.{name}": ("of_enrolment", "mizan_api", TRIED)
@@ -283,6 +316,7 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
             "member_verification",
             "partner_programme",
             "partner_warning",
+            "payout",
             "quote",
             "remittance",
             "remittance_claim",
@@ -341,6 +375,7 @@ NARROWED = {
             "partner",
             "partner_programme",
             "partner_warning",
+            "payout",
             "quote",
             "remittance",
             "remittance_claim",
