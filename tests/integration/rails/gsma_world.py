@@ -48,7 +48,7 @@ def sent(one: Instruction, report: Report | None = None) -> Sent:
     return Sent(one.attempt, one.attempt, report.rail_reference if report else None, datetime.now(UTC))
 
 
-def eventually(question: Callable[[], Any], seconds: float = 5) -> Any:
+def eventually(question: Callable[[], Any], seconds: float = 20) -> Any:
     """What a question comes to answer."""
     ends_at = time.monotonic() + seconds
     while not (answer := question()):
