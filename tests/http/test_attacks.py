@@ -49,6 +49,9 @@ PREFIXES: Final = {
     "change": "chg",
     "beneficiary": "ben",
     "quote": "quo",
+    "file": "stf",
+    "number": "num",
+    "partner": "ptn",
 }
 PUBLIC: Final = {"get_programme", "show_stop_page", "stop_change"}
 """What names no person's thing in its path: rules that are public, and a secret of its own."""
@@ -91,6 +94,8 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "approve_request": remark,
         "refuse_request": remark,
         "withdraw_request": remark,
+        "put_settlement_mapping": {"mapping": {}},
+        "explain_settlement_difference": remark,
     }
 
 

@@ -28,9 +28,16 @@ MONEY = {
     "payouts:write",
     "remittals:write",
     "rails:write",
+    "settlements:write",
 }
 """Who may do what these allow moves or promises money by a POST."""
-MOVES_NOTHING = {"refuse_request", "withdraw_request", "request_reopening", "request_programme_version"}
+MOVES_NOTHING = {
+    "refuse_request",
+    "withdraw_request",
+    "request_reopening",
+    "request_programme_version",
+    "compare_settlement_file",
+}
 """What such a scope also allows: it ends a request, or files one that no money follows from."""
 NO_MONEY = {
     "members:write",
