@@ -103,15 +103,15 @@ products.payout                api=r  worker=raw  auditor=r
 products.payout_attempt        api=r  worker=raw  auditor=r
 products.payout_change         api=r  worker=ra  auditor=r
 products.payout_part           api=r  worker=ra  auditor=r
-products.rail                  api=r  worker=ra  auditor=r
-products.rail_breaker          api=r  worker=raw  auditor=r
-products.rail_day              worker=raw  auditor=r
-products.rail_report           api=r  worker=raw  auditor=r
 products.person_member         worker=r  auditor=r
 products.programme             api=r  worker=ra  auditor=r
 products.programme_fund        api=r  worker=ra  auditor=r
 products.programme_version     api=r  worker=ra  auditor=r
 products.quote                 api=ra  worker=raw  auditor=r
+products.rail                  api=r  worker=ra  auditor=r
+products.rail_breaker          api=r  worker=raw  auditor=r
+products.rail_day              worker=raw  auditor=r
+products.rail_report           api=r  worker=raw  auditor=r
 products.reevaluation          worker=rawd  auditor=r
 products.remittal              api=r  worker=ra  auditor=r
 products.remittal_answer       api=r  worker=ra  auditor=r
@@ -129,6 +129,7 @@ products.settlement_part       worker=ra  auditor=r
 products.settlement_terms      api=r  worker=ra  auditor=r
 products.sponsor               api=r  worker=raw  auditor=r
 products.waiting_change         api=ra  worker=ra  auditor=r
+products.withdrawal            api=r  worker=raw  auditor=r
 """
 """On whole tables: r select, a insert, w update, d delete. Partitions of the journal are granted to nobody."""
 
