@@ -203,6 +203,7 @@ def test_from_a_partner_created_to_savings_proved_and_explained(
     ]
     expect_a_receipt_that_anyone_can_check(acme, member, remittance["transaction"])
     expect_an_explanation(acme, member, remittance["id"])
+    expect_match_that_vests(deployment, acme, member)
     expect_books_that_balance(deployment, auditor)
 
 
@@ -261,6 +262,17 @@ def expect_an_explanation(acme: Partner, member: str, remittance: str) -> None:
     assert (match["matched"], match["entitled"]) == (True, 18_000)
     standing = acme.get(f"/v1/members/{member}/explanations/match:savings")
     assert standing["matches"][0]["standing"]["unvested"] == 18_000
+
+
+def expect_match_that_vests(deployment: Deployment, acme: Partner, member: str) -> None:
+    assert deployment.mizan("match vest")["enrolments_vested"] >= 1
+    (savings,) = acme.balances(member)["products"]
+    assert (savings["match"]["unvested"], savings["match"]["vested"]) == (rwf(0), rwf(18_000))
+    (out,) = acme.get(f"/v1/members/{member}/explanations/withdrawal:savings")["withdrawals"]
+    (retirement, small) = out["ways"]
+    assert (retirement["open"], small["open"], out["available"]) == (False, False, 0)
+    assert (small["opens_on"], out["match_vested"]) == (savings["locked"][0]["until"], 18_000)
+    assert small["conditions"][0]["must_be"] == "at least 55"
 
 
 def expect_books_that_balance(deployment: Deployment, auditor: Client) -> None:

@@ -35,6 +35,8 @@ def project() -> Iterator[Path]:
         serving = subprocess.Popen(
             [folder / ".venv/bin/mizan", "--data-dir", folder / ".mizan", "serve", "--port", "0"],
             cwd=folder,
+            # readers read on within half a minute; a test's moment is not to decide what it sees
+            env={**os.environ, "MIZAN_VEST_SECONDS": "3600"},
             stdout=log,
             stderr=log,
         )
