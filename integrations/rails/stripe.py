@@ -236,8 +236,9 @@ class StripeApi:
     @_judged()
     def transfer_of(self, attempt: UUID) -> Transfer | None:
         """The transfer of an attempt; None if there never was one."""
-        found = self._v1.transfers.list({"transfer_group": str(attempt), "limit": 2})
-        return next((_read(Transfer, one) for one in found.data), None)
+        listed = self._v1.transfers.list({"transfer_group": str(attempt), "limit": PAGE})
+        found = (_read(Transfer, one) for one in listed.auto_paging_iter())
+        return next((one for one in found if one.attempt == attempt), None)
 
     def transfers(self, since: datetime, until: datetime) -> Iterator[Transfer]:
         """Every transfer of this rail that was created in [since, until), newest first."""

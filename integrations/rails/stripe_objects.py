@@ -160,9 +160,11 @@ class ExternalAccount(BaseModel):
         return self.currency == currency.lower() and self.status not in ("errored", "verification_failed")
 
 
-def attempt_in(metadata: object) -> UUID | None:
-    """The attempt that an object's metadata names; None where it is no payment of ours."""
-    named = metadata.get(ATTEMPT) if isinstance(metadata, dict) else None
+def attempt_in(metadata: object, rail: str | None = None) -> UUID | None:
+    """The attempt that an object's metadata names; None where it is no payment of ours, or of another rail than `rail`."""
+    if not isinstance(metadata, dict) or rail not in (None, metadata.get(RAIL)):
+        return None
+    named = metadata.get(ATTEMPT)
     try:
         return UUID(named) if isinstance(named, str) and len(named) == len(str(UUID(int=0))) else None
     except ValueError:

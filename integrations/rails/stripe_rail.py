@@ -142,6 +142,7 @@ class _StripeRail(ABC):
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="stripe")
         self._webhook_secrets = webhook_secrets
         self._clock = setting.clock
+        self._slug = setting.slug
         self._currency = setting.currency
         self._livemode = setting.environment == "production"
 
@@ -168,7 +169,7 @@ class _StripeRail(ABC):
         Those of the other mode, of payments that are not ours and of kinds that we don't know say nothing.
         """
         event = read_event(callback, self._webhook_secrets, self._clock.now())
-        attempt = attempt_in(event.about.get("metadata"))
+        attempt = attempt_in(event.about.get("metadata"), self._slug)
         if attempt is None or event.livemode != self._livemode:
             return []
         try:
@@ -218,10 +219,17 @@ class _StripeRail(ABC):
 
         return list(self._threads.map(report, items))
 
-    def _is_old(self, attempt: UUID) -> bool:
-        """Whether Stripe may have forgotten the keys of an attempt."""
-        made_at = _made_at(attempt)
-        return made_at is None or self._clock.now() - made_at > KEYS_KEPT
+    def _before(self, one: Instruction, look: Callable[[], _Item | None]) -> _Item | None:
+        """What an earlier sending made, where Stripe may have forgotten its keys. Raises `NotDone`, never as `failed`."""
+        made_at = _made_at(one.attempt)
+        if made_at is not None and self._clock.now() - made_at <= KEYS_KEPT:
+            return None
+        try:
+            return look()
+        except NotDone as refusal:
+            # that we may not look says nothing of what is there
+            state = "unknown" if refusal.state == "failed" else refusal.state
+            raise NotDone(state, None, refusal.code) from refusal
 
     def _final(self, report: Report, moved: Transfer | Payout) -> Report:
         """What is paid, with what Stripe took for it, and when to ask once more: its event, if it fails late, may be lost."""
@@ -280,7 +288,7 @@ class ConnectRail(_StripeRail):
             amount = stripe_amounts.to_stripe(one.amount, one.currency)
         except AmountNotPayable:
             return _refused_here(one)
-        known = self._api.transfer_of(one.attempt) if self._is_old(one.attempt) else None
+        known = self._before(one, lambda: self._api.transfer_of(one.attempt))
         if known is not None:
             return self._gone_on(known, one.attempt)
         return self._paid_out(self._api.transfer_to(account, one, amount), one.attempt)
@@ -374,7 +382,7 @@ class PayoutRail(_StripeRail):
             amount = stripe_amounts.to_stripe(one.amount, one.currency)
         except AmountNotPayable:
             return _refused_here(one)
-        known = self._found(one.attempt, self._clock.now()) if self._is_old(one.attempt) else None
+        known = self._before(one, lambda: self._found(one.attempt, self._clock.now()))
         payout = known or self._api.pay_out_to(destination, one, amount)
         return self._final(told_of_payout(payout, one.attempt), payout)
 

@@ -17,6 +17,7 @@ from tests.integration.rails.stripe_bench import (
     callback_of,
     stripe_bench,
 )
+from tests.integration.rails.stripe_contract import Refusal
 
 TRANSFERS, PAYOUTS, REVERSALS = "POST /v1/transfers", "POST /v1/payouts", "POST /v1/transfers/.*/reversals"
 
@@ -150,6 +151,17 @@ class TestOnce:
             assert bench.paid()[payment.attempt] == [payment.amount]
             assert payouts_of(bench, payment.attempt) == ["pending"]
 
+    @pytest.mark.parametrize("mode", ["connect", "payout"])
+    def test_where_looking_is_refused_nothing_is_said_to_have_failed_or_sent_again(self, mode: str) -> None:
+        with stripe_bench(mode) as bench:
+            payment = bench.payment()
+            submit(bench, payment)
+            bench.clock.advance(timedelta(days=2))
+            with bench.stripe.plan("GET .*", refusal=Refusal(400, "invalid_request_error", "moon_phase")):
+                report = submit(bench, payment)
+            assert (report.state, report.code) == ("unknown", "moon_phase")
+            assert bench.paid()[payment.attempt] == [payment.amount]
+
     def test_an_id_that_tells_no_time_is_looked_for_first(self, bench: StripeBench) -> None:
         payment = bench.payment()
         payment = Instruction(UUID(int=7), payment.reference, payment.amount, payment.currency, payment.payee)
@@ -252,6 +264,14 @@ class TestFinal:
             assert (report.state, report.fee) == ("paid", None)
             bench.clock.advance(timedelta(days=10))
             assert ask_about(bench, payment, first).ask_again_at is None
+
+    def test_events_of_another_rail_on_the_same_stripe_account_say_nothing(self, bench: StripeBench) -> None:
+        submit(bench, bench.payment())
+        transfer = bench.stripe.transfers[0]
+        for rail, said in ((SLUG, 1), ("another", 0)):
+            about = transfer | {"metadata": transfer["metadata"] | {"rail": rail}}
+            event = bench.stripe.event("transfer.created", about)
+            assert len(bench.rail.read(callback_of(*bench.stripe.signed(event)))) == said
 
     def test_an_event_while_stripe_is_silent_is_a_reason_to_ask_later(self, bench: StripeBench) -> None:
         payment = bench.payment()
