@@ -8,6 +8,7 @@ Every table is filled for two partners and two members of one of them; what thes
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final
 from uuid import UUID
@@ -21,6 +22,7 @@ from api.auth.actors import Sight
 from api.auth.clients import create_client
 from api.settings import Environment
 from integrations.inbox.drain import drain
+from integrations.outbound.events import expand
 from integrations.partners.secrets import create_secret
 from ledger import holds
 from ledger.clock import FixedClock
@@ -205,6 +207,7 @@ def apart(databases: Databases, clock: FixedClock) -> Apart:
     inbox.partner_id = partners[0].id
     inbox.store([inbox.received("one-waits")])
     databases.worker.run(lambda tx: fold(tx, limit=1_000))
+    databases.worker.run(lambda tx: expand(tx, clock, retention=timedelta(days=90)))
     with databases.worker.begin() as tx:
         source = files("products.programmes.catalogue").joinpath(ELSEWHERE).read_text("utf-8")
         elsewhere = apply(tx, source, clock=clock).programme_id
