@@ -111,9 +111,9 @@ class BankFileRail:
         return [standing.get(one.attempt) or Report("not_found", one.attempt) for one in payments]
 
     def check(self, payee: RailPayee) -> Checked | None:
-        """Whether a file can name the payee at all; None where it can: only the payment shows whether the account is there."""
+        """Whether a file can name the payee; whether the account is there, and whose it is, only the payment shows."""
         refused = build.refusal(self._options, payee)
-        return Checked(reachable=False, name="not_checked", code=refused) if refused is not None else None
+        return Checked(reachable=refused is None, name="not_checked", code=refused)
 
     def read(self, callback: Callback) -> list[Report]:  # noqa: ARG002  of the port's signature
         """Banks call nobody back: whoever does is not the bank."""

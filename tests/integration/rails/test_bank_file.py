@@ -167,7 +167,9 @@ def test_who_no_file_can_name_fails_at_once_and_leaves_the_others_in_peace(offic
     checked = office.rail.check(asked[1].payee)
     assert checked is not None
     assert (checked.reachable, checked.code) == (False, "name_not_writable")
-    assert office.rail.check(asked[0].payee) is None
+    there = office.rail.check(asked[0].payee)
+    assert there is not None
+    assert (there.reachable, there.name) == (True, "not_checked")
     # none that could be written: no file
     only = new_id()
     office.rail.submit(only, orders(1, name="राम"), DAY)
