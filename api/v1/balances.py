@@ -15,12 +15,14 @@ from api.v1.finding import found
 from api.v1.ledger import LineOut, statement_of
 from api.v1.schemas import ROUTE_CLASS, Day, MemberId, MoneyOut, Out, Page, errors
 from ledger import listing
+from ledger.balances import balances as present_balances
 from ledger.errors import NotFound
 from ledger.ids import public_id
 from ledger.receipts import receipt
 from products.members import enrolments
 from products.members.models import AccountHolder, Member
 from products.members.registry import find_account_holder
+from products.remittals.queries import explain_unapplied
 from products.savings import queries
 from products.savings.queries import MemberBalances, ProductBalance
 from products.savings.rules import local_date
@@ -161,14 +163,21 @@ def explain(
         Path(
             max_length=80,
             description="a remittance, `rmt_…`, a product's match, `match:{product}`, or its ways out,"
-            " `withdrawal:{product}`",
+            " `withdrawal:{product}`, or what is `unapplied`",
         ),
     ],
     call: Reading,
 ) -> dict[str, Any]:
-    """Why a remittance was split and matched as it was, a match stands where it stands, or money may leave or not."""
+    """Why a remittance was split and matched as it was, a match stands where it stands, or money may leave or not.
+
+    `unapplied`: what an agency returned of the member's contributions, and why it did.
+    """
     person = found(call, member)
     programmes = call.services.books.programmes
+    if subject == "unapplied":
+        account = enrolments.unapplied_account(call.tx, person.member_id)
+        [held] = present_balances(call.tx, [account]).values()
+        return explain_unapplied(call.tx, person.member_id, held.posted, held.currency)
     kind, _, product = subject.partition(":")
     if kind == "match" and product:
         return queries.explain_match(call.tx, programmes, person, product, on=_today(call, person))

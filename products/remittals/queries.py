@@ -18,6 +18,8 @@ from products.remittals.layouts import ScheduleLine
 
 PREFIX: Final = "rtl"
 LINE_TABLE: Final = "products.remittal_line"
+RETURNED_MAX: Final = 100
+"""Returned lines in one explanation, the latest first."""
 
 State = Literal["made", "sent", "cleared", "withdrawn"]
 LineState = Literal["sent", "accepted", "rejected", "corrected"]
@@ -143,6 +145,30 @@ def lines_of(
         (remittal_id, after, state, state, limit),
     )
     return [Line(*row) for row in rows]
+
+
+def explain_unapplied(tx: Tx, member_id: UUID, unapplied: int, currency: str) -> dict[str, Any]:
+    """What a member has unapplied, in minor units, and what of it an agency returned: for which month, and why."""
+    rows = cursor(tx).execute(
+        """SELECT product, applies_to, amount, accepted, state, reason, answered_at FROM products.remittal_line
+           WHERE member_id = %s AND accepted < amount ORDER BY answered_at DESC, id DESC LIMIT %s""",
+        (member_id, RETURNED_MAX),
+    )
+    return {
+        "unapplied": {"amount": unapplied, "currency": currency},
+        "returned_by_agencies": [
+            {
+                "product": product,
+                "applies_to": applies_to.isoformat(),
+                "sent": {"amount": amount, "currency": currency},
+                "returned": {"amount": amount - accepted, "currency": currency},
+                "outcome": state,
+                "reason": reason,
+                "answered_at": answered_at.isoformat(),
+            }
+            for product, applies_to, amount, accepted, state, reason, answered_at in rows
+        ],
+    }
 
 
 def schedule_lines(tx: Tx, keyring: Keyring, remittal_id: UUID) -> list[ScheduleLine]:

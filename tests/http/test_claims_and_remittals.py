@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from api.jobs import book_claims
+from ledger.ids import public_id
 from products.facts import Fact
 from tests.conftest import Databases
 from tests.http.operators import Person, person
@@ -156,6 +157,21 @@ def test_a_remittal_is_sent_by_two_persons_above_a_limit_and_answered(api: Serve
     rejected = ok(auditor.get(f"{path}/lines", params={"state": "rejected"}))["data"]
     assert [(one["position"], one["reason"]) for one in rejected] == [(2, "E07")]
     assert ok(manager.get(path))["answered"] == 3
+    # the member sees the money in the balance, and why it came back; who sees another's accounts does not
+    mine, other = (public_id("mem", one.link_id) for one in (people[1], people[0]))
+    balance = ok(auditor.get(f"/v1/members/{mine}/balances"))
+    assert (balance["unapplied"]["amount"], balance["products"][0]["settled"]["amount"]) == (213_300, 0)
+    why = ok(auditor.get(f"/v1/members/{mine}/explanations/unapplied"))
+    [returned] = why["returned_by_agencies"]
+    assert (returned["reason"], returned["applies_to"], returned["returned"]["amount"]) == (
+        "E07",
+        "2026-03-01",
+        213_300,
+    )
+    assert ok(auditor.get(f"/v1/members/{other}/explanations/unapplied"))["returned_by_agencies"] == []
+    entries = ok(auditor.get(f"/v1/members/{mine}/statement", params={"part": "unapplied"}))["data"]
+    assert [entry["kind"] for entry in entries] == ["remittal_returned"]
+    assert api.acme.get(f"/v1/members/{mine}/explanations/unapplied").status_code == 404
     # below the limit one person sends
     ok(manager.call("PUT", setting, {"second_person_above": 10_000_000, "without_number": "send"}))
     later = ok(post(manager, "/v1/remittals", wanted), 201)["remittal"]
