@@ -1,0 +1,5 @@
+"""The world of settlement tests: the remittances' own, verified when a test is done with it."""
+
+from tests.integration.remittances.conftest import world
+
+__all__ = ["world"]
