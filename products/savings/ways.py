@@ -106,13 +106,15 @@ def locked(product: Product, standing: Standing, on: date) -> tuple[Locked, ...]
         return ()
     if product.destination.kind != "savers":
         return (Locked(standing.savings, f"held_by_{product.destination.kind}", None),)
-    free = _free(product, standing, on)
+    now = best(open_ways(product, standing, on))
+    free = 0 if now is None else now.savings
     if free >= standing.savings:
         return ()
     for day in _turning_days(product, standing, on):
-        if _free(product, standing, day) > free:
-            return (Locked(standing.savings - free, _reason_until(product, standing, on, day), day),)
-    return (Locked(standing.savings - free, _reason(product, standing, on, free), None),)
+        then = best(open_ways(product, standing, day))
+        if then is not None and then.savings > free:
+            return (Locked(standing.savings - free, _reason_until(product, standing, on, then), day),)
+    return (Locked(standing.savings - free, _reason(product, standing, on, now), None),)
 
 
 def asks_for_history(product: Product, birth_date: date | None, since: date, on: date) -> bool:
@@ -120,13 +122,11 @@ def asks_for_history(product: Product, birth_date: date | None, since: date, on:
 
     Reading them costs statements, and for most members most of the time neither does.
     """
-    for way in product.withdrawals:
-        if way.saved_each_year is not None and complete_years(since, on) >= (way.after_years or 0) - 1:
-            return True
-        if not _partial(way) or not _in_time(way, birth_date, since, on):
-            continue
-        return True
-    return False
+    return any(
+        (_in_time(way, birth_date, since, on) and _partial(way))
+        or (way.saved_each_year is not None and complete_years(since, on) >= (way.after_years or 0) - 1)
+        for way in product.withdrawals
+    )
 
 
 def explain(product: Product, standing: Standing, on: date) -> list[dict[str, Any]]:
@@ -141,8 +141,13 @@ def explain(product: Product, standing: Standing, on: date) -> list[dict[str, An
                 "way": rule.code,
                 "open": _conditions_hold(rule, standing, on),
                 "conditions": [
-                    {"of": of, "must_be": must_be, "value": value, "holds": holds}
-                    for of, must_be, value, holds in _conditions(rule, standing, on)
+                    {
+                        "of": of,
+                        "must_be": compared if bound is None else f"{compared} {bound}",
+                        "value": value,
+                        "holds": holds,
+                    }
+                    for of, compared, bound, value, holds in _conditions(rule, standing, on)
                 ],
                 "opens_on": opens.isoformat() if opens is not None and on < opens < NEVER else None,
                 "open_until": _iso(_closing(rule, standing.birth_date, standing.since)),
@@ -233,43 +238,41 @@ def _promised(way: Withdrawal, there: int, taken: int, begun: date | None, on: d
     return min(there, max(0, promise - taken))
 
 
+Condition = tuple[str, str, int | None, int | None, bool]
+"""Of what, how it is compared, with what, what it is, and whether that holds."""
+
+
 def _conditions_hold(way: Withdrawal, standing: Standing, on: date) -> bool:
-    return all(holds for _, _, _, holds in _conditions(way, standing, on))
+    return all(condition[-1] for condition in _conditions(way, standing, on))
 
 
-def _conditions(
-    way: Withdrawal, standing: Standing, on: date
-) -> Iterator[tuple[str, str, str | int | None, bool]]:
-    """What a way asks: of what, what it must be, what it is, and whether that holds."""
-    born = standing.birth_date
-    age = None if born is None else complete_years(born, on)
-    years = complete_years(standing.since, on)
-    if way.from_age is not None:
-        yield "age", f"at least {way.from_age}", age, age is not None and age >= way.from_age
-    if way.before_age is not None:
-        yield "age", f"below {way.before_age}", age, age is not None and age < way.before_age
-    if way.after_years is not None:
-        yield "membership_years", f"at least {way.after_years}", years, years >= way.after_years
-    if way.before_years is not None:
-        yield "membership_years", f"below {way.before_years}", years, years < way.before_years
+def _conditions(way: Withdrawal, standing: Standing, on: date) -> Iterator[Condition]:
+    """What a way asks, cheapest first: the first that doesn't hold closes it."""
     if way.event is not None:
-        proven = way.event in standing.events
-        yield way.event, "proven", "proven" if proven else "not proven", proven
+        yield way.event, "proven", None, None, way.event in standing.events
+    if way.from_age is not None or way.before_age is not None:
+        born = standing.birth_date
+        age = None if born is None else complete_years(born, on)
+        if way.from_age is not None:
+            yield "age", "at least", way.from_age, age, age is not None and age >= way.from_age
+        if way.before_age is not None:
+            yield "age", "below", way.before_age, age, age is not None and age < way.before_age
+    if way.after_years is not None or way.before_years is not None:
+        years = complete_years(standing.since, on)
+        if way.after_years is not None:
+            yield "membership_years", "at least", way.after_years, years, years >= way.after_years
+        if way.before_years is not None:
+            yield "membership_years", "below", way.before_years, years, years < way.before_years
     if way.balance_at_least is not None or way.balance_below is not None:
         balance = _balance(way, standing)
         if way.balance_at_least is not None:
-            yield "balance", f"at least {way.balance_at_least}", balance, balance >= way.balance_at_least
+            yield "balance", "at least", way.balance_at_least, balance, balance >= way.balance_at_least
         if way.balance_below is not None:
-            yield "balance", f"below {way.balance_below}", balance, balance < way.balance_below
+            yield "balance", "below", way.balance_below, balance, balance < way.balance_below
     if way.saved_each_year is not None:
         asked = standing.saved[: way.after_years]
         least = min(asked, default=0) if len(asked) == way.after_years else 0
-        yield (
-            "saved_each_year",
-            f"at least {way.saved_each_year}",
-            least,
-            least >= way.saved_each_year,
-        )
+        yield "saved_each_year", "at least", way.saved_each_year, least, least >= way.saved_each_year
 
 
 def _balance(way: Withdrawal, standing: Standing) -> int:
@@ -289,14 +292,11 @@ def _in_time(way: Withdrawal, birth_date: date | None, since: date, on: date) ->
 
 def _opening(way: Withdrawal, birth_date: date | None, since: date) -> date | None:
     """The first day on which age and years let a way open; None where neither is asked or the age isn't known."""
-    return max((day for day, _ in _openings(way, birth_date, since)), default=None)
-
-
-def _openings(way: Withdrawal, birth_date: date | None, since: date) -> Iterator[tuple[date, str]]:
-    if way.from_age is not None and birth_date is not None:
-        yield anniversary(birth_date, way.from_age), f"before_age_{way.from_age}"
-    if way.after_years is not None:
-        yield anniversary(since, way.after_years), f"before_{way.after_years}_years"
+    aged = None if way.from_age is None or birth_date is None else anniversary(birth_date, way.from_age)
+    if way.after_years is None:
+        return aged
+    staid = anniversary(since, way.after_years)
+    return staid if aged is None else max(aged, staid)
 
 
 def _closing(way: Withdrawal, birth_date: date | None, since: date) -> date | None:
@@ -307,11 +307,6 @@ def _closing(way: Withdrawal, birth_date: date | None, since: date) -> date | No
     if way.before_years is not None:
         days.append(anniversary(since, way.before_years))
     return min(days, default=None)
-
-
-def _free(product: Product, standing: Standing, on: date) -> int:
-    way = best(open_ways(product, standing, on))
-    return 0 if way is None else way.savings
 
 
 def _turning_days(product: Product, standing: Standing, on: date) -> list[date]:
@@ -333,30 +328,26 @@ def _turning_days(product: Product, standing: Standing, on: date) -> list[date]:
     return sorted(day for day in days if on < day < NEVER)
 
 
-def _reason_until(product: Product, standing: Standing, on: date, day: date) -> str:
-    """Why money is locked that time frees on a day."""
-    way = best(open_ways(product, standing, day))
-    rule = next(one for one in product.withdrawals if way is not None and one.code == way.code)
-    still = [
-        (opening, reason)
-        for opening, reason in _openings(rule, standing.birth_date, standing.since)
-        if opening > on
-    ]
-    return max(still)[1] if still else "paid_in_instalments"
+def _reason_until(product: Product, standing: Standing, on: date, then: Way) -> str:
+    """Why money is locked that time frees by this way."""
+    rule = next(one for one in product.withdrawals if one.code == then.code)
+    still = []
+    if rule.from_age is not None and standing.birth_date is not None:
+        still.append((anniversary(standing.birth_date, rule.from_age), f"before_age_{rule.from_age}"))
+    if rule.after_years is not None:
+        still.append((anniversary(standing.since, rule.after_years), f"before_{rule.after_years}_years"))
+    day, reason = max(still, default=(on, ""))
+    return reason if day > on else "paid_in_instalments"
 
 
-def _reason(product: Product, standing: Standing, on: date, free: int) -> str:
+def _reason(product: Product, standing: Standing, on: date, now: Way | None) -> str:
     """Why money is locked that time alone doesn't free."""
-    if free > 0 or any(
-        way.rest_over_years is not None and _conditions_hold(way, standing, on) for way in product.withdrawals
-    ):
-        way = best(open_ways(product, standing, on))
-        rule = next((one for one in product.withdrawals if way is not None and one.code == way.code), None)
-        return (
-            "paid_in_instalments" if rule is None or rule.rest_over_years is not None else "beyond_the_share"
+    opened = [way for way in product.withdrawals if _conditions_hold(way, standing, on)]
+    if opened:
+        monthly = any(
+            way.rest_over_years is not None and (now is None or now.code == way.code) for way in opened
         )
-    if any(_conditions_hold(way, standing, on) for way in product.withdrawals):
-        return "beyond_the_share"
+        return "paid_in_instalments" if monthly else "beyond_the_share"
     rules = [way for way in product.withdrawals if way.event is None]
     if not rules:
         return "until_an_event"
