@@ -78,6 +78,8 @@ MEASURED: Final = {
     "mizan_events_unread_seconds": "Age of the oldest message of the outbox that is not an event yet; 0 when all are.",
     "mizan_events_due_seconds": "For how long the longest-waiting event for a working endpoint has been due; 0 when none is.",
     "mizan_endpoints": "Partners' endpoints by `state`: `enabled`, `failing` (enabled, and nothing arrives), `disabled`.",
+    "mizan_partner_warnings": "Partners' accounts near their limit by `kind`: `exposure` (of the ceiling), `prefund_low`.",
+    "mizan_settlements_unpaired_seconds": "Age of the oldest settlement that is being paired, or returned; 0 when none is.",
     "mizan_queue_tasks": "Tasks in the broker's queue that no worker has taken.",
 }
 """Gauges that are measured at each scrape."""

@@ -195,6 +195,13 @@ class Gauges:
         endpoints.add_metric(["failing"], state.endpoints_failing)
         endpoints.add_metric(["disabled"], state.endpoints_disabled)
         yield endpoints
+        warned = GaugeMetricFamily(
+            "mizan_partner_warnings", MEASURED["mizan_partner_warnings"], labels=["kind"]
+        )
+        warned.add_metric(["exposure"], state.partners_near_ceiling)
+        warned.add_metric(["prefund_low"], state.prefunds_low)
+        yield warned
+        yield _gauge("mizan_settlements_unpaired_seconds", state.settlements_seconds)
 
 
 def _gauge(name: str, value: float | None) -> GaugeMetricFamily:

@@ -39,7 +39,11 @@ SELECT
         WHERE w.state = 'enabled' AND w.failing_since IS NULL AND first.due_at < clock_timestamp()),
     (SELECT count(*) FROM integrations.webhook_endpoint w WHERE w.state = 'enabled' AND w.failing_since IS NULL),
     (SELECT count(*) FROM integrations.webhook_endpoint w WHERE w.state = 'enabled' AND w.failing_since IS NOT NULL),
-    (SELECT count(*) FROM integrations.webhook_endpoint w WHERE w.state = 'disabled')
+    (SELECT count(*) FROM integrations.webhook_endpoint w WHERE w.state = 'disabled'),
+    (SELECT count(*) FROM products.partner_warning w WHERE w.ended_at IS NULL AND w.kind = 'exposure'),
+    (SELECT count(*) FROM products.partner_warning w WHERE w.ended_at IS NULL AND w.kind = 'prefund_low'),
+    (SELECT extract(epoch FROM clock_timestamp() - min(s.recorded_at))::float8 FROM products.settlement s
+        WHERE s.state IN ('recorded', 'pairing', 'returning'))
 """
 _WITH: Final = """
 WITH here AS (SELECT ledger.current_era() AS era, ledger.settled_xid() AS xmin),
@@ -75,6 +79,9 @@ class State:
     endpoints_enabled: int
     endpoints_failing: int
     endpoints_disabled: int
+    partners_near_ceiling: int
+    prefunds_low: int
+    settlements_seconds: float | None
 
     @property
     def transactions_behind(self) -> int:
