@@ -63,15 +63,15 @@ def run(rounds: int, size: Size | None = None) -> Report:
     size = size or Size()
     with temporary_servers() as servers:
         worker, sealer = servers.url("mizan_worker"), servers.url("mizan_sealer")
-        partner, links = _world(worker, size)
+        partner, links = world(worker, size)
         floor = posting.Floor(servers, size.floor)
         measured = []
         for round_number in range(rounds):
-            _fill(servers.url("mizan_api"), partner, links, size, round_number)
+            fill(servers.url("mizan_api"), partner, links, size, round_number)
             with psycopg.connect(libpq(servers.superuser_url), autocommit=True) as connection:
                 connection.execute("vacuum analyze")
                 connection.execute("checkpoint")
-            figures = _timed(worker, sealer, size)
+            figures = timed(worker, sealer, size)
             figures["posting_floor_events_per_second"] = floor.measure(round_number)
             figures["ratio"] = figures["events_per_second"] / figures["posting_floor_events_per_second"]
             measured.append(figures)
@@ -79,8 +79,8 @@ def run(rounds: int, size: Size | None = None) -> Report:
         return Report("pipeline", medians(measured), machine(libpq(worker)))
 
 
-def _world(url: str, size: Size) -> tuple[UUID, list[UUID]]:
-    """A guaranteed partner of EjoHeza and its members, every one of them matched."""
+def world(url: str, size: Size, *, born: date = date(1990, 5, 1)) -> tuple[UUID, list[UUID]]:
+    """A guaranteed partner of EjoHeza and its members, every one of them matched; their `mem_` ids."""
     database = Database(url, application_name="bench")
     clock = SystemClock()
     books = Books(clock, KEYRING, Programmes())
@@ -92,7 +92,6 @@ def _world(url: str, size: Size) -> tuple[UUID, list[UUID]]:
     links: list[UUID] = []
     now = clock.now()
     facts = (Fact("income_category", 1, date(2020, 1, 1), now, "institution"),)
-    born = date(1990, 5, 1)
     for first in range(0, size.members, 5_000):
         people = [
             Registration(
@@ -117,7 +116,8 @@ def _world(url: str, size: Size) -> tuple[UUID, list[UUID]]:
     return partner.id, links
 
 
-def _fill(url: str, partner: UUID, links: Sequence[UUID], size: Size, round_number: int) -> None:
+def fill(url: str, partner: UUID, links: Sequence[UUID], size: Size, round_number: int) -> None:
+    """Fill the inbox as the hook does; never the same remittances in two rounds."""
     database = Database(url, application_name="bench")
     clock = SystemClock()
     key = InboxKeys(database, KEYRING, clock).current()
@@ -155,13 +155,13 @@ def _body(link: UUID, remittance_id: str, received: int, at: datetime) -> bytes:
     return json.dumps(event).encode()
 
 
-def _timed(worker_url: str, sealer_url: str, size: Size) -> dict[str, float]:
+def timed(worker_url: str, sealer_url: str, size: Size) -> dict[str, float]:
     """Seconds until the inbox is empty, and until all of it is folded and sealed."""
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(size.workers + 2)
     done = spawn.Event()
     workers = [spawn.Process(target=_drain, args=(worker_url, barrier)) for _ in range(size.workers)]
-    settler = spawn.Process(target=_settle, args=(worker_url, sealer_url, barrier, done))
+    settler = spawn.Process(target=settle, args=(worker_url, sealer_url, barrier, done))
     for each in (*workers, settler):
         each.start()
     barrier.wait(SECONDS_MAX)
@@ -194,7 +194,7 @@ def _drain(url: str, barrier: Any) -> None:  # the barrier's type is multiproces
     database.close()
 
 
-def _settle(worker_url: str, sealer_url: str, barrier: Any, done: Any) -> None:
+def settle(worker_url: str, sealer_url: str, barrier: Any, done: Any) -> None:
     """Fold and seal once a second, and at the end until nothing is left."""
     folder = Database(worker_url, application_name="bench folder")
     sealer = Database(sealer_url, application_name="bench sealer")
