@@ -17,6 +17,7 @@ from products.payouts.approve import Approval, approve
 from products.payouts.registry import ConfiguredRail, NewRail
 from products.payouts.request import NewPayout, request, request_many
 from products.payouts.terms import Arrival, Fee, Limits
+from products.programmes.model import Level
 from products.remittances.partners import Partner
 from tests.conftest import Databases
 from tests.world import Person, World
@@ -89,7 +90,7 @@ class Paying:
         *,
         saved: int = 20_000,
         birth_date: date = OLD_ENOUGH,
-        level: str | None = "document",
+        level: Level | None = "document",
     ) -> Person:
         """A member whose savings are settled."""
         person = self.world.member(
@@ -101,9 +102,7 @@ class Paying:
             with self.databases.worker.begin() as tx:
                 member = registry.find(tx, self.world.books.keyring, person.link_id)
                 cipher = registry.cipher_of(tx, self.world.books.keyring, member)
-                verification.record(
-                    tx, cipher, member, level, verified_by="test", at=self.clock.now()  # type: ignore[arg-type]  # a level, spelt by a test
-                )
+                verification.record(tx, cipher, member, level, verified_by="test", at=self.clock.now())
         return person
 
     def payee(self, person: Person, *, ending: str = "3456", waited: bool = True) -> UUID:
