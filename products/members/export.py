@@ -23,6 +23,7 @@ from products.members.mandates import TABLE as CONSENT
 from products.members.models import Member
 from products.members.payees import payees_of
 from products.members.registry import cipher_of, find
+from products.remittals.queries import told_to_agencies
 from products.remittances.context import Books
 from products.savings import queries, rules
 
@@ -118,6 +119,9 @@ def _registration(tx: Tx, books: Books, link: UUID, at: datetime) -> dict[str, A
                 " WHERE r.link_id = :id ORDER BY c.remittance, c.position",
                 link,
             ),
+            "remitted": [
+                asdict(one) for one in told_to_agencies(tx, cipher, member.member_id, member.partner_id)
+            ],
             "quotes": _rows(
                 tx,
                 "SELECT id AS quote, sent_amount, sent_currency, received_amount, received_currency, collect,"

@@ -147,6 +147,64 @@ def lines_of(
     return [Line(*row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an agency was told of a member, for one product and month, and what it answered; amounts in minor units."""
+
+    product: str
+    applies_to: date
+    paid_on: date
+    number: str | None
+    base: int | None
+    rate: str | None
+    amount: int
+    state: LineState
+    accepted: int | None
+    reason: str | None
+    corrected_number: str | None
+
+
+def told_to_agencies(tx: Tx, cipher: FieldCipher | None, member_id: UUID, partner_id: UUID) -> list[Told]:
+    """All that agencies were told of a member for what came through one partner, oldest first."""
+    rows = cursor(tx).execute(
+        """SELECT id, product, applies_to, paid_on, number, base, rate, amount, state, accepted, reason, corrected_number
+           FROM products.remittal_line WHERE member_id = %s AND partner_id = %s ORDER BY id""",
+        (member_id, partner_id),
+    )
+    told = []
+    for (
+        id_,
+        product,
+        applies_to,
+        paid_on,
+        number,
+        base,
+        rate,
+        amount,
+        state,
+        accepted,
+        reason,
+        corrected,
+    ) in rows:
+        pay = opened(cipher, base, "base", id_)
+        told.append(
+            Told(
+                product,
+                applies_to,
+                paid_on,
+                opened(cipher, number, "number", id_),
+                None if pay is None else int(pay),
+                rate,
+                amount,
+                state,
+                accepted,
+                reason,
+                opened(cipher, corrected, "corrected_number", id_),
+            )
+        )
+    return told
+
+
 def explain_unapplied(tx: Tx, member_id: UUID, unapplied: int, currency: str) -> dict[str, Any]:
     """What a member has unapplied, in minor units, and what of it an agency returned: for which month, and why."""
     rows = cursor(tx).execute(
