@@ -23,8 +23,9 @@ from products.programmes.registry import Programmes
 from products.remittances.context import Books, load_sponsors
 from products.savings import shares
 from products.savings.holdings import Holding, load_holdings
-from products.savings.match import MatchBook, MatchState, Sponsor, StateKey, earned_by_settled
+from products.savings.match import MatchBook, Sponsor, StateKey
 from products.savings.shares import Share
+from products.savings.states import MatchState, earned_by_settled
 
 KIND: Final = "match_forfeited"
 RESTORED: Final = "match_restored"

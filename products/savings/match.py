@@ -4,11 +4,10 @@ Entitlement is a function of the totals per tier in a window, so this keeps thos
 change moves between a sponsor's accounts and the member's comes back as postings for the same ledger transaction.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fractions import Fraction
-from itertools import zip_longest
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,8 +18,9 @@ from ledger.ids import new_id
 from ledger.posting import Posting
 from products.chart import EnrolmentAccounts
 from products.programmes.model import Match
-from products.savings import persons, rules, shares
+from products.savings import persons, rules, shares, states
 from products.savings.shares import Moves, Share
+from products.savings.states import Ahead, MatchState
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
@@ -54,34 +54,6 @@ class Sponsor:
             return False
         self.available -= amount
         return True
-
-
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """What the same person's older enrolments in the product have in a window, and so earn first.
-
-    ``blocked``: one of them has money in a window that overlaps this one and is not the same; then this one earns nothing.
-    """
-
-    by_tier: list[int]
-    settled: list[int]
-    blocked: bool
-
-
-@dataclass(slots=True)
-class MatchState:
-    """One enrolment's match in one window. ``by_tier`` and ``settled`` hold totals: first unmatched, then tier 0…"""
-
-    window_end: date
-    by_tier: list[int]
-    settled: list[int]
-    entitled: int
-    rule_version: int
-    revision: int
-    grants_on: date | None
-    window_over: bool
-    shares: dict[UUID, Share] = field(default_factory=dict)
-    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +202,9 @@ class MatchBook:
         if match.granted == "end_of_window" and state.grants_on is None:
             state.grants_on = state.window_end + timedelta(days=1)
         before = state.entitled
-        state.entitled = _earned(match, state.by_tier, state.ahead, settled=False)
+        state.entitled = states.earned(match, state.by_tier, state.ahead, settled=False)
         targets = rules.sponsor_shares(match, state.entitled)
-        grantable = _grantable(match, state, targets)
+        grantable = states.grantable(match, state, targets)
         postings: list[Posting] = []
         for slug, target in targets:
             sponsor = self._sponsors[slug]
@@ -270,7 +242,7 @@ class MatchBook:
         """Commit ``amount`` of what awaits this sponsor's money: the drainer's step. The queue is the caller's."""
         state = self._states[key]
         targets = rules.sponsor_shares(match, state.entitled)
-        grantable = _grantable(match, state, targets).get(sponsor.slug, 0)
+        grantable = states.grantable(match, state, targets).get(sponsor.slug, 0)
         moved, moves = shares.fund(state.shares[sponsor.id], amount, grantable=grantable)
         state.shares[sponsor.id] = moved
         self._changed.add(key)
@@ -294,7 +266,7 @@ class MatchBook:
         state = self._states[key]
         targets = rules.sponsor_shares(match, state.entitled)
         target = dict(targets).get(sponsor.slug, 0)
-        grantable = _grantable(match, state, targets).get(sponsor.slug, 0)
+        grantable = states.grantable(match, state, targets).get(sponsor.slug, 0)
         share = state.shares.get(sponsor.id) or Share()
         moved, moves = shares.certify(share, amount, entitled=target, grantable=grantable)
         state.shares[sponsor.id] = moved
@@ -359,7 +331,7 @@ class MatchBook:
         self._moved.add(key)
 
     def _earned_by_sponsor(self, key: StateKey, match: Match) -> dict[UUID, int]:
-        earned = earned_by_settled(match, self._states[key], alone=key not in self.outdated)
+        earned = states.earned_by_settled(match, self._states[key], alone=key not in self.outdated)
         return {self._sponsors[slug].id: part for slug, part in earned}
 
     def save(self, tx: Tx, now: datetime) -> None:
@@ -369,7 +341,7 @@ class MatchBook:
             return
         cur = cursor(tx)
         keys = sorted(written, key=_lock_order)
-        states = [self._states[key] for key in keys]
+        written_states = [self._states[key] for key in keys]
         cur.execute(
             """UPDATE products.match_state s
                SET by_tier = t.b::bigint[], settled_by_tier = t.s::bigint[], entitled = t.n, rule_version = t.v,
@@ -380,12 +352,12 @@ class MatchBook:
             (
                 [key[0] for key in keys],
                 [key[1] for key in keys],
-                [_array(state.by_tier) for state in states],
-                [_array(state.settled) for state in states],
-                [state.entitled for state in states],
-                [state.rule_version for state in states],
-                [state.grants_on for state in states],
-                [state.window_over for state in states],
+                [_array(state.by_tier) for state in written_states],
+                [_array(state.settled) for state in written_states],
+                [state.entitled for state in written_states],
+                [state.rule_version for state in written_states],
+                [state.grants_on for state in written_states],
+                [state.window_over for state in written_states],
             ),
         )
         rows = [(key, sponsor, share) for key in keys for sponsor, share in self._states[key].shares.items()]
@@ -510,41 +482,6 @@ def postings_of(moves: Moves, sponsor: Sponsor, accounts: EnrolmentAccounts, cur
 def _lock_order(key: StateKey) -> tuple[int, date]:
     """Enrolments in PostgreSQL's order of uuids, then windows; integers compare faster than UUIDs."""
     return key[0].int, key[1]
-
-
-def _grantable(match: Match, state: MatchState, targets: Sequence[tuple[str, int]]) -> dict[str, int]:
-    """What settled contributions earn from each sponsor; nothing before the end of the window where the rule says so."""
-    if match.granted == "end_of_window" and not state.window_over:
-        return {}
-    if state.settled == state.by_tier and state.ahead is None:
-        return dict(targets)
-    return dict(rules.sponsor_shares(match, _earned(match, state.settled, state.ahead, settled=True)))
-
-
-def earned_by_settled(match: Match, state: MatchState, *, alone: bool = True) -> tuple[tuple[str, int], ...]:
-    """What settled contributions earn from each sponsor, granted or not yet.
-
-    ``alone``: the person earns in no other enrolment. Where it does, this one's part is known once all of it is settled.
-    """
-    if state.settled == state.by_tier:
-        return rules.sponsor_shares(match, state.entitled)
-    earned = _earned(match, state.settled, state.ahead, settled=True) if alone else 0
-    return rules.sponsor_shares(match, earned)
-
-
-def _earned(match: Match, totals: list[int], ahead: Ahead | None, *, settled: bool) -> int:
-    """What a window's totals earn; where the person earns elsewhere too, what they add to what that earns."""
-    if ahead is None:
-        return rules.entitlement(match, _per_tier(totals))
-    if ahead.blocked:
-        return 0
-    first = ahead.settled if settled else ahead.by_tier
-    together = [one + other for one, other in zip_longest(totals, first, fillvalue=0)]
-    return rules.entitlement(match, _per_tier(together)) - rules.entitlement(match, _per_tier(first))
-
-
-def _per_tier(totals: list[int]) -> dict[int, int]:
-    return {position - 1: total for position, total in enumerate(totals)}
 
 
 def _array(values: list[int]) -> str:

@@ -28,7 +28,8 @@ from products.remittances.context import Books, load_sponsors
 from products.remittances.events import MemberKey
 from products.savings import persons, rules
 from products.savings.holdings import Holding, load_holdings
-from products.savings.match import Ahead, MatchBook, StateKey
+from products.savings.match import MatchBook, StateKey
+from products.savings.states import Ahead
 
 WINDOWS_MAX = 500
 """Windows derived anew in one database transaction."""

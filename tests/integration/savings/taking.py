@@ -161,7 +161,7 @@ class Saver:
             batch = [
                 Transaction(
                     f"test:{one.id}:{number}:{new_id()}",
-                    "payout_submitted",
+                    "taken_out",
                     self.today,
                     (Posting(account, self._bank(tx), part, self.currency),),
                     sha256(one.id.bytes).digest(),
@@ -183,7 +183,7 @@ class Saver:
             batch = [
                 Transaction(
                     f"test:{one.id}:back:{number}:{new_id()}",
-                    "payout_returned",
+                    "given_back",
                     self.today,
                     (Posting(self._bank(tx), account, part, self.currency),),
                     sha256(one.id.bytes).digest(),
