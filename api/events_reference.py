@@ -14,7 +14,11 @@ from integrations.outbound.queries import REPLAYED_MAX
 _SHOWN: Final[dict[Shape, EventType]] = {
     "remittance": "remittance.allocated",
     "contributions": "contributions.settled",
+    "contributions-returned": "contributions.returned",
+    "settlement": "settlement.returned",
+    "remittal": "remittal.returned",
     "match": "match.accrued",
+    "vesting": "match.vested",
     "cover": "cover.changed",
     "payout": "payout.failed",
     "endpoint": "endpoint.disabled",

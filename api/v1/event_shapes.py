@@ -24,6 +24,45 @@ class SettledOut(Out):
     settled: MoneyOut
 
 
+class ReturnedOut(Out):
+    """A member's contributions to one product, whose settlement was returned. Balances say what is pending now."""
+
+    member: MemberText
+    enrolment: str
+    product: str
+    settlement: str
+
+
+class SettlementReturnedOut(Out):
+    """A settlement that was returned."""
+
+    id: str
+    state: Literal["returned"]
+
+
+class RemittalReturnedOut(Out):
+    """A line of a remittal that the agency did not keep; `GET /v1/members/{id}/balances` has the money."""
+
+    member: MemberText
+    enrolment: str
+    product: str
+    remittal: str
+    line: int
+    agency: str
+    outcome: str
+    returned: MoneyOut
+
+
+class VestedOut(Out):
+    """Match that became the member's own."""
+
+    member: MemberText
+    enrolment: str
+    product: str
+    vested: MoneyOut
+    vested_at: Instant
+
+
 class AccruedOut(Out):
     """The match that one contribution earned, when it was decided. Balances say what it has become."""
 
@@ -68,7 +107,11 @@ class EndpointDisabledOut(Out):
 SHAPES: Final[Mapping[Shape, type[BaseModel]]] = {
     "remittance": RemittanceOut,
     "contributions": SettledOut,
+    "contributions-returned": ReturnedOut,
+    "settlement": SettlementReturnedOut,
+    "remittal": RemittalReturnedOut,
     "match": AccruedOut,
+    "vesting": VestedOut,
     "cover": CoverChangedOut,
     "payout": PayoutChangedOut,
     "endpoint": EndpointDisabledOut,
@@ -76,7 +119,7 @@ SHAPES: Final[Mapping[Shape, type[BaseModel]]] = {
 
 _MONEY: Final = {"amount": 20_000, "currency": "RWF"}
 _NUMBERED: Final = {
-    prefix: f"{prefix}_{'0' * 26}" for prefix in ("rmt", "txn", "enr", "stl", "pol", "pay", "whe")
+    prefix: f"{prefix}_{'0' * 26}" for prefix in ("rmt", "txn", "enr", "stl", "rtl", "pol", "pay", "whe")
 }
 
 EXAMPLES: Final[Mapping[Shape, Mapping[str, Any]]] = {
@@ -102,6 +145,30 @@ EXAMPLES: Final[Mapping[Shape, Mapping[str, Any]]] = {
         "product": "savings",
         "settlement": _NUMBERED["stl"],
         "settled": _MONEY,
+    },
+    "contributions-returned": {
+        "member": _MEMBER,
+        "enrolment": _NUMBERED["enr"],
+        "product": "savings",
+        "settlement": _NUMBERED["stl"],
+    },
+    "settlement": {"id": _NUMBERED["stl"], "state": "returned"},
+    "remittal": {
+        "member": _MEMBER,
+        "enrolment": _NUMBERED["enr"],
+        "product": "pension",
+        "remittal": _NUMBERED["rtl"],
+        "line": 17,
+        "agency": "national-fund",
+        "outcome": "rejected",
+        "returned": _MONEY,
+    },
+    "vesting": {
+        "member": _MEMBER,
+        "enrolment": _NUMBERED["enr"],
+        "product": "savings",
+        "vested": {"amount": 18_000, "currency": "RWF"},
+        "vested_at": "2027-01-01T00:00:00Z",
     },
     "match": {
         "member": _MEMBER,

@@ -10,7 +10,11 @@ EventType = Literal[
     "remittance.parked",
     "remittance.reversed",
     "contributions.settled",
+    "contributions.returned",
+    "settlement.returned",
+    "remittal.returned",
     "match.accrued",
+    "match.vested",
     "cover.changed",
     "payout.requested",
     "payout.awaiting_member",
@@ -26,7 +30,18 @@ EventType = Literal[
     "endpoint.disabled",
 ]
 
-Shape = Literal["remittance", "contributions", "match", "cover", "payout", "endpoint"]
+Shape = Literal[
+    "remittance",
+    "contributions",
+    "contributions-returned",
+    "settlement",
+    "remittal",
+    "match",
+    "vesting",
+    "cover",
+    "payout",
+    "endpoint",
+]
 """What an event's `data` is; `api.event_shapes` has the schema of each."""
 
 
@@ -50,9 +65,20 @@ CATALOGUE: Final[Mapping[EventType, Kind]] = {
     "contributions.settled": Kind(
         "contributions", "A settlement turned a member's pending contributions to a product into savings."
     ),
+    "contributions.returned": Kind(
+        "contributions-returned",
+        "A settlement was returned: what it had settled of a member's contributions is pending again.",
+    ),
+    "settlement.returned": Kind(
+        "settlement", "A settlement of yours was returned, and all of it is taken back."
+    ),
+    "remittal.returned": Kind(
+        "remittal", "An agency sent back a member's contribution: the money is the member's, unapplied."
+    ),
     "match.accrued": Kind(
         "match", "A contribution earned match for a product; a remittance of many products, one each."
     ),
+    "match.vested": Kind("vesting", "Match became the member's own."),
     "cover.changed": Kind(
         "cover",
         "A member's cover began, changed or ended. Published now, so that receivers can be built; sent once insurance is there.",

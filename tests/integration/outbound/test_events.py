@@ -125,6 +125,44 @@ def test_what_a_settlement_settled_is_told_per_member_and_product(world: World) 
     assert {one.data["settlement"] for one in settled} == {public_id("stl", settlement.id)}
 
 
+def test_what_comes_back_and_what_vests_is_told_by_the_partners_own_ids(world: World) -> None:
+    partner = world.partner(terms="net")
+    person = world.member(partner)
+    world.send(partner, world.completed(person, collected=20_000))
+    settlement = public_id("stl", world.settle(partner, 20_000).id)
+    enrolment = public_id("enr", person.enrolments["savings"])
+    member, ours = public_id("mem", person.link_id), public_id("ptn", partner.id)
+    amount = {"amount": 20_000, "currency": "RWF"}
+    vested = {
+        "partner": ours,
+        "member": member,
+        "enrolment": enrolment,
+        "product": "savings",
+        "amount": amount,
+    }
+    line = {"remittal": "rtl_1", "line": 3, "agency": "nssf", "outcome": "rejected", "returned": amount}
+    with world.databases.worker.begin() as tx:
+        publish(
+            tx,
+            [
+                Message("contributions.returned", "x", {"enrolment": enrolment, "settlement": settlement}),
+                Message("settlement.returned", ours, {"settlement": settlement, "partner": ours}),
+                Message("match.vested", "x", vested | {"at": "2026-03-02T09:30:00+00:00"}),
+                Message("remittal.returned", "x", {"enrolment": enrolment} | line),
+            ],
+        )
+    events = {one.type: one for one in told(world, partner)}
+    for type_, data in (
+        ("contributions.returned", {"settlement": settlement}),
+        ("match.vested", {"vested": amount, "vested_at": "2026-03-02T09:30:00Z"}),
+        ("remittal.returned", line),
+    ):
+        of_member = {"member": member, "enrolment": enrolment, "product": "savings"}
+        assert events[type_].data == of_member | data
+        assert events[type_].link_id == person.link_id
+    assert events["settlement.returned"].data == {"id": settlement, "state": "returned"}
+
+
 def test_a_partner_is_told_of_its_own_alone_and_by_its_own_ids(world: World) -> None:
     one, other = world.partner("one", terms="guaranteed"), world.partner("other", terms="guaranteed")
     world.fund(10_000_000)
