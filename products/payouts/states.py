@@ -110,6 +110,12 @@ def apply(attempt: Attempt, report: Report, *, now: datetime, forgets_after_seco
     if fault is not None:
         return Applied(attempt, "contradicts", fault)
     named = replace(attempt, rail_reference=attempt.rail_reference or report.rail_reference)
+    done = _judged(named, report, now, forgets_after_seconds)
+    # nothing of what contradicts is believed, not even the name
+    return replace(done, attempt=attempt) if done.outcome == "contradicts" else done
+
+
+def _judged(named: Attempt, report: Report, now: datetime, forgets_after_seconds: float) -> Applied:
     match report.state:
         case "not_sent":
             return _not_sent(named)
