@@ -21,15 +21,18 @@ Admission = Literal["free", "probe", "refused"]
 """Whether a rail may be called: as one likes, with one call to find out whether it is back, or not at all."""
 
 
-def admission(tx: Tx, rail_id: UUID, now: datetime) -> Admission:
-    """Whether the rail may be called now. An open breaker lets one caller probe, and no other until that has an answer."""
+def admission(tx: Tx, rail_id: UUID, now: datetime, *, lease: timedelta = PROBE_LEASE) -> Admission:
+    """Whether the rail may be called now. An open breaker lets one caller probe, and no other until that has an answer.
+
+    A prober that died is waited for as long as `lease`.
+    """
     cur = cursor(tx)
     row = cur.execute("SELECT opened_at FROM products.rail_breaker WHERE rail_id = %s", [rail_id]).fetchone()
     if row is None or row[0] is None:
         return "free"
     cur.execute(
         "UPDATE products.rail_breaker SET probe_at = %s WHERE rail_id = %s AND probe_at <= %s",
-        [now + PROBE_LEASE, rail_id, now],
+        [now + lease, rail_id, now],
     )
     return "probe" if cur.rowcount else "refused"
 
@@ -49,8 +52,10 @@ def failed(reports: Sequence[Report]) -> str | None:
     return None
 
 
-def note(tx: Tx, rail_id: UUID, failure: str | None, now: datetime) -> None:
-    """Count what became of a call: None is a success, which closes the breaker."""
+def note(
+    tx: Tx, rail_id: UUID, failure: str | None, now: datetime, *, open_for: timedelta = OPEN_FOR
+) -> None:
+    """Count what became of a call: None is a success, which closes the breaker; open, it stays so for `open_for`."""
     cur = cursor(tx)
     if failure is None:
         cur.execute(
@@ -67,7 +72,7 @@ def note(tx: Tx, rail_id: UUID, failure: str | None, now: datetime) -> None:
             "failure": failure[:200],
             "max": FAILURES_MAX,
             "now": now,
-            "again": now + OPEN_FOR,
+            "again": now + open_for,
             "rail": rail_id,
         },
     )

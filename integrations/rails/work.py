@@ -32,11 +32,16 @@ LEASE: Final = timedelta(seconds=120)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much at once, and for how long whoever took something is waited for before others look after it."""
+    """How much at once, and for how long whoever took something is waited for before others look after it.
+
+    ``open_for``: how long a rail that is down is left alone between two probes; ``probe_lease``: how long a prober is waited for.
+    """
 
     seconds_max: float = SECONDS_MAX
     lease: timedelta = LEASE
     together_max: int = 1_000
+    open_for: timedelta = breaker.OPEN_FOR
+    probe_lease: timedelta = breaker.PROBE_LEASE
 
 
 class RailWork:
@@ -151,7 +156,9 @@ class RailWork:
         return asked
 
     def _admission(self, rail: ConfiguredRail) -> Admission:
-        return self._database.run(lambda tx: breaker.admission(tx, rail.id, self._books.clock.now()))
+        return self._database.run(
+            lambda tx: breaker.admission(tx, rail.id, self._books.clock.now(), lease=self._pace.probe_lease)
+        )
 
     def _unused(self, rail: ConfiguredRail, admission: Admission) -> None:
         if admission == "probe":
@@ -177,7 +184,8 @@ class RailWork:
         self._note(rail, breaker.failed(answers))
 
     def _note(self, rail: ConfiguredRail, failure: str | None) -> None:
-        self._database.run(lambda tx: breaker.note(tx, rail.id, failure, self._books.clock.now()))
+        now, open_for = self._books.clock.now(), self._pace.open_for
+        self._database.run(lambda tx: breaker.note(tx, rail.id, failure, now, open_for=open_for))
 
 
 def _submitted(adapter: Rail, batch: Prepared) -> list[Report]:

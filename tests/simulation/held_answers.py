@@ -1,4 +1,4 @@
-"""A road to PostgreSQL on which the answer to one commit can be held up, so that a process can be killed just there."""
+"""A road to PostgreSQL on which a statement, or one commit or its answer, can be held up, so that a process can be killed just there."""
 
 import contextlib
 import os
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, quote, urlsplit
 
-Moment = Literal["before", "after"]
+Moment = Literal["reached", "before", "after"]
+"""At the marked statement itself, before the commit of its transaction, or after it: then it is done, and nobody is told."""
 
 
 @dataclass(slots=True)
 class Road:
-    """Passes everything on, until `hold` names a commit to stop at: one of a transaction that sent `marked`."""
+    """Passes everything on, until `hold` names a moment to stop at, in a transaction that sent `marked`."""
 
     url: str
     marked: bytes
@@ -41,8 +42,9 @@ class Road:
                     stops = False
                     if key.fileobj is client:
                         is_marked = is_marked or self.marked in data
-                        stops = is_marked and self.hold is not None and b"COMMIT" in data
-                    if stops and self.hold == "before":
+                        awaited = self.marked if self.hold == "reached" else b"COMMIT"
+                        stops = is_marked and self.hold is not None and awaited in data
+                    if stops and self.hold != "after":
                         self._wait_for_the_end(client)
                         return
                     key.data.sendall(data)

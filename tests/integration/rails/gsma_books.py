@@ -61,6 +61,7 @@ class Payment:
     currency: str
     msisdn: str
     own_reference: str | None
+    description: str | None
     credit_party: list[dict[str, str]]
     debit_party: list[dict[str, str]]
     callback_url: str | None
@@ -142,6 +143,7 @@ class Books:
                 currency=body["currency"],
                 msisdn=next(one["value"] for one in body["creditParty"] if one["key"] == "msisdn"),
                 own_reference=body.get("requestingOrganisationTransactionReference"),
+                description=body.get("descriptionText"),
                 credit_party=body["creditParty"],
                 debit_party=body["debitParty"],
                 callback_url=callback_url,

@@ -25,6 +25,7 @@ import ssl
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -70,6 +71,7 @@ class Simulator:
         self.api_key, self.client_id, self.callback_key = api_key, client_id, callback_key
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.broken: list[str] = []
+        self._tries: Counter[str] = Counter()
         self._tls = tls
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -129,9 +131,10 @@ class Simulator:
     def submit(self, headers: Mapping[str, str], body: dict[str, Any]) -> Answer:
         """``POST /transactions/type/disbursement``."""
         correlation = headers["x-correlationid"]
-        known = self.books.payments.get(correlation)
-        attempt = known.sendings + 1 if known else 1
-        self._misbehave(self.books.chosen("before", correlation, attempt, body))
+        with self.books.lock:
+            self._tries[correlation] += 1
+            tries = self._tries[correlation]
+        self._misbehave(self.books.chosen("before", correlation, tries, body))
         payment = self.books.accept(correlation, body, headers.get("x-callback-url"))
         if payment is None:
             return 400, error("businessRule", "duplicateRequest"), {}
