@@ -35,6 +35,7 @@ from products.remittances.partners import Partner
 from products.remittances.quoting import give
 from tests.conftest import Databases
 from tests.integration.inbox.builders import Inbox, Journal
+from tests.integration.left_files import leave_files
 from tests.world import Person, World
 
 SCHEMAS: Final = ["api", "integrations", "ledger", "products"]
@@ -62,7 +63,12 @@ SHARED: Final = {
 }
 """What two partners may both see of, and why."""
 
-OF_THE_PARTNER: Final = {"products.partner", "products.partner_programme", "products.sponsor"}
+OF_THE_PARTNER: Final = {
+    "products.partner",
+    "products.partner_programme",
+    "products.settlement_terms",
+    "products.sponsor",
+}
 """What every member of a partner sees alike."""
 
 NOT_OF_PARTNERS: Final = {
@@ -70,6 +76,10 @@ NOT_OF_PARTNERS: Final = {
     "ledger.period_event",
     "ledger.audit_entry",
     "api.approval_request",
+    "integrations.payment_answer",
+    "integrations.payment_answer_line",
+    "integrations.payment_file",
+    "integrations.payment_file_line",
     "products.agency",
     "products.claim_line",
     "products.claim_pack",
@@ -203,6 +213,7 @@ def apart(databases: Databases, clock: FixedClock) -> Apart:
             create_client(
                 tx, name=slug, partner_id=partner.id, environment=Environment.SANDBOX, at=clock.now()
             )
+    leave_files(world, partners)
     drain(databases.worker, Journal(databases), clock, world.books.keyring)
     inbox.partner_id = partners[0].id
     inbox.store([inbox.received("one-waits")])
@@ -258,6 +269,8 @@ MADE_UP: Final[Mapping[str, Any]] = {
     "date": "2026-03-02",
     "timestamptz": "2026-03-02T09:30:00Z",
     "jsonb": "{}",
+    "numeric": 1,
+    "_text": ["RW"],
 }
 
 
