@@ -61,6 +61,8 @@ products.waiting_change phone
 UNDER_OTHER_KEYS = """
 api.approval_request sealed_payload
 integrations.delivery body_sealed
+integrations.payment_answer content_sealed
+integrations.payment_file content_sealed
 ledger.audit_entry after before
 """
 """Encrypted under a key that is in `SEALED` itself."""
@@ -88,6 +90,8 @@ api.operator_recovery_code digest
 api.operator_session digest
 api.used_jti digest
 integrations.delivery body_digest delivery_key digest
+integrations.payment_answer digest
+integrations.payment_file digest
 ledger.audit_entry after_digest before_digest leaf salt
 ledger.reference digest
 ledger.seal audit_root head previous root signature
@@ -101,6 +105,7 @@ products.programme_version digest
 products.remittal digest
 products.remittal_answer digest
 products.remittance digest
+products.settlement_file digest
 """
 """Digests, signatures, salts and public keys; codes' MACs, which live for minutes; canaries, which stay under their key."""
 
