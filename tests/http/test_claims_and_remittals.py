@@ -144,15 +144,18 @@ def test_a_remittal_is_sent_by_two_persons_above_a_limit_and_answered(api: Serve
     again = {"lines": lines[::-1], "total_accepted": 213_300, "total_lines": 2}
     assert ok(post(manager, f"{path}/answers", again))["duplicate"]
     csv = b"line,outcome,accepted,reason,number\r\n3,corrected,2000.00,pay,SSF-33\r\n#total,1,2000.00\r\n"
-    file = {
-        "content": csv,
-        "headers": {
-            "Authorization": f"Bearer {manager.token}",
-            "Content-Type": "text/csv",
-            "Idempotency-Key": "file-1",
-        },
-    }
-    answered = ok(api.http.post("/v1/remittal-answers", params={"remittal": remittal["id"]}, **file))
+    answered = ok(
+        api.http.post(
+            "/v1/remittal-answers",
+            params={"remittal": remittal["id"]},
+            content=csv,
+            headers={
+                "Authorization": f"Bearer {manager.token}",
+                "Content-Type": "text/csv",
+                "Idempotency-Key": "file-1",
+            },
+        )
+    )
     assert answered["returned"]["amount"] == 13_300
     rejected = ok(auditor.get(f"{path}/lines", params={"state": "rejected"}))["data"]
     assert [(one["position"], one["reason"]) for one in rejected] == [(2, "E07")]

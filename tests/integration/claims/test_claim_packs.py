@@ -17,6 +17,7 @@ from products.claims.packs import ClaimClosed, ClaimOpen
 from products.savings import sponsors
 from tests.integration.claims.conftest import Claims
 from tests.integration.remittances.seen import journal
+from tests.racing import at_once
 from tests.world import World
 
 
@@ -230,3 +231,15 @@ def test_a_planted_lie_about_a_claim_is_found(claims: Claims) -> None:
             found = [str(one) for check in PRODUCT_CHECKS for one in check.run(tx).findings]
             planted.rollback()
             assert any(told in one for one in found), (lie, found)
+
+
+def test_two_who_book_a_pack_at_once_book_each_line_once(claims: Claims) -> None:
+    world = claims.world
+    world.send(claims.partner, *(world.completed(world.member(claims.partner)) for _ in range(8)))
+    pack = claims.make()
+    claims.certify(pack)
+    booked: list[int] = []
+    at_once(*[lambda: booked.append(claims.book(pack, limit=1))] * 4)
+    assert sum(booked) == 8
+    claims.book(pack)
+    assert (claims.owes(), claims.queue(), claims.shares()[0]) == (144_000, 0, 144_000)
