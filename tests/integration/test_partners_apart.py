@@ -59,6 +59,8 @@ OPEN: Final[Mapping[str, str]] = {
 """What the API's role reads without a policy, and why it may."""
 
 SHARED: Final = {
+    "products.rail": "rails of the programme that both have joined",
+    "products.rail_breaker": "rails of the programme that both have joined",
     "products.sponsor": "sponsors of the programme that both have joined",
 }
 """What two partners may both see of, and why."""
@@ -66,6 +68,8 @@ SHARED: Final = {
 OF_THE_PARTNER: Final = {
     "products.partner",
     "products.partner_programme",
+    "products.rail",
+    "products.rail_breaker",
     "products.settlement_terms",
     "products.sponsor",
 }
