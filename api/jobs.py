@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -38,11 +39,14 @@ from products.savings.grants import end_windows
 from products.savings.reevaluate import reevaluate
 from products.savings.vesting import vest_due
 from products.settlements import limits, pair, returns
+from products.settlements.settlement import Settlement, by_id
 
 DRAIN_SECONDS_MAX: Final = 5
 """How long one task takes from the inbox before it asks for another: a stop waits no longer than that."""
 SETTLE_SECONDS_MAX: Final = 5
 """How long one task pairs settlements; the next one goes on."""
+SETTLE_TO_THE_END_SECONDS_MAX: Final = 600
+"""How long a command waits for a settlement; the worker goes on with it."""
 FOLD_TRANSACTIONS: Final = 10_000
 EXPAND_SECONDS_MAX: Final = 4.0
 FORGET_SECONDS_MAX: Final = 2.0
@@ -288,6 +292,17 @@ def settle_all(worker: Database, books: Books, *, seconds_max: float | None = No
         if not moved:
             break
     return parts
+
+
+def settle_to_the_end(worker: Database, books: Books, settlement_id: UUID) -> Settlement:
+    """Pair, or take back, all of a settlement, with whoever else is at it; as it stands then, or when it takes too long."""
+    deadline = time.monotonic() + SETTLE_TO_THE_END_SECONDS_MAX
+    while True:
+        settle_all(worker, books)
+        found = worker.run(lambda tx: by_id(tx, settlement_id))
+        if found.state in ("paired", "returned") or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)  # a worker is at its next part
 
 
 def watch_partners(worker: Database, clock: Clock) -> int:

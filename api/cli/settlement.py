@@ -11,14 +11,13 @@ import typer
 from api.approvals.settlements import request_return
 from api.bootstrap import Services
 from api.cli import acting, approval, output, session
-from api.jobs import settle_all
+from api.jobs import settle_to_the_end
 from ledger.database import Tx
 from ledger.ids import parse_public_id, public_id
 from ledger.periods import effective_day
 from products.remittances import partners
 from products.settlements import limits, obligations, reading
 from products.settlements.pair import Settlement, record_settlement
-from products.settlements.settlement import by_id
 
 app = typer.Typer(name="settlement", help="What partners pay in.", no_args_is_help=True)
 
@@ -105,8 +104,7 @@ def record(
         replayed = done.replayed
         if done.state != "paired":
             session.say("pairing part by part …")
-            settle_all(services.worker, services.books)
-            done = services.worker.run(lambda tx: by_id(tx, done.id))
+            done = settle_to_the_end(services.worker, services.books, done.id)
     if as_json:
         values = asdict(done) | {"replayed": replayed}
         output.as_json({**values, "id": public_id("stl", done.id), "through": done.through.isoformat()})
@@ -322,7 +320,7 @@ def return_(
             ),
         )
         if asked.state == "approved":
-            settle_all(services.worker, services.books)
+            settle_to_the_end(services.worker, services.books, parse_public_id("stl", settlement))
     approval.tell_asked(asked, as_json)
 
 

@@ -14,7 +14,7 @@ from api.bootstrap import Services
 from api.demo import books, events, sender, world
 from api.demo.books import Comparison
 from api.demo.story import Reader, Story
-from api.jobs import fold_all, seal_all, vest_all
+from api.jobs import fold_all, seal_all, settle_to_the_end, vest_all
 from api.seal_key import sealing_key
 from api.serving import Serving
 from integrations.inbox import queries
@@ -233,11 +233,12 @@ def _wait_for_rest(services: Services, serving: Serving) -> None:
 def _settle(services: Services, planned: Sequence[events.Planned], today: date) -> Settlement:
     slug, programme, currency = SETTLING
     amount = books.owed(planned, slug, programme)
-    return services.worker.run(
+    recorded = services.worker.run(
         lambda tx: record_settlement(
             tx, services.books, find(tx, slug), currency=currency, amount=amount, through=today
         )
     )
+    return settle_to_the_end(services.worker, services.books, recorded.id)
 
 
 def _fold_and_seal(services: Services, sealer: Database) -> None:
