@@ -191,10 +191,14 @@ def test_a_dead_and_a_slow_endpoint_delay_nobody_else(told: Told) -> None:
         began = monotonic()
         told.expand()
         deliverer = told.deliverer()
+        woken = monotonic()
         deliverer.wake()
+        assert monotonic() - woken < 0.2, "a task waits for endpoints"
         while payouts - {one.event["data"]["id"] for one in good.got} and monotonic() < began + 30:
             deliverer.wait(0.02)
+        closing = monotonic()
         deliverer.close()
+        assert monotonic() - closing < 5, "a worker that stops waits for endpoints"
         assert not payouts - {one.event["data"]["id"] for one in good.got}
         return max(one.at for one in good.got) - began
 
