@@ -1,22 +1,20 @@
 """What each kind of request does when it is approved, and what is left when it is not."""
 
 import json
-from datetime import date
 from functools import partial
-from hashlib import sha256
 from uuid import UUID
 
 import httpx
 import pytest
 
 from api.approvals import kinds
+from api.jobs import vest_all
 from integrations.inbox.drain import drain
 from integrations.inbox.keys import InboxKeys
 from integrations.inbox.received import understood
 from integrations.inbox.store import store
 from integrations.partners.standard import StandardFormat
 from ledger.ids import public_id
-from ledger.posting import Posting, Transaction, post
 from products.remittances.process import process
 from products.savings import sponsors
 from tests.http.deciding import (
@@ -191,33 +189,13 @@ def vested_beyond_entitlement(api: Served) -> int:
             tx, api.services.books, programme="ejoheza", sponsor="gov-rw", amount=1_000_000, reference="first"
         )
     remittance = send(api.acme, a_remittance(a_member(api.acme))).json()
-    with api.services.worker.begin() as tx:
-        row = tx.exec_driver_sql(
-            "select h.unvested, e.unvested_account, e.vested_account from products.match_share h"
-            " join products.enrolment e on e.id = h.enrolment_id where h.unvested > 0"
-        ).one()
-        [posted] = post(
-            tx,
-            [
-                Transaction(
-                    "vested:test",
-                    "match_vested",
-                    date(2026, 3, 2),
-                    (Posting(row.unvested_account, row.vested_account, row.unvested, "RWF"),),
-                    sha256(b"vested").digest(),
-                )
-            ],
-            clock=api.clock,
-        )
-        assert posted.status == "posted"
-        tx.exec_driver_sql(
-            "update products.match_share set vested = unvested, unvested = 0 where unvested > 0"
-        )
+    vest_all(api.services.worker, api.services.books)
+    ((vested,),) = api.rows("select sum(vested)::bigint from products.match_share")
     answer = api.acme.post(
         f"/v1/remittances/{remittance['id']}/reversal", TAKEN_BACK, headers={"Idempotency-Key": "b"}
     )
     assert answer.status_code == 200, answer.text
-    return int(row.unvested)
+    return int(vested)
 
 
 @pytest.mark.parametrize("approved", [True, False])
