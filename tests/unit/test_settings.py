@@ -75,6 +75,7 @@ def test_a_production_that_lacks_nothing_is_safe() -> None:
         ({"seal_key": MASTER}, "the same key"),
         ({"public_url": "http://mizan.example"}, "https://"),
         ({"environment": None}, "MIZAN_ENVIRONMENT must say"),
+        ({"event_loopback": True}, "MIZAN_EVENT_LOOPBACK lets partners call this machine"),
         ({"database_url_worker": None}, "MIZAN_DATABASE_URL_WORKER is missing"),
         ({"database_url_worker": "postgresql://mizan_api:p@db/mizan"}, "the same role"),
         ({"database_url": "postgresql://postgres:p@db/mizan"}, "superuser"),
