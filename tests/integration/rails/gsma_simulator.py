@@ -7,6 +7,7 @@ rail and `control` for the test:
 =================================  =====================================================================================
 ``POST /control/rules``            a list of `gsma_books.Rule` as objects; replaces those that are
 ``GET /control/payments``          every payment: correlation id, amount, currency, state, how often sent and told
+``GET /control/requests``          every request that was read, answered or not: method and path
 ``POST /control/settle``           what is pending comes to its outcome now
 ``POST /control/reverse``          ``{"correlation_id"}``: what was completed is reversed (``/control/fail``: fails), and told
 ``POST /control/accounts``         ``{msisdn: {"status", "name"}}``; a number that isn't named is available and has no name
@@ -366,6 +367,8 @@ class ControlHandler(Handler):
                 owner.misbehave(*(Rule(**one) for one in asked))
             case "GET", "payments":
                 return 200, owner.books.listing(), {}
+            case "GET", "requests":
+                return 200, [[method, path] for method, path, _ in owner.requests], {}
             case "POST", "settle":
                 for payment in owner.books.pending():
                     owner.settle(payment)
