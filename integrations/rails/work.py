@@ -25,7 +25,7 @@ log = logging.getLogger("mizan.rails")
 
 SECONDS_MAX: Final = 2.5
 """How long one call of a job goes on taking more."""
-CHECKED_TOGETHER: Final = 200
+CHECKED_TOGETHER: Final = 500
 ASKED_TOGETHER: Final = 1_000
 LEASE: Final = timedelta(seconds=120)
 
@@ -94,7 +94,12 @@ class RailWork:
             taken = self._database.run(
                 lambda tx: checking.take(tx, self._books, rail, limit=CHECKED_TOGETHER)
             )
-            said = {one.payout_id: adapter.check(one.payee) for one in taken if one.payee is not None}
+            said = {
+                one.payout_id: adapter.check(one.payee)
+                for one in taken
+                # what there is no time for is taken again when its lease is over
+                if one.payee is not None and time.monotonic() < until
+            }
             unreadable = [one.payout_id for one in taken if one.payee is None]
             self._database.run(
                 lambda tx, said=said, unreadable=unreadable: checking.record(  # type: ignore[misc]  # a default is the way to bind a loop's name

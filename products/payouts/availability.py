@@ -1,7 +1,7 @@
 """What members may take out, for many of them at once: the rules of `products.savings.ways`, fed in sets.
 
-Most products ask for nothing but the balance and the calendar; those are answered with three statements for all. Where history
-decides (a share taken before, savings of each year, match that would be forfeited), `withdrawals.available` looks closer.
+Most products ask for the balance, the calendar and what was taken before: answered with a few statements for all. Where more
+decides (savings of each year, match that would be forfeited, events that facts prove), `withdrawals.available` looks closer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from products.payouts.payees import Holder
 from products.programmes.model import Programme
 from products.remittances.context import Books, version_on
 from products.savings import ways
-from products.savings.ways import Standing
+from products.savings.ways import Standing, Taken
 from products.savings.withdrawals import Available, available, facts_open_ways
 
 
@@ -48,10 +48,8 @@ def lock_enrolments(tx: Tx, member_ids: Sequence[UUID]) -> dict[UUID, list[Enrol
 def offers(tx: Tx, books: Books, wanted: Sequence[tuple[Holder, Enrolled, date]]) -> dict[UUID, Available]:
     """What may leave each enrolment on a day, by the enrolment's id."""
     programmes = {
-        (holder.programme_id, on): version_on(
-            books.programmes.versions(tx, holder.programme_id), on
-        ).programme
-        for holder, _, on in wanted
+        (programme_id, on): version_on(books.programmes.versions(tx, programme_id), on).programme
+        for programme_id, on in {(holder.programme_id, on) for holder, _, on in wanted}
     }
     accounts = [
         account
@@ -60,8 +58,11 @@ def offers(tx: Tx, books: Books, wanted: Sequence[tuple[Holder, Enrolled, date]]
         if account is not None
     ]
     posted = balances(tx, accounts)
+    taken = _taken(tx, [enrolled.id for _, enrolled, _ in wanted])
     return {
-        enrolled.id: _at_a_glance(programmes[holder.programme_id, on], holder, enrolled, on, posted)
+        enrolled.id: _at_a_glance(
+            programmes[holder.programme_id, on], holder, enrolled, on, posted, taken.get(enrolled.id, ())
+        )
         or available(
             tx,
             books.programmes,
@@ -73,10 +74,28 @@ def offers(tx: Tx, books: Books, wanted: Sequence[tuple[Holder, Enrolled, date]]
     }
 
 
+def _taken(tx: Tx, enrolment_ids: Sequence[UUID]) -> dict[UUID, tuple[Taken, ...]]:
+    """What was withdrawn from enrolments so far, and not undone, the earliest first."""
+    rows = cursor(tx).execute(
+        "SELECT enrolment_id, way, savings, match, taken_on FROM products.withdrawal"
+        " WHERE enrolment_id = ANY (%s) AND undone_at IS NULL ORDER BY enrolment_id, taken_on",
+        [list(enrolment_ids)],
+    )
+    found: dict[UUID, tuple[Taken, ...]] = {}
+    for enrolment_id, *columns in rows:
+        found[enrolment_id] = (*found.get(enrolment_id, ()), Taken(*columns))
+    return found
+
+
 def _at_a_glance(
-    programme: Programme, holder: Holder, enrolled: Enrolled, on: date, posted: Mapping[UUID, Balance]
+    programme: Programme,
+    holder: Holder,
+    enrolled: Enrolled,
+    on: date,
+    posted: Mapping[UUID, Balance],
+    taken: tuple[Taken, ...],
 ) -> Available | None:
-    """What may leave, where the balance and the calendar alone decide; None where they don't."""
+    """What may leave, where balance, calendar and what was taken so far decide; None where more does."""
     if (
         enrolled.savings_account is None
         or enrolled.vested_account is None
@@ -84,15 +103,18 @@ def _at_a_glance(
     ):
         return None
     product = programme.product(enrolled.product)
-    if (
-        (product.term is not None and product.term.starts != "enrolment")
-        or any(way.match == "forfeited" or way.proven_by is not None for way in product.withdrawals)
-        or ways.asks_for_history(product, holder.birth_date, enrolled.enrolled_on, on)
+    if (product.term is not None and product.term.starts != "enrolment") or any(
+        way.match == "forfeited" or way.proven_by is not None or way.saved_each_year is not None
+        for way in product.withdrawals
     ):
         return None
     savings, vested = posted[enrolled.savings_account], posted[enrolled.vested_account]
     standing = Standing(
-        savings.posted - savings.held, vested.posted - vested.held, enrolled.enrolled_on, holder.birth_date
+        savings.posted - savings.held,
+        vested.posted - vested.held,
+        enrolled.enrolled_on,
+        holder.birth_date,
+        taken=taken,
     )
     return Available(
         enrolled.product,

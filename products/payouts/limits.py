@@ -1,7 +1,7 @@
 """Limits of payouts: of the rail, per payout, per member and day, per day; and of the member's verification, per month."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from uuid import UUID
@@ -25,8 +25,8 @@ class Spent:
         return (self.by_rail or {}).get(rail_id, 0)
 
 
-def spent_by(tx: Tx, member_ids: Collection[UUID], days: Mapping[UUID, date]) -> dict[UUID, Spent]:
-    """What members asked for on their day and in its month, in one statement."""
+def spent_by(tx: Tx, days: Mapping[UUID, date]) -> dict[UUID, Spent]:
+    """What members asked for, each on its day and in that month, in one statement."""
     members = list(days)
     rows = cursor(tx).execute(
         """
@@ -45,9 +45,7 @@ def spent_by(tx: Tx, member_ids: Collection[UUID], days: Mapping[UUID, date]) ->
         months[member_id] += month
         by_rail[member_id][rail_id] = day
     return {
-        member: Spent(months[member], sum(by_rail[member].values()), by_rail[member])
-        for member in member_ids
-        if member in months
+        member: Spent(months[member], sum(by_rail[member].values()), by_rail[member]) for member in months
     }
 
 

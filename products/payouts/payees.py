@@ -69,23 +69,29 @@ def lock_members(tx: Tx, link_ids: Collection[UUID]) -> None:
     )
 
 
-def holders(tx: Tx, keyring: Keyring, link_ids: Collection[UUID]) -> dict[UUID, Holder]:
-    """The members behind links; ended links and erased members are among them and say so."""
+def holders(
+    tx: Tx, keyring: Keyring, link_ids: Collection[UUID], *, born: bool = False
+) -> dict[UUID, Holder]:
+    """The members behind links, with their birth dates if `born`; ended links and erased members are among them and say so."""
     rows = cursor(tx).execute(
         "SELECT l.id, l.partner_id, l.programme_id, l.member_id, l.ended_at IS NULL, m.erased_at IS NOT NULL,"
         " m.wrapped_key, m.birth_date, m.unapplied_account, m.receivable_account"
         " FROM products.member_link l JOIN products.member m ON m.id = l.member_id WHERE l.id = ANY (%s)",
         [list(link_ids)],
     )
-    return {row[0]: _holder(keyring, row) for row in rows}
+    return {row[0]: _holder(keyring, row, born) for row in rows}
 
 
-def _holder(keyring: Keyring, row: tuple[Any, ...]) -> Holder:
-    link_id, partner_id, programme_id, member_id, active, erased, wrapped, born, unapplied, receivable = row
+def _holder(keyring: Keyring, row: tuple[Any, ...], born: bool) -> Holder:
+    link_id, partner_id, programme_id, member_id, active, erased, wrapped, date_of, unapplied, receivable = (
+        row
+    )
     birth_date = None
-    if wrapped is not None and born is not None:
+    if born and wrapped is not None and date_of is not None:
         place = field_place(MEMBER, "birth_date", member_id)
-        birth_date = date.fromisoformat(keyring.cipher(bytes(wrapped), member_id).decrypt(bytes(born), place))
+        birth_date = date.fromisoformat(
+            keyring.cipher(bytes(wrapped), member_id).decrypt(bytes(date_of), place)
+        )
     return Holder(
         link_id, partner_id, programme_id, member_id, active, erased, birth_date, unapplied, receivable
     )

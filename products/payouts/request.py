@@ -139,7 +139,7 @@ class _Round:
         self.now = books.clock.now()
         links = [one.link_id for one in asked]
         payees.lock_members(tx, links)
-        self.holders = payees.holders(tx, books.keyring, links)
+        self.holders = payees.holders(tx, books.keyring, links, born=True)
         members = [holder.member_id for holder in self.holders.values()]
         self.enrolments = availability.lock_enrolments(tx, members)
         self.payees = payees.standings(tx, [one.payee_id for one in asked], self.now)
@@ -148,7 +148,9 @@ class _Round:
         self.programmes = {id_: self._programme(id_) for id_ in programme_ids}
         self.days = {id_: effective_day(self.now, one.time_zone) for id_, one in self.programmes.items()}
         self.levels = verification.levels(tx, members, self.now.date())
-        self.spent = spent_by(tx, members, {member: self._day_of(member) for member in members})
+        self.spent = spent_by(
+            tx, {one.member_id: self.days[one.programme_id] for one in self.holders.values()}
+        )
         self.unapplied = balances(tx, [one.unapplied_account for one in self.holders.values()])
         self.offers = availability.offers(
             tx,
@@ -166,10 +168,6 @@ class _Round:
         versions = self.books.programmes.versions(self.tx, programme_id)
         day = effective_day(self.now, versions[-1].programme.time_zone)
         return version_on(versions, day).programme
-
-    def _day_of(self, member_id: UUID) -> date:
-        holder = next(one for one in self.holders.values() if one.member_id == member_id)
-        return self.days[holder.programme_id]
 
     def _named(self, holder: Holder, one: NewPayout) -> Enrolled | None:
         having = [

@@ -1,8 +1,10 @@
 """Putting new payouts on record: rows, parts, the first change of state and its message, in sets."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import date, datetime
+from operator import attrgetter
+from typing import Final
 from uuid import UUID
 
 from ledger.database import Tx, cursor
@@ -39,6 +41,9 @@ class NewRow:
     check_after: datetime | None
 
 
+_COLUMNS: Final = tuple(field.name for field in fields(NewRow))
+_columns_of: Final = attrgetter(*_COLUMNS)
+
 NewPart = tuple[UUID, int, str, UUID, int, int, UUID]
 """A row of `products.payout_part`: payout, position, source, account, amount, fee, hold."""
 
@@ -48,10 +53,9 @@ def write_new(tx: Tx, rows: Sequence[NewRow], parts: Sequence[NewPart]) -> None:
     if not rows:
         return
     cur = cursor(tx)
-    columns = ", ".join(field.name for field in fields(NewRow))
-    with cur.copy(f"COPY products.payout ({columns}, changes) FROM STDIN") as copy:
+    with cur.copy(f"COPY products.payout ({', '.join(_COLUMNS)}, changes) FROM STDIN") as copy:
         for row in rows:
-            copy.write_row((*astuple(row), 1))
+            copy.write_row((*_columns_of(row), 1))
     with cur.copy(
         "COPY products.payout_part (payout_id, position, source, account_id, amount, fee, hold_id) FROM STDIN"
     ) as copy:
