@@ -5,8 +5,8 @@ in, match and the sponsors' accounts, the queue and what awaits funds.
 """
 
 from ledger.checks import SetCheck
-from products.payouts.checks import PAYOUT_CHECKS
 from products.claims.checks import CLAIMS
+from products.payouts.checks import PAYOUT_CHECKS
 from products.remittals.checks import REMITTALS
 
 _NORMAL = "CASE WHEN a.kind IN ('asset', 'expense') THEN b.debits - b.credits ELSE b.credits - b.debits END"
@@ -166,6 +166,30 @@ OWED = SetCheck(
     """,
 )
 
+SETTLEMENTS = SetCheck(
+    "settlements add up, and paid for the contributions that name them",
+    "SELECT count(*) FROM products.settlement",
+    """
+    SELECT format('settlement %s', s.id),
+           format('of %s, with %s of credits and %s of fees, has %s paired, %s unidentified and %s topped up', s.amount,
+                  s.credits, s.fees, s.paired, s.unidentified, s.topped_up)
+    FROM products.settlement s WHERE s.amount + s.credits + s.fees <> s.paired + s.unidentified + s.topped_up
+    UNION ALL
+    SELECT format('settlement %s', coalesce(s.id, c.settlement_id)),
+           format('has %s paired; the contributions that name it come to %s', s.paired, coalesce(c.amount, 0))
+    FROM (SELECT * FROM products.settlement WHERE state NOT IN ('returning', 'returned')) s
+    FULL JOIN (
+        SELECT settlement_id, sum(amount) AS amount FROM products.contribution c
+        WHERE settlement_id IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM products.settlement r WHERE r.id = c.settlement_id AND r.state = 'returning')
+          -- what had no member then went on to the member's products, which stand here too
+          AND NOT (destination = 'unallocated' AND EXISTS (
+              SELECT 1 FROM products.contribution n WHERE n.remittance = c.remittance AND n.position > c.position))
+        GROUP BY 1) c ON c.settlement_id = s.id
+    WHERE coalesce(s.paired, 0) <> coalesce(c.amount, 0)
+    """,
+)
+
 PRODUCT_CHECKS = (
     REMITTANCES,
     CONTRIBUTIONS,
@@ -174,6 +198,7 @@ PRODUCT_CHECKS = (
     FORFEITURES,
     QUEUE,
     OWED,
+    SETTLEMENTS,
     CLAIMS,
     REMITTALS,
     *PAYOUT_CHECKS,

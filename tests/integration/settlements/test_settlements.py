@@ -13,6 +13,7 @@ from ledger.errors import InvalidInput
 from ledger.horizon import START
 from ledger.outbox import Message, read
 from ledger.posting import Posting, Transaction, post
+from products.checks import OWED, SETTLEMENTS
 from products.remittances import waiting
 from products.remittances.partners import Partner
 from products.settlements import limits, obligations, pair, returns
@@ -438,3 +439,25 @@ def test_a_prefund_that_runs_low_is_warned_of(world: World) -> None:
     with world.databases.worker.begin() as tx:
         [low] = [one for one in limits.standings(tx, world.clock) if one.kind == "prefund_low"]
     assert (low.crossed, low.warned) == (True, True)
+
+
+def test_a_lie_about_what_is_owed_or_was_paid_is_found(world: World) -> None:
+    partner = world.partner()
+    person = world.member(partner)
+    world.send(
+        partner, world.completed(person, remittance_id="PAID"), world.completed(person, collected=5_000)
+    )
+    world.settle(partner, 20_000)
+    world.send(partner, world.reversed("PAID"), approved=True)
+    for lie, where in (
+        ("UPDATE products.contribution SET owed = false WHERE owed", "contributions still owed come to 0"),
+        ("UPDATE products.settlement_credit SET amount = amount - 1", "its credits to 19999"),
+        ("UPDATE products.settlement SET paired = paired - 1", "has 19999 paired"),
+        ("UPDATE products.contribution SET settlement_id = NULL", "come to 0"),
+    ):
+        with world.databases.superuser.begin() as tx:
+            attempt = tx.begin_nested()
+            assert tx.execute(text(lie)).rowcount
+            found = [str(one) for check in (OWED, SETTLEMENTS) for one in check.run(tx).findings]
+            attempt.rollback()
+        assert any(where in one for one in found), (lie, found)
