@@ -1,10 +1,10 @@
 """Remittals to agencies: made, sent with their schedule, cleared, and answered line by line."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from api import uploads
 from api.approvals import remittals as approvals
@@ -13,208 +13,49 @@ from api.deps import Call, calling, path_id, writing
 from api.idempotency import KeyHeader
 from api.pagination import LIMIT_DEFAULT, CursorText, Limit
 from api.v1.approvals import ApprovalOut, shown_out
+from api.v1.remittal_shapes import (
+    AgenciesOut,
+    AgencyOut,
+    AgencySettings,
+    AnswerIn,
+    AnswerOut,
+    ConfirmationIn,
+    MadeOut,
+    PaymentIn,
+    RemittalIn,
+    RemittalLineOut,
+    RemittalOut,
+    agency_out,
+    line_out,
+    made_out,
+    remittal_out,
+)
 from api.v1.schemas import (
     REPLAYED,
     ROUTE_CLASS,
-    Day,
-    In,
-    Instant,
     MoneyOut,
-    Out,
     Page,
-    Slug,
-    Text,
     errors,
 )
 from ledger.errors import NotFound
 from ledger.horizon import Position
-from ledger.ids import public_id
-from ledger.money import AMOUNT_MAX
 from products.programmes.registry import find
 from products.remittals import agencies, answers, making, paying, queries
-from products.remittals.agencies import Agency
 from products.remittals.layouts import Answered, Totals, read_answer
-from products.remittals.making import Made
-from products.remittals.queries import PREFIX, Line, LineState, Remittal, State
+from products.remittals.queries import PREFIX, LineState, Remittal, State
 
 router = APIRouter(prefix="/v1", tags=["remittals"], route_class=ROUTE_CLASS)
 
 Reading = Annotated[Call, calling("remittals:read")]
 Writing = Annotated[Call, writing("remittals:write")]
 RemittalId = Annotated[str, Path(max_length=64, examples=[f"{PREFIX}_{'0' * 26}"])]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", examples=["0" * 64])]
 CSV: Final = "text/csv"
-HELD_SHOWN_MAX: Final = 1_000
-LINES_MAX: Final = 2_000
-
-
-class AgencySettings(In):
-    """How an agency is told and answers; what is left out stays as it is."""
-
-    number_document: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[a-z][a-z0-9_]{0,62}$",
-            description="the type of the document that holds a member's number there",
-            examples=["ssf_number"],
-        ),
-    ] = None
-    without_number: Literal["hold", "send"] | None = None
-    second_person_above: Annotated[
-        int | None,
-        Field(ge=0, le=AMOUNT_MAX, description="minor units; a second manager sends more than this"),
-    ] = None
-    columns: Annotated[
-        dict[str, Any] | None,
-        Field(
-            description="the schedule's columns: header, and a field or a constant value",
-            examples=[
-                {"columns": [{"header": "Line", "field": "line"}, {"header": "Rs", "field": "amount"}]}
-            ],
-        ),
-    ] = None
-    answer: Annotated[
-        dict[str, Any] | None,
-        Field(
-            description="where an answer's file says what",
-            examples=[{"line": "Line", "outcome": "Status", "outcomes": {"OK": "accepted"}}],
-        ),
-    ] = None
-
-
-class AgencyOut(Out):
-    """An agency that a programme collects for; `owed` is collected and not sent yet."""
-
-    programme: str
-    agency: str
-    owed: MoneyOut
-    number_document: str
-    without_number: Literal["hold", "send"]
-    second_person_above: MoneyOut
-    columns: dict[str, Any]
-    answer: dict[str, Any]
-
-
-class AgenciesOut(Out):
-    """All agencies that the caller may see."""
-
-    data: list[AgencyOut]
-
-
-class RemittalIn(In):
-    """What is sent: all that was paid in for an agency up to and including a day."""
-
-    programme: Annotated[Slug, Field(examples=["ssf-nepal"])]
-    agency: Annotated[Slug, Field(examples=["ssf-nepal"])]
-    through: Annotated[Day, Field(description="a day of the programme's time zone, not to come")]
-    without_number: Annotated[
-        Literal["hold", "send"] | None, Field(description="as the agency is set up, when left out")
-    ] = None
-
-
-class RemittalOut(Out):
-    """A remittal. `answered` lines: `accepted` is the agency's, `returned` the members', `claimed` asked for beyond it."""
-
-    id: Annotated[str, Field(examples=[f"{PREFIX}_{'0' * 26}"])]
-    programme: str
-    agency: str
-    number: int
-    through: Day
-    lines: int
-    amount: MoneyOut
-    sha256: Annotated[Digest, Field(description="of the schedule's file")]
-    state: Literal["made", "sent", "cleared", "withdrawn"]
-    made_at: Instant
-    bank_reference: str | None
-    sent_on: Day | None
-    cleared_on: Day | None
-    answered: int
-    accepted: MoneyOut
-    returned: MoneyOut
-    claimed: MoneyOut
-
-
-class HeldOut(Out):
-    """A line that stays back, as the agency's number of the member is not known."""
-
-    enrolment: str
-    applies_to: Day
-    amount: MoneyOut
-
-
-class MadeOut(Out):
-    """A new remittal, and what stays back: how many lines, what they come to, and the first thousand of them."""
-
-    remittal: RemittalOut
-    held_lines: int
-    held_amount: MoneyOut
-    held: list[HeldOut]
-
-
-class RemittalLineOut(Out):
-    """One line. Numbers and pay are in the schedule alone."""
-
-    position: int
-    enrolment: str
-    product: str
-    applies_to: Annotated[Day, Field(description="the first day of the month")]
-    paid_on: Day
-    rate: str | None
-    amount: MoneyOut
-    has_number: bool
-    state: Literal["sent", "accepted", "rejected", "corrected"]
-    accepted: MoneyOut | None
-    claimed: MoneyOut
-    reason: str | None
-
-
-class PaymentIn(In):
-    """The bank payment by which the money leaves."""
-
-    reference: Annotated[Text, Field(examples=["PAY-2026-117"])]
-    on: Day
-
-
-class ConfirmationIn(In):
-    """When the bank paid it."""
-
-    on: Day
-
-
-class AnsweredIn(In):
-    """What the agency says of one line. `accepted` in minor units: of a correction, or left out."""
-
-    line: Annotated[int, Field(ge=1, le=10**9)]
-    outcome: Literal["accepted", "rejected", "corrected"]
-    accepted: Annotated[int | None, Field(ge=0, le=AMOUNT_MAX)] = None
-    reason: Text | None = None
-    number: Annotated[
-        str | None, Field(min_length=1, max_length=64, pattern=r"^[ -~]+$", description="a corrected number")
-    ] = None
-
-
-class AnswerIn(In):
-    """An agency's answer, in part or whole; with totals, they must be those of the lines."""
-
-    lines: Annotated[list[AnsweredIn], Field(min_length=1, max_length=LINES_MAX)]
-    total_lines: Annotated[int | None, Field(ge=0, le=10**9)] = None
-    total_accepted: Annotated[int | None, Field(ge=0, le=AMOUNT_MAX)] = None
-
-
-class AnswerOut(Out):
-    """What an answer did. `returned` is the members' again, unapplied."""
-
-    lines: int
-    accepted: MoneyOut
-    returned: MoneyOut
-    claimed: MoneyOut
-    duplicate: Annotated[bool, Field(description="it was taken before: nothing changed")]
 
 
 @router.get("/agencies", operation_id="list_agencies", summary="List agencies", responses=errors())
 def list_agencies(call: Reading) -> AgenciesOut:
     """The agencies that programmes collect for, and how each is told."""
-    return AgenciesOut(data=[_agency(one) for one in agencies.agencies(call.tx)])
+    return AgenciesOut(data=[agency_out(one) for one in agencies.agencies(call.tx)])
 
 
 @router.put(
@@ -223,7 +64,7 @@ def list_agencies(call: Reading) -> AgenciesOut:
     summary="Say how an agency is told",
     responses=errors(),
 )
-def set_up_agency(
+def set_upagency_out(
     programme: Annotated[str, Path(max_length=64, examples=["ssf-nepal"])],
     agency: Annotated[str, Path(max_length=64, examples=["ssf-nepal"])],
     body: AgencySettings,
@@ -243,7 +84,7 @@ def set_up_agency(
         at=call.now,
     )
     call.audit("agency.set_up", f"{programme}/{agency}", programme_id=known.programme_id)
-    return _agency(changed)
+    return agency_out(changed)
 
 
 @router.get("/remittals", operation_id="list_remittals", summary="List remittals", responses=errors())
@@ -265,7 +106,7 @@ def list_remittals(
     )
     last = rows[limit - 1].position if len(rows) > limit else None
     return Page(
-        data=[_shown(row) for row in rows[:limit]],
+        data=[remittal_out(row) for row in rows[:limit]],
         next_cursor=call.write_cursor(
             [last.era, last.xid, str(last.id)] if last else None, "remittals", agency=agency, state=state
         ),
@@ -300,7 +141,7 @@ def make_remittal(body: RemittalIn, call: Writing, idempotency_key: KeyHeader = 
             programme_id=remittal.programme_id,
             sha256=remittal.digest.hex(),
         )
-        return 201, _made(made)
+        return 201, made_out(made)
 
     return call.once(idempotency_key, "make_remittal", effect)
 
@@ -310,7 +151,7 @@ def make_remittal(body: RemittalIn, call: Writing, idempotency_key: KeyHeader = 
 )
 def get_remittal(remittal: RemittalId, call: Reading) -> RemittalOut:
     """A remittal and what the agency answered so far."""
-    return _shown(queries.remittal_of(call.tx, path_id(PREFIX, remittal)))
+    return remittal_out(queries.remittal_of(call.tx, path_id(PREFIX, remittal)))
 
 
 @router.get(
@@ -332,7 +173,7 @@ def list_remittal_lines(
     rows = queries.lines_of(call.tx, found.id, state=state, after=int(at[0]) if at else 0, limit=limit + 1)
     more = len(rows) > limit
     return Page(
-        data=[_line(row, found.currency) for row in rows[:limit]],
+        data=[line_out(row, found.currency) for row in rows[:limit]],
         next_cursor=call.write_cursor(
             [rows[limit - 1].position] if more else None, "remittal_lines", remittal=remittal, state=state
         ),
@@ -393,7 +234,7 @@ def send_remittal(
             return 202, shown_out(filed)
         sent = paying.send(call.tx, call.services.books, found.id, reference=body.reference, on=body.on)
         call.audit("remittal.sent", sent.public_id, programme_id=sent.programme_id)
-        return 200, _shown(sent)
+        return 200, remittal_out(sent)
 
     return call.once(idempotency_key, "send_remittal", effect)
 
@@ -414,7 +255,7 @@ def confirm_remittal(
         found = _of_the_callers(call, remittal)
         cleared = paying.clear(call.tx, call.services.books, found.id, on=body.on)
         call.audit("remittal.cleared", cleared.public_id, programme_id=cleared.programme_id)
-        return 200, _shown(cleared)
+        return 200, remittal_out(cleared)
 
     return call.once(idempotency_key, "confirm_remittal", effect)
 
@@ -432,7 +273,7 @@ def withdraw_remittal(remittal: RemittalId, call: Writing, idempotency_key: KeyH
     def effect() -> tuple[int, RemittalOut]:
         gone = making.withdraw(call.tx, _of_the_callers(call, remittal).id)
         call.audit("remittal.withdrawn", gone.public_id, programme_id=gone.programme_id)
-        return 200, _shown(gone)
+        return 200, remittal_out(gone)
 
     return call.once(idempotency_key, "withdraw_remittal", effect)
 
@@ -509,72 +350,3 @@ def _require_programme(call: Call, programme_id: UUID) -> None:
     limits = call.actor.sight(("remittals:write",)).programmes
     if limits is not None and programme_id not in limits:
         raise NotFound("There is nothing of this id.")
-
-
-def _agency(one: Agency) -> AgencyOut:
-    return AgencyOut(
-        programme=one.programme,
-        agency=one.code,
-        owed=MoneyOut.of(one.owed, one.currency),
-        number_document=one.number_document,
-        without_number=one.without_number,
-        second_person_above=MoneyOut.of(one.second_person_above, one.currency),
-        columns=dict(one.columns),
-        answer=dict(one.answer),
-    )
-
-
-def _made(made: Made) -> MadeOut:
-    currency = made.remittal.currency
-    return MadeOut(
-        remittal=_shown(made.remittal),
-        held_lines=len(made.held),
-        held_amount=MoneyOut.of(sum(one.amount for one in made.held), currency),
-        held=[
-            HeldOut(
-                enrolment=public_id("enr", one.enrolment_id),
-                applies_to=one.applies_to,
-                amount=MoneyOut.of(one.amount, currency),
-            )
-            for one in made.held[:HELD_SHOWN_MAX]
-        ],
-    )
-
-
-def _shown(one: Remittal) -> RemittalOut:
-    return RemittalOut(
-        id=one.public_id,
-        programme=one.programme,
-        agency=one.agency,
-        number=one.number,
-        through=one.through,
-        lines=one.lines,
-        amount=MoneyOut.of(one.amount, one.currency),
-        sha256=one.digest.hex(),
-        state=one.state,
-        made_at=one.made_at,
-        bank_reference=one.bank_reference,
-        sent_on=one.sent_on,
-        cleared_on=one.cleared_on,
-        answered=one.answered,
-        accepted=MoneyOut.of(one.accepted, one.currency),
-        returned=MoneyOut.of(one.returned, one.currency),
-        claimed=MoneyOut.of(one.claimed, one.currency),
-    )
-
-
-def _line(line: Line, currency: str) -> RemittalLineOut:
-    return RemittalLineOut(
-        position=line.position,
-        enrolment=public_id("enr", line.enrolment_id),
-        product=line.product,
-        applies_to=line.applies_to,
-        paid_on=line.paid_on,
-        rate=line.rate,
-        amount=MoneyOut.of(line.amount, currency),
-        has_number=line.has_number,
-        state=line.state,
-        accepted=None if line.accepted is None else MoneyOut.of(line.accepted, currency),
-        claimed=MoneyOut.of(line.claimed, currency),
-        reason=line.reason,
-    )
