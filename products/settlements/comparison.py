@@ -202,8 +202,15 @@ WITH programme AS MATERIALIZED (
     SELECT c.id, c.remittance_id, coalesce(r.status, 'quarantined') AS status, r.reason, r.collected_amount AS amount,
            r.collected_currency AS currency
     FROM there t
-    JOIN products.remittance_claim c ON c.partner_id = %(partner)s AND c.remittance_id = t.remittance_id
-    LEFT JOIN products.remittance r ON r.id = c.id
+    -- one by one down their indexes, however many remittances there are (OFFSET 0 keeps it so)
+    CROSS JOIN LATERAL (
+        SELECT c.id, c.remittance_id FROM products.remittance_claim c
+        WHERE c.partner_id = %(partner)s AND c.remittance_id = t.remittance_id OFFSET 0
+    ) AS c
+    LEFT JOIN LATERAL (
+        SELECT r.status, r.reason, r.collected_amount, r.collected_currency FROM products.remittance r
+        WHERE r.id = c.id OFFSET 0
+    ) AS r ON true
 ), within AS MATERIALIZED (
     -- what is on record here of the file's days
     SELECT r.id, r.remittance_id, r.status, r.reason, r.collected_amount AS amount, r.collected_currency AS currency,

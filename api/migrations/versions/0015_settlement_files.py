@@ -82,6 +82,10 @@ def upgrade() -> None:
             CHECK ((state = 'explained') = (remark IS NOT NULL AND explained_at IS NOT NULL))
         );
 
+        -- What is on record of a file's days. A range index costs what is inserted next to nothing.
+        CREATE INDEX remittance_contributed ON products.remittance USING brin (contributed_at) WITH (pages_per_range = 32);
+        CREATE INDEX remittance_reversed ON products.remittance (partner_id, reversed_at) WHERE reversed_at IS NOT NULL;
+
         GRANT SELECT, INSERT ON products.settlement_mapping, products.settlement_file, products.settlement_file_line,
             products.settlement_difference TO mizan_worker;
         GRANT SELECT ON products.settlement_mapping, products.settlement_file, products.settlement_file_line,
