@@ -63,6 +63,7 @@ api.approval_request sealed_payload
 integrations.delivery body_sealed
 integrations.payment_answer content_sealed
 integrations.payment_file content_sealed
+integrations.rail_callback body_sealed
 ledger.audit_entry after before
 """
 """Encrypted under a key that is in `SEALED` itself."""
@@ -92,6 +93,7 @@ api.used_jti digest
 integrations.delivery body_digest delivery_key digest
 integrations.payment_answer digest
 integrations.payment_file digest
+integrations.rail_callback digest
 ledger.audit_entry after_digest before_digest leaf salt
 ledger.reference digest
 ledger.seal audit_root head previous root signature
