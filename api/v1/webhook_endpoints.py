@@ -99,7 +99,7 @@ class NewEndpointOut(EndpointOut):
     secret: Annotated[str, Field(examples=["whsec_…"])]
 
 
-class SecretOut(Out):
+class EndpointSecretOut(Out):
     """A new secret, shown this once. Until then events carry the signatures of both."""
 
     secret: Annotated[str, Field(examples=["whsec_…"])]
@@ -236,12 +236,12 @@ def remove_webhook_endpoint(endpoint: EndpointId, call: Writing) -> None:
     status_code=201,
     responses=errors(),
 )
-def rotate_webhook_endpoint_secret(endpoint: EndpointId, call: Writing) -> SecretOut:
+def rotate_webhook_endpoint_secret(endpoint: EndpointId, call: Writing) -> EndpointSecretOut:
     """Make a new secret. For a day every event carries two signatures, of the new one and of the one before."""
     known = _found(call, endpoint)
     secret, ends = endpoints.rotate_secret(call.tx, call.services.keyring, call.services.clock, known)
     call.audit("endpoint.secret.rotated", known.public_id)
-    return SecretOut(secret=secret, former_expires_at=ends)
+    return EndpointSecretOut(secret=secret, former_expires_at=ends)
 
 
 @router.post(
