@@ -64,17 +64,20 @@ def fetch(
     as_json: session.AsJson = False,
 ) -> None:
     """Fetch a file to take to the bank. It counts as fetched from then on."""
+    file_id = parse_public_id(PREFIX, file)
     with session.services() as services:
-        found, content = acting.run(
-            services,
-            lambda tx: store.fetch(tx, services.keyring, services.clock, parse_public_id(PREFIX, file)),
-            "payment_file.fetched",
-            file,
-        )
-    path = to / f"{found.message_id}.xml" if to.is_dir() else to
-    # created for its owner alone, and never over another file
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as written:
-        written.write(content)
+        with services.worker.read() as tx:
+            name = f"{store.one_of(tx, file_id).message_id}.xml"
+        path = to / name if to.is_dir() else to
+        # for its owner alone, never over another file, and made before the file counts as fetched
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as written:
+            found, content = acting.run(
+                services,
+                lambda tx: store.fetch(tx, services.keyring, services.clock, file_id),
+                "payment_file.fetched",
+                file,
+            )
+            written.write(content)
     if as_json:
         output.as_json(_json(found) | {"path": str(path)})
         return

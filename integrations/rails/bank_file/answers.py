@@ -239,11 +239,10 @@ def _returns(notification: Element, zone: ZoneInfo) -> Answer:
                 )
             )
             code = text_at(information, "Rsn", "Cd") or text_at(information, "Rsn", "Prtry")
-            refs = strict_xml.child(details, "Refs")
-            if refs is None:
-                raise UnreadableAnswer("A returned payment has no references.")
+            # an account's notification has returns of others' payments too, named otherwise or not at all
+            end_to_end = text_at(details, "Refs", "EndToEndId") or ""
             verdict = Verdict(RETURNED, _short(code) if code is not None else None)
-            found.append(OnTransaction(_id(refs, "EndToEndId"), None, verdict, amount, currency))
+            found.append(OnTransaction(end_to_end, None, verdict, amount, currency))
     if not found:
         raise UnreadableAnswer("The camt.054 has no entry that returns a payment.")
     return Answer("returns", _said_at(notification, zone), None, (), tuple(found))

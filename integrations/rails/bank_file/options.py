@@ -71,7 +71,7 @@ class BankFileOptions(BaseModel):
     """``PENS``, ``SSBE`` (social security benefit) …, where the bank asks for one."""
     remittance_prefix: Annotated[str, Field(max_length=60)] = ""
     """What the payee reads before the payout's reference."""
-    countries: frozenset[Country] | None = None
+    countries: Annotated[tuple[Country, ...], Field(max_length=250)] | None = None
     """Countries of payees' accounts that the bank pays to; None: wherever it can."""
     clearing_systems: dict[Country, Annotated[str, StringConstraints(pattern=r"^[A-Z]{3,5}$")]] = Field(
         default_factory=dict
@@ -83,7 +83,7 @@ class BankFileOptions(BaseModel):
     """What is made at this time or later is for the bank's next business day; in `time_zone`."""
     holidays: Annotated[tuple[Country, ...], Field(max_length=4)] = ()
     """Countries whose weekends and public holidays the bank keeps; with none it is closed on Saturdays and Sundays."""
-    closed_on: Annotated[frozenset[date], Field(max_length=366)] = frozenset()
+    closed_on: Annotated[tuple[date, ...], Field(max_length=366)] = ()
     """More days on which the bank is closed."""
 
     paid_by: Literal["status", "statement"] = "status"

@@ -7,7 +7,7 @@ systems and a person between them anyway.
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
@@ -33,6 +33,9 @@ from products.payouts.rails import (
 
 FORGETS_AFTER_SECONDS: Final = 120
 """A file that is being made is stored within the longest statement; what is not there after that never will be."""
+CLOCKS_APART_MAX: Final = timedelta(hours=36)
+"""How far a bank's clock may be ahead of ours, its day for a time included: what it says last stands, so a time far off would
+stand for ever."""
 
 
 class UnknownPaymentFile(Conflict):
@@ -140,6 +143,8 @@ class BankFileRail:
         if known is not None:
             return Taken(known, True, (), ())
         answer = answers.read(content, self._options.time_zone)
+        if answer.said_at > self._clock.now() + CLOCKS_APART_MAX:
+            raise answers.UnreadableAnswer("The file was made in the future (GrpHdr/CreDtTm).")
         lines = self._lines(tx, answer)
         answer_id = store.add_answer(
             tx, self._clock, key, self._slug, answer.kind, content, answer.said_at, lines
@@ -186,12 +191,16 @@ class BankFileRail:
         named: set[UUID] = set()
         for one in answer.transactions:
             found = among.get(one.end_to_end)
+            if found is None and answer.message is None:
+                continue  # a return of somebody else's payment from the same account
             if found is None:
                 raise UnknownPaymentFile("The file speaks of a payment that was not in the message.")
             if found.attempt in named:
                 raise answers.UnreadableAnswer("The file speaks of one payment twice.")
             named.add(found.attempt)
             say(found, one.verdict, one)
+        if answer.message is None and not said:
+            raise UnknownPaymentFile("The file returns no payment that this rail has sent.")
         return [said[attempt] for attempt in sorted(said)]
 
     def _named(self, tx: Tx, transactions: Sequence[OnTransaction]) -> Collection[Payment]:

@@ -209,6 +209,7 @@ def test_the_banks_clock_decides_what_stands_and_a_later_refusal_is_a_return(off
     asked, bank = office.send(100, 200, 300)
     at = office.clock.now()
     ids = [one.attempt.hex for one in asked]
+    office.clock.advance(timedelta(days=4))
     settled = bank.says(at + timedelta(hours=2), "ACSC")
     under_way = bank.says(at + timedelta(hours=1), "ACSP")
     assert {one.state for one in office.take(settled).reports} == {"paid"}
@@ -218,7 +219,9 @@ def test_the_banks_clock_decides_what_stands_and_a_later_refusal_is_a_return(off
     assert [(one.state, one.reason, one.code) for one in refused.reports] == [
         ("returned", "payee_closed", "AC04")
     ]
-    back = office.take(bank.brings_back(at + timedelta(days=3), {ids[1]: "MD07", ids[0]: "AC04"}))
+    notified = bank.brings_back(at + timedelta(days=3), {ids[1]: "MD07", ids[0]: "AC04", ids[2]: "AC06"})
+    # the account has other payments too, and theirs come back beside ours
+    back = office.take(notified.replace(ids[2].encode(), b"NOTPROVIDED"))
     assert [(one.state, one.amount) for one in back.reports] == [("returned", 100), ("returned", 200)]
     assert office.states(asked) == ["returned", "returned", "paid"]
     assert [one.attempt for one in office.rail.listed(at - timedelta(days=1), at + timedelta(days=1))] == [
@@ -264,6 +267,7 @@ def test_what_answers_to_nothing_that_was_sent_is_refused_whole(office: Office) 
         ),
         (bank.says(at, "ACSC").replace(b"CstmrPmtStsRpt", b"Other"), UnreadableAnswer),
         (b"not xml", UnreadableAnswer),
+        (bank.says(at + timedelta(days=3), "ACSC"), UnreadableAnswer),
     ]
     for content, error in refused:
         with pytest.raises(error):
