@@ -78,9 +78,10 @@ def _table(pairs: str) -> dict[str, str]:
     return {word[0]: word[1:] for word in pairs.split()}
 
 
+# ELOT 743
 _GREEK: Final = _table("ΑA ΒV ΓG ΔD ΕE ΖZ ΗI ΘTH ΙI ΚK ΛL ΜM ΝN ΞX ΟO ΠP ΡR ΣS ΤT ΥY ΦF ΧCH ΨPS ΩO")
 _CYRILLIC: Final = _table(
-    # as EPC217-08 has them
+    # Bulgaria's transliteration act, the one Cyrillic of the euro area
     "АA БB ВV ГG ДD ЕE ЖZH ЗZ ИI ЙY КK ЛL МM НN ОO ПP РR СS ТT УU ФF ХH ЦTS ЧCH ШSH ЩSHT ЪA ЬY ЮYU ЯYA"
     # and those of other languages
     " ЁE ЫY ЭE ЄYE ІI ЇYI ҐG ЎU ЈJ ЉLJ ЊNJ ЋC ЂD ЏDZ ЅDZ ЃG ЌK ҒGH ҚQ ҲH ҶJ ӢI ӮU ҢN ӨO ҮU"
