@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from sqlalchemy import event
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.observability import payouts
 from integrations.outbound.attempts import Attempted
 from ledger.database import Database, Tx
 from products.remittances.process import Delivery, Verdict
@@ -80,6 +81,7 @@ MEASURED: Final = {
     "mizan_endpoints": "Partners' endpoints by `state`: `enabled`, `failing` (enabled, and nothing arrives), `disabled`.",
     "mizan_partner_warnings": "Partners' accounts near their limit by `kind`: `exposure` (of the ceiling), `prefund_low`.",
     "mizan_settlements_unpaired_seconds": "Age of the oldest settlement that is being paired, or returned; 0 when none is.",
+    **payouts.MEASURED,
     "mizan_queue_tasks": "Tasks in the broker's queue that no worker has taken.",
 }
 """Gauges that are measured at each scrape."""

@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from api.observability import payouts
 from api.observability.metrics import MEASURED
 from api.observability.state import HorizonWatch, State, look
 from api.settings import Settings, reveal
@@ -160,11 +161,13 @@ class Gauges:
         try:
             with self._database.begin() as tx:
                 state = look(tx)
+                paying = payouts.read(tx)
         except Exception:  # whatever the reason, there is nothing to show, and that is what is shown
             up.add_metric(["database"], 0)
         else:
             up.add_metric(["database"], 1)
             yield from self._shown(state, time.perf_counter() - began)
+            yield from payouts.shown(paying)
         try:
             waiting = int(self._valkey.llen(QUEUE))
         except redis.RedisError:
