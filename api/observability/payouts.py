@@ -35,7 +35,7 @@ class PayoutState:
 def read(tx: Tx) -> PayoutState:
     """How payouts and rails stand, as a role that sees every row."""
     cur = cursor(tx)
-    by_state = dict(
+    by_state: dict[str, int] = dict(
         cur.execute(
             "SELECT state, count(*) FROM products.payout WHERE state IN ('approved', 'submitted', 'in_transit', 'unknown',"
             " 'awaiting_operators') GROUP BY state"
