@@ -38,6 +38,8 @@ SERVERS: Final = (
 )
 
 VEST_SECONDS: Final = 86_400.0
+QUICK_SECONDS: Final = 0.5
+"""How often rails are asked and events are made: nobody wants to watch a demo wait."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -72,6 +74,11 @@ def demo(
             environment=Environment.SANDBOX,
             # it vests when the demo says so: what had vested when it is reversed would depend on the moment
             vest_seconds=VEST_SECONDS,
+            rail_seconds=QUICK_SECONDS,
+            event_seconds=QUICK_SECONDS,
+            # members' codes and notices are not for the demo's terminal
+            code_sender="file",
+            code_file=data_dir / "messages.jsonl",
             _env_file=None,
         )
         with _servers(settings, keep=keep) as pair:
@@ -151,6 +158,8 @@ def _directory(keep: bool) -> Iterator[Path]:
 
 
 def _show(result: "Result") -> None:
+    from api.demo import telling
+
     console = output.console()
     console.rule("What was sent")
     odd = {what: count for what, count in result.kinds.items() if what != "ordinary"}
@@ -178,21 +187,8 @@ def _show(result: "Result") -> None:
         f" {result.accepted / result.rest_seconds:,.0f} events a second; from acknowledged to posted: p50"
         f" {result.lag.p50 * 1000:,.0f} ms, p99 {result.lag.p99 * 1000:,.0f} ms"
     )
-    slug, programme, currency = result.settling
-    console.rule(
-        f"{slug} pays in {output.amount_in(result.settlement.amount, currency)} {currency} for {programme}"
-    )
-    output.table(
-        ["account", "before>", "after>"],
-        [
-            (
-                code,
-                output.amount_in(result.before[code], currency),
-                output.amount_in(result.after[code], currency),
-            )
-            for code in result.before
-        ],
-    )
+    telling.settled(result.settled)
+    telling.paid_out(result.paid_out, result.told.events)
     console.rule("The trial balance of each fund")
     show_trial_balance(list(result.trial_balance))
     console.rule("One member's story")

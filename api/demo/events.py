@@ -1,7 +1,8 @@
 """What is sent, and what must come of each: decided by the seed before anything is sent.
 
 Two waves, and the inbox comes to rest between them: a reversal that follows its original, a duplicate and a conflict are
-sent in the second, so that which of two came first is not a matter of luck.
+sent in the second, so that which of two came first is not a matter of luck. One remittance more comes last, when the partner
+has an endpoint that is told of it.
 """
 
 import json
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
-from api.demo.world import GROUPS, PARTNERS, STORY_SENT, Corridor, Group, Person
+from api.demo.world import GROUPS, PARTNERS, RETIRED_SENT, STORY_SENT, Corridor, Group, Person
 
 PER_MILLE: Final[Mapping[str, int]] = {
     "duplicate": 20,
@@ -31,6 +32,7 @@ PER_MILLE: Final[Mapping[str, int]] = {
 LATE_PER_CENT: Final = 6
 LATE_DAYS: Final = (30, 400)
 FIRST_WAVE_PER_CENT: Final = 80
+LAST_WAVE: Final = 2
 MONTHS_MAX: Final = 22
 STALE_SECONDS: Final = 3_600
 TOPIC_COMPLETED, TOPIC_REVERSED = "remittance.completed", "remittance.reversed"
@@ -88,16 +90,20 @@ class Plan:
         self._draw = draw
         self._number = 0
         self._turns = dict.fromkeys(GROUPS, 0)
-        self._members = {group: [one for one in people[:-1] if one.group is group] for group in GROUPS}
+        self._members = {group: [one for one in people[:-2] if one.group is group] for group in GROUPS}
         self._shares = [group.share for group in GROUPS]
-        self.story = self._of_story(people[-1])
+        self.story = self._of_one(people[-1], STORY_SENT, 3)
+        self.retired = [
+            replace(self._of_one(people[-2], RETIRED_SENT, days), wave=wave)
+            for days, wave in ((20, 0), (10, 0), (2, LAST_WAVE))
+        ]
 
     def lay_out(self) -> list[Planned]:
         """Every delivery, in the order in which each wave sends them."""
         wanted = {what: max(1, self._count * share // 1_000) for what, share in PER_MILLE.items()}
         # A reversal that comes first takes two deliveries: itself and, in the second wave, its original.
         ordinary = self._count - sum(wanted.values()) - wanted["reversal before its original"]
-        listed = [self._ordinary() for _ in range(ordinary - 1)]
+        listed = [self._ordinary() for _ in range(ordinary - 1 - len(self.retired))]
         cut = len(listed) * FIRST_WAVE_PER_CENT // 100
         listed = [replace(one, wave=0 if at < cut else 1) for at, one in enumerate(listed)]
         targets = iter(self._draw.sample(range(cut), k=cut))
@@ -135,7 +141,7 @@ class Plan:
         }
         for what, make in singles.items():
             listed += [replace(make(), what=what, wave=int(turn % 5 == 4)) for turn in range(wanted[what])]
-        listed.append(self.story)
+        listed += [self.story, *self.retired]
         self._draw.shuffle(listed)
         return sorted(listed, key=lambda one: one.wave)
 
@@ -164,12 +170,12 @@ class Plan:
             late=late or bool(person.due and on < self._today - timedelta(days=62)),
         )
 
-    def _of_story(self, person: Person) -> Planned:
-        """The one remittance of the member whom the story follows: what it earns is not a matter of what came first."""
-        corridor, sent = STORY_SENT
+    def _of_one(self, person: Person, sending: tuple[Corridor, int], days_ago: int) -> Planned:
+        """A remittance of a member who is followed: what it earns is not a matter of what came first."""
+        corridor, sent = sending
         received = sent * corridor.rate[0] // corridor.rate[1]
         saved = (received * person.percent * 2 + 100) // 200
-        on = self._today - timedelta(days=3)
+        on = self._today - timedelta(days=days_ago)
         at = datetime.combine(on, time(9, 30), UTC)
         data = self._data(person.group, corridor, sent, received, saved, person.key, at)
         return self._completed(person.group.partner, data, booked=Booked(person.group, person, on, saved))

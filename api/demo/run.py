@@ -1,4 +1,4 @@
-"""The order of the demo: build the world, serve, send, rest, settle, fold, seal, compare, tell."""
+"""The order of the demo: build the world, serve, send, rest, settle, pay out, fold, seal, compare, tell."""
 
 import random
 import threading
@@ -6,31 +6,37 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from datetime import time as time_of_day
 from typing import Any, Final, Protocol
+from urllib.parse import quote
 
 from api.bootstrap import Services
-from api.demo import books, events, sender, world
+from api.demo import books, events, payouts, sender, settling, world
 from api.demo.books import Comparison
-from api.demo.story import Reader, Story
-from api.jobs import fold_all, seal_all, settle_to_the_end, vest_all
+from api.demo.client import Client
+from api.demo.payouts import PaidOut
+from api.demo.receiver import Receiver, receiving
+from api.demo.settling import Settled
+from api.demo.story import Story
+from api.jobs import fold_all, seal_all, vest_all
 from api.seal_key import sealing_key
 from api.serving import Serving
 from integrations.inbox import queries
+from integrations.outbound.catalogue import EVENT_TYPES
 from ledger.database import Database
 from ledger.errors import Unavailable
 from ledger.fold import watermark
 from ledger.report import Report
 from ledger.trial_balance import FundBalance, trial_balance
-from products.remittances.partners import find
-from products.settlements.pair import Settlement, record_settlement
 
 MEMBERS_PER_EVENT: Final = 0.3
 REST_SECONDS_MAX: Final = 120.0
 SEAL_SECONDS_MAX: Final = 30.0
-SETTLING: Final = ("gulf-express", "ejoheza", "RWF")
-"""Who pays in: the partner on net terms, for one of its two programmes; the other one's money stays pending."""
+TOLD_SECONDS_MAX: Final = 60.0
+TOLD: Final = ("remittance.allocated", "settlement.returned")
+"""What the partner's endpoint is told besides the states of payouts."""
 
 
 class Steps(Protocol):
@@ -43,6 +49,16 @@ class Steps(Protocol):
 
 Step = Callable[[str, int | None], AbstractContextManager[Steps]]
 """Begins a step of long work: its title and how much of it there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the partner's endpoint was told: how many events, the types of those of the last remittance, and how many
+    were not signed."""
+
+    events: int
+    allocated: Sequence[str]
+    unsigned: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +75,9 @@ class Result:
     send_seconds: float
     rest_seconds: float
     lag: books.Lag
-    settling: tuple[str, str, str]
-    settlement: Settlement
-    before: Mapping[str, int]
-    after: Mapping[str, int]
+    settled: Settled
+    paid_out: PaidOut
+    told: Told
     trial_balance: Sequence[FundBalance]
     report: Report
     story: Story
@@ -90,13 +105,9 @@ class Result:
                 {"state": state, "reason": reason or None, "deliveries": count}
                 for state, reason, count in self.outcomes
             ],
-            "settlement": {
-                name: value
-                for name, value in asdict(self.settlement).items()
-                if name not in ("id", "through")
-            },
-            "before": dict(self.before),
-            "after": dict(self.after),
+            **self.settled.to_json(),
+            **self.paid_out.to_json(),
+            "allocated": list(self.told.allocated),
             "trial_balance": [one.to_json() for one in self.trial_balance],
             "verify": {
                 name: value
@@ -138,18 +149,35 @@ def run(
         built = world.build(services, people, today, services.clock)
     plan = events.Plan(built.people, today, count, draw)
     planned = plan.lay_out()
+    person, partner = built.people[-2], built.partners[settling.PARTNER]
+    joined = datetime.combine(today - world.MEMBER_FOR, time_of_day(10), UTC)
+    retired = payouts.set_up(services, person, partner, joined)
     with step("the API, a worker and beat are starting", None):
         serving.start(threading.Event())
 
-    answered, send_seconds, rest_seconds = _send(services, serving, built, planned, step)
-
-    story = Story(Reader(serving.url, built.partners[plan.story.slug].client), plan.story, built.people[-1])
+    first = [one for one in planned if one.wave < events.LAST_WAVE]
+    answered, send_seconds, rest_seconds = _send(services, serving, built, first, step)
     with services.worker.read() as tx:
-        before = _savers(books.balances(tx))
-        outcomes, lag = books.outcomes(tx), books.lag(tx)
-    settlement = _settle(services, planned, today)
-    with step("what was granted becomes the members' own", None):
-        vest_all(services.worker, services.books)
+        lag = books.lag(tx)
+    client = Client(serving.url, partner.client)
+    with receiving() as receiver:
+        with step("the partner registers its endpoint; one remittance more", None):
+            _register(services, client, receiver)
+            last = [one for one in planned if one.wave == events.LAST_WAVE]
+            answered += sender.send(serving.url, last, _secrets(built), lambda _: None)
+            _wait_for_rest(services, serving)
+            remittance = _remittance(client, plan.retired[-1])
+            receiver.wait_for("id", remittance, 1)
+        with services.worker.read() as tx:
+            outcomes = books.outcomes(tx)
+        story = Story(client, plan.story, built.people[-1])
+        with step("the partner settles", None):
+            settled = settling.settle(services, client, today, receiver)
+        with step("what was granted becomes the members' own", None):
+            vest_all(services.worker, services.books)
+        with step("a member is paid out", None):
+            paid_out = payouts.pay_out(services, client, retired, receiver)
+        told = Told(len(receiver.events), receiver.types_of("id", remittance), receiver.unsigned)
     with step("folding and sealing", None):
         _fold_and_seal(services, sealer)
     with step("verifying", None) as steps:
@@ -157,13 +185,21 @@ def run(
 
     comparison = Comparison()
     with services.worker.read() as tx:
-        after = _savers(books.balances(tx))
         balance = trial_balance(tx)
         books.compare_answers(comparison, answered)
         books.compare_outcomes(comparison, answered, tx)
-        books.compare_books(comparison, planned, tx, {settlement.currency: settlement.paired})
+        books.compare_books(
+            comparison,
+            planned,
+            tx,
+            {settling.CURRENCY: settled.paid.paired},
+            {settling.PROGRAMME: paid_out.out},
+        )
     comparison.expect("deliveries answered", len(planned), len(answered))
-    comparison.expect("settlement paired", settlement.amount, settlement.paired)
+    settling.compare(comparison, settled, planned, today)
+    payouts.compare(comparison, paid_out, [one.booked for one in plan.retired if one.booked is not None])
+    comparison.expect("events of the last remittance", ["remittance.allocated"], told.allocated)
+    comparison.expect("events that were not signed", 0, told.unsigned)
     comparison.expect("verification", True, report.ok)
     comparison.expect("not sealed", 0, report.unsealed)
     for one in balance:
@@ -181,10 +217,9 @@ def run(
         send_seconds=send_seconds,
         rest_seconds=rest_seconds,
         lag=lag,
-        settling=SETTLING,
-        settlement=settlement,
-        before=before,
-        after=after,
+        settled=settled,
+        paid_out=paid_out,
+        told=told,
         trial_balance=balance,
         report=report,
         story=story,
@@ -193,11 +228,40 @@ def run(
     )
 
 
+def _secrets(built: world.World) -> dict[str, str]:
+    return {slug: access.secret for slug, access in built.partners.items()}
+
+
+def _register(services: Services, client: Client, receiver: Receiver) -> None:
+    """Register the partner's endpoint, once what was sent before is no news any more."""
+    deadline = time.monotonic() + TOLD_SECONDS_MAX
+    while True:
+        with services.worker.begin() as tx:
+            behind = tx.exec_driver_sql(
+                "select exists (select from ledger.outbox o, integrations.outbox_position p where p.name = 'events'"
+                " and (o.era, o.xid, o.id) > (p.era, p.xid, p.message_id))"
+            ).scalar_one()
+        if not behind:
+            break
+        if time.monotonic() > deadline:
+            raise Unavailable(f"events were not made within {TOLD_SECONDS_MAX:.0f} seconds")
+        time.sleep(0.1)
+    wanted = [*TOLD, *(name for name in EVENT_TYPES if name.startswith("payout."))]
+    made = client.post("/v1/webhook-endpoints", {"url": receiver.url, "event_types": wanted})
+    receiver.registered(made["secret"])
+
+
+def _remittance(client: Client, planned: events.Planned) -> str:
+    """Our id of a remittance that was sent."""
+    named = quote(str((planned.data or {})["remittance_id"]))
+    return str(client.get(f"/v1/remittances?remittance_id={named}")["data"][0]["id"])
+
+
 def _send(
     services: Services, serving: Serving, built: world.World, planned: Sequence[events.Planned], step: Step
 ) -> tuple[list[sender.Answered], float, float]:
     """Send the waves; the answers, the seconds spent sending, and those until all was posted."""
-    secrets = {slug: access.secret for slug, access in built.partners.items()}
+    secrets = _secrets(built)
     answered: list[sender.Answered] = []
     send_seconds = rest_seconds = 0.0
     with step("signed webhooks", len(planned)) as steps:
@@ -230,17 +294,6 @@ def _wait_for_rest(services: Services, serving: Serving) -> None:
         time.sleep(0.05)
 
 
-def _settle(services: Services, planned: Sequence[events.Planned], today: date) -> Settlement:
-    slug, programme, currency = SETTLING
-    amount = books.owed(planned, slug, programme)
-    recorded = services.worker.run(
-        lambda tx: record_settlement(
-            tx, services.books, find(tx, slug), currency=currency, amount=amount, through=today
-        )
-    )
-    return settle_to_the_end(services.worker, services.books, recorded.id)
-
-
 def _fold_and_seal(services: Services, sealer: Database) -> None:
     """Until nothing is left: the schedule's folder and sealer may be at it as well."""
     key = sealing_key(services.settings)
@@ -263,18 +316,6 @@ def _fold_and_seal(services: Services, sealer: Database) -> None:
                 f"{left} transactions are not folded or sealed after {SEAL_SECONDS_MAX:.0f} seconds"
             )
         time.sleep(0.05)
-
-
-def _savers(held: Mapping[tuple[str, str, str], int]) -> dict[str, int]:
-    """What the settlement moves: EjoHeza's savings and match."""
-    codes = (
-        "member_contributions_pending",
-        "member_savings",
-        "sponsor_committed",
-        "match_unvested",
-        "match_vested",
-    )
-    return {code: held.get((SETTLING[1], code, ""), 0) for code in codes}
 
 
 def _answers(answered: Sequence[sender.Answered]) -> dict[str, int]:

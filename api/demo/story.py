@@ -1,69 +1,28 @@
 """One member's story, from remittance to savings, match and why, as the partner reads it over the API."""
 
-import base64
-import http.client
-import json
 from collections.abc import Mapping
-from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
 
-from api.auth.clients import NewClient
+from api.demo.client import Client
 from api.demo.events import Planned
 from api.demo.world import Person
-from ledger.errors import Unavailable
 from ledger.money import Money
 from ledger.receipts import Receipt, verify_receipt
-
-ANSWER_SECONDS_MAX: Final = 30
-
-
-class Reader:
-    """A partner's client of the API: proves itself once, then reads."""
-
-    def __init__(self, url: str, client: NewClient) -> None:
-        self._at = urlsplit(url)
-        proof = base64.b64encode(f"{client.client_id}:{client.client_secret}".encode()).decode()
-        answer = self._ask(
-            "POST",
-            "/oauth/token",
-            {"authorization": f"Basic {proof}", "content-type": "application/x-www-form-urlencoded"},
-            urlencode({"grant_type": "client_credentials"}),
-        )
-        self._headers = {"authorization": f"Bearer {answer['access_token']}"}
-
-    def get(self, path: str) -> Any:  # JSON of any shape
-        """What stands at a path."""
-        return self._ask("GET", path, self._headers, None)
-
-    def _ask(self, method: str, path: str, headers: Mapping[str, str], body: str | None) -> Any:
-        connection = http.client.HTTPConnection(
-            self._at.hostname or "", self._at.port, timeout=ANSWER_SECONDS_MAX
-        )
-        try:
-            connection.request(method, path, body, dict(headers))
-            response = connection.getresponse()
-            raw = response.read()
-        finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
-            raise Unavailable(
-                f"{method} {path} was answered {response.status}: {raw[:300].decode('utf-8', 'replace')}"
-            )
-        return json.loads(raw)
 
 
 class Story:
     """Reads the member's balances before and after the partner pays in, and tells all of it."""
 
-    def __init__(self, reader: Reader, planned: Planned, person: Person) -> None:
-        self._reader = reader
+    def __init__(self, client: Client, planned: Planned, person: Person) -> None:
+        self._client = client
         self._planned = planned
         self._person = person
         self._before = self._balances()
         remittance_id = quote(str((planned.data or {})["remittance_id"]))
-        self.remittance = reader.get(f"/v1/remittances?remittance_id={remittance_id}")["data"][0]
+        self.remittance = client.get(f"/v1/remittances?remittance_id={remittance_id}")["data"][0]
 
     def tell(self, console: Console) -> None:
         """Print the story; call it when the partner has settled and the books are sealed."""
@@ -84,10 +43,10 @@ class Story:
                 f"  {part['product']}: {_money(part['amount'])}, which raised the match by {_money(part['entitled'])}"
             )
         self._tell_balances(console)
-        explanation = self._reader.get(f"{path}/explanations/{remittance['id']}")
+        explanation = self._client.get(f"{path}/explanations/{remittance['id']}")
         _tell_why(console, explanation["matches"][0])
-        receipt = Receipt.from_json(self._reader.get(f"{path}/receipts/{remittance['transaction']}"))
-        keys = self._reader.get("/.well-known/mizan-seals")
+        receipt = Receipt.from_json(self._client.get(f"{path}/receipts/{remittance['transaction']}"))
+        keys = self._client.get("/.well-known/mizan-seals")
         verify_receipt(receipt, _public_keys(keys))
         seal = receipt.proof.seal if receipt.proof is not None else None
         console.print(
@@ -96,7 +55,7 @@ class Story:
         )
 
     def _balances(self) -> dict[str, Any]:
-        found = self._reader.get(f"/v1/members/{self._person.mem_id}/balances")
+        found = self._client.get(f"/v1/members/{self._person.mem_id}/balances")
         return dict(next(one for one in found["products"] if one["product"] == "savings"))
 
     def _tell_balances(self, console: Console) -> None:

@@ -25,6 +25,8 @@ from products.settlements.pair import record_settlement
 
 MEMBER_FOR: Final = timedelta(days=2 * 365)
 """So long ago everybody registered and enrolled: late remittances are theirs, too."""
+RETIRED_AGE: Final = 56
+"""How old the member who is paid out was when she joined, at least: past the age at which EjoHeza lets savings out."""
 PREFUND: Final = {"RWF": 500_000_000, "NPR": 5_000_000_000}
 """What prefunded partners pay in at the beginning, in minor units: ample."""
 SPONSORED: Final = {("ejoheza", "gov-rw"): 200_000_000, ("pm-sym", "gov-in"): 500_000_000}
@@ -92,6 +94,8 @@ GROUPS: Final = (
 STORY: Final = GROUPS[0]
 STORY_SENT: Final = (_KW_RW, 85_250)
 """The story's remittance: its corridor, and what is sent in minor units (KWD has three decimals)."""
+RETIRED_SENT: Final = (_KW_RW, 100_000)
+"""Each of the remittances of the member who is paid out, as `STORY_SENT`."""
 PROGRAMMES: Final = ("ejoheza", "pm-sym", "ssf-nepal")
 
 # Published figures, in minor units: PM-SYM's instalment a month by age at entry; 21.33 % of pay, at most NPR 6,006.
@@ -141,14 +145,20 @@ class World:
 
 
 def people(count: int, today: date, draw: random.Random) -> list[Person]:
-    """The members, by group, decided by the random numbers alone; the last one is whom the story follows."""
+    """The members, by group, decided by the random numbers alone; the last two are the one who is paid out, and the one
+    whom the story follows."""
     listed: list[Person] = []
     joined = today - MEMBER_FOR
     for group in GROUPS:
         for _ in range(max(12, count * group.share // 100)):
             listed.append(_person(len(listed), group, joined, draw))
-    protagonist = _person(len(listed), STORY, joined, draw)
-    return [*listed, replace(protagonist, percent=5, category=2)]
+    retired = _person(len(listed), STORY, joined, draw)
+    protagonist = _person(len(listed) + 1, STORY, joined, draw)
+    return [
+        *listed,
+        replace(retired, percent=10, category=2, birth_date=date(joined.year - RETIRED_AGE, 1, 1)),
+        replace(protagonist, percent=5, category=2),
+    ]
 
 
 def _person(number: int, group: Group, joined: date, draw: random.Random) -> Person:
