@@ -52,6 +52,11 @@ def failed(reports: Sequence[Report]) -> str | None:
     return None
 
 
+def telling(reports: Sequence[Report]) -> list[Report]:
+    """The reports that say something of the rail: not those that left a payment open for a reason of its own, or for want of time."""
+    return [one for one in reports if not (one.of_payment and one.state in ("not_sent", "unknown"))]
+
+
 def note(
     tx: Tx, rail_id: UUID, failure: str | None, now: datetime, *, open_for: timedelta = OPEN_FOR
 ) -> None:

@@ -1,7 +1,9 @@
 """The configured rails with their adapters, as a process needs them: built when first used, and anew when they change."""
 
 import json
+import time
 from collections.abc import Mapping
+from threading import Lock
 from typing import Final
 from uuid import UUID
 
@@ -14,6 +16,8 @@ from products.payouts.rails import Rail
 from products.payouts.registry import ConfiguredRail
 
 PURPOSE: Final = "rail secrets"
+SERVES_ON_SECONDS: Final = 600.0
+"""How long an adapter that was replaced stays open for those who have it: much longer than any call of a rail takes."""
 
 
 def keep_secrets(tx: Tx, keyring: Keyring, clock: Clock, rail_id: UUID, secrets: Mapping[str, str]) -> None:
@@ -38,6 +42,8 @@ class Rails:
         self._environment = environment
         self._public_url = public_url
         self._built: dict[UUID, tuple[object, Rail]] = {}
+        self._replaced: list[tuple[float, Rail]] = []
+        self._building = Lock()
 
     @property
     def in_sandbox(self) -> bool:
@@ -54,11 +60,20 @@ class Rails:
             )
         sealed = bytes(row[0]) if row else b""
         configured = (sealed, json.dumps(dict(rail.options), sort_keys=True))
-        built = self._built.get(rail.id)
-        if built is not None and built[0] == configured:
-            return built[1]
+        with self._building:
+            built = self._built.get(rail.id)
+            if built is not None and built[0] == configured:
+                return built[1]
+            adapter = self._build(rail, sealed)
+            if built is not None:
+                self._replaced.append((time.monotonic(), built[1]))
+            self._built[rail.id] = (configured, adapter)
+            self._close_replaced(time.monotonic() - SERVES_ON_SECONDS)
+        return adapter
+
+    def _build(self, rail: ConfiguredRail, sealed: bytes) -> Rail:
         secrets = json.loads(self._keyring.open(PURPOSE, sealed, rail.id.bytes)) if sealed else {}
-        adapter = directory.build(
+        return directory.build(
             rail.kind,
             rail.options,
             secrets,
@@ -72,13 +87,15 @@ class Rails:
                 currency=rail.currency,
             ),
         )
-        if built is not None:
-            built[1].close()
-        self._built[rail.id] = (configured, adapter)
-        return adapter
+
+    def _close_replaced(self, before: float) -> None:
+        """Close what was replaced so long ago that nobody uses it any more."""
+        while self._replaced and self._replaced[0][0] <= before:
+            self._replaced.pop(0)[1].close()
 
     def close(self) -> None:
         """Give back the adapters' connections."""
+        self._close_replaced(time.monotonic())
         for _, adapter in self._built.values():
             adapter.close()
         self._built.clear()

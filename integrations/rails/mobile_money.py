@@ -117,7 +117,9 @@ class MobileMoney:
         """Ask for the payments, several at once; what isn't begun within `batch_seconds` is `not_sent` (``no_time``)."""
         del batch, asked_on  # each payment is a request of its own, and the provider makes it at once
         return self._together(
-            instructions, self._submit, lambda one: Report("not_sent", one.attempt, code="no_time")
+            instructions,
+            self._submit,
+            lambda one: Report("not_sent", one.attempt, code="no_time", of_payment=True),
         )
 
     def ask(self, payments: Sequence[Sent]) -> list[Report]:
@@ -125,7 +127,7 @@ class MobileMoney:
         return self._together(
             payments,
             self._ask,
-            lambda one: Report("unknown", one.attempt, one.rail_reference, code="no_time"),
+            lambda one: Report("unknown", one.attempt, one.rail_reference, code="no_time", of_payment=True),
         )
 
     def check(self, payee: RailPayee) -> Checked | None:
@@ -258,7 +260,7 @@ class MobileMoney:
             return replace(transaction_report(answer.body, attempt), rail_reference=made)
         state, reference = _state(answer.body), text_in(answer.body, "serverCorrelationId")
         if reference is None or state not in ("pending", "completed", "failed"):
-            return Report("unknown", attempt, code="answer_not_understood")
+            return Report("unknown", attempt, code="answer_not_understood", of_payment=True)
         if state == "pending":
             return Report("accepted", attempt, _POLLED + reference)
         return self._ask(replace(_lost(attempt), rail_reference=_POLLED + reference))
@@ -294,7 +296,7 @@ class MobileMoney:
         if there.state != "not_found":
             return there
         if refusal.code == DUPLICATE:
-            return Report("unknown", attempt, code=refusal.said)
+            return Report("unknown", attempt, code=refusal.said, of_payment=True)
         return failure(attempt, refusal)
 
     def _ask(self, payment: Sent, ends_at: float = math.inf) -> Report:
@@ -342,7 +344,7 @@ class MobileMoney:
                     place = f"transactions/{reference}" if reference else lost
                 case _:
                     break
-        return Report("unknown", attempt, code="answer_not_understood")
+        return Report("unknown", attempt, code="answer_not_understood", of_payment=True)
 
     def _proven(self, callback: Callback) -> UUID:
         """The attempt whose own path this is, called with one of our keys. Raises `CallbackRefused`."""
@@ -420,7 +422,7 @@ def _not_told(payment: Sent, answer: Answer) -> Report:
     if answer.status == HTTPStatus.NOT_FOUND and refusal is not None:
         if payment.rail_reference is None:
             return Report("not_found", payment.attempt, code=refusal.said)
-        return Report("unknown", payment.attempt, code="forgotten")
+        return Report("unknown", payment.attempt, code="forgotten", of_payment=True)
     code = refusal.said if refusal else f"http_{answer.status}"
     return Report("unknown", payment.attempt, code=code)
 

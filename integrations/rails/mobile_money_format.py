@@ -150,7 +150,7 @@ def transaction_report(body: object, attempt: UUID | None = None) -> Report:
     """
     named = attempt_in(body)
     if attempt is not None and named is not None and named != attempt:
-        return Report(state="unknown", attempt=attempt, code="another_payment")
+        return Report(state="unknown", attempt=attempt, code="another_payment", of_payment=True)
     status = (text_in(body, "transactionStatus") or "").lower()
     report = Report(
         state=_STATES.get(status, "unknown"),
@@ -158,6 +158,7 @@ def transaction_report(body: object, attempt: UUID | None = None) -> Report:
         rail_reference=text_in(body, "transactionReference") if attempt is None and named is None else None,
         at=time_in(body),
         code=status[:_CODE_CHARACTERS_MAX] or "no_status",
+        of_payment=status not in _STATES,
     )
     if report.state == "failed":
         report = replace(report, reason=_REASONS.get(status, "refused" if status == "declined" else "other"))
@@ -176,7 +177,7 @@ def transaction_report(body: object, attempt: UUID | None = None) -> Report:
         return (
             report
             if report.state == "failed"
-            else replace(report, state="unknown", reason=None, code="no_amount")
+            else replace(report, state="unknown", reason=None, code="no_amount", of_payment=True)
         )
 
 

@@ -6,17 +6,20 @@ run in several processes at once, and end anywhere: what they leave behind is pi
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
+from uuid import UUID
 
 from integrations.rails import breaker, sandbox
 from integrations.rails.breaker import Admission
 from integrations.rails.configured import Rails
-from ledger.database import Database
+from ledger.database import Database, Tx
 from products.payouts import cancel, checking, registry, reports, submission
-from products.payouts.rails import Rail, Report
+from products.payouts.checking import ToCheck
+from products.payouts.rails import Checked, Rail, RailPayee, Report
 from products.payouts.registry import ConfiguredRail
 from products.payouts.submission import Prepared
 from products.remittances.context import Books
@@ -26,6 +29,7 @@ log = logging.getLogger("mizan.rails")
 SECONDS_MAX: Final = 2.5
 """How long one call of a job goes on taking more."""
 CHECKED_TOGETHER: Final = 500
+CHECKS_AT_ONCE: Final = 8
 ASKED_TOGETHER: Final = 1_000
 LEASE: Final = timedelta(seconds=120)
 
@@ -94,22 +98,37 @@ class RailWork:
             taken = self._database.run(
                 lambda tx: checking.take(tx, self._books, rail, limit=CHECKED_TOGETHER)
             )
-            said = {
-                one.payout_id: adapter.check(one.payee)
-                for one in taken
-                # what there is no time for is taken again when its lease is over
-                if one.payee is not None and time.monotonic() < until
-            }
+            said = self._checked(adapter, taken, until)
             unreadable = [one.payout_id for one in taken if one.payee is None]
-            self._database.run(
-                lambda tx, said=said, unreadable=unreadable: checking.record(  # type: ignore[misc]  # a default is the way to bind a loop's name
-                    tx, self._books, said, unreadable=unreadable
-                )
-            )
-            checked += len(taken)
+            left = [one.payout_id for one in taken if one.payee is not None and one.payout_id not in said]
+
+            def record(
+                tx: Tx,
+                said: Mapping[UUID, Checked | None] = said,
+                unreadable: Sequence[UUID] = unreadable,
+                left: Sequence[UUID] = left,
+            ) -> None:
+                checking.record(tx, self._books, said, unreadable=unreadable)
+                checking.give_back(tx, self._books, left)
+
+            self._database.run(record)
+            checked += len(taken) - len(left)
             if len(taken) < CHECKED_TOGETHER:
                 break
         return checked
+
+    def _checked(self, adapter: Rail, taken: Sequence[ToCheck], until: float) -> dict[UUID, Checked | None]:
+        """What a rail says of payees, of several at a time; what isn't begun in time is left out."""
+        asked = [(one.payout_id, one.payee) for one in taken if one.payee is not None]
+
+        def check(these: Sequence[tuple[UUID, RailPayee]]) -> list[tuple[UUID, Checked | None]]:
+            return [(id_, adapter.check(payee)) for id_, payee in these if time.monotonic() < until]
+
+        if len(asked) <= 1:
+            return dict(check(asked))
+        shares = [asked[first::CHECKS_AT_ONCE] for first in range(min(CHECKS_AT_ONCE, len(asked)))]
+        with ThreadPoolExecutor(len(shares), thread_name_prefix="payees") as threads:
+            return {id_: said for share in threads.map(check, shares) for id_, said in share}
 
     def _submit(self, rail: ConfiguredRail, adapter: Rail, until: float) -> int:
         sent = 0
@@ -123,7 +142,7 @@ class RailWork:
                 self._unused(rail, admission)
                 break
             for batch in batches:
-                self._call(rail, adapter, lambda batch=batch: _submitted(adapter, batch))  # type: ignore[misc]  # a default is the way to bind a loop's name
+                self._call(rail, adapter, admission, lambda batch=batch: _submitted(adapter, batch))  # type: ignore[misc]  # a default is the way to bind a loop's name
                 sent += len(batch.instructions)
         return sent
 
@@ -147,7 +166,7 @@ class RailWork:
             admission = self._admission(rail)
             if admission == "refused":
                 break
-            limit = 1 if admission == "probe" else ASKED_TOGETHER
+            limit = 1 if admission == "probe" else min(ASKED_TOGETHER, adapter.together_max)
             due = self._database.run(
                 lambda tx, limit=limit: submission.due_to_ask(  # type: ignore[misc]  # a default is the way to bind a loop's name
                     tx, self._books, rail, limit=limit, asks_after=asks_after
@@ -156,7 +175,7 @@ class RailWork:
             if not due:
                 self._unused(rail, admission)
                 break
-            self._call(rail, adapter, lambda due=due: adapter.ask(due))  # type: ignore[misc]  # a default is the way to bind a loop's name
+            self._call(rail, adapter, admission, lambda due=due: adapter.ask(due))  # type: ignore[misc]  # a default is the way to bind a loop's name
             asked += len(due)
         return asked
 
@@ -169,7 +188,9 @@ class RailWork:
         if admission == "probe":
             self._database.run(lambda tx: breaker.unused(tx, rail.id, self._books.clock.now()))
 
-    def _call(self, rail: ConfiguredRail, adapter: Rail, call: Callable[[], list[Report]]) -> None:
+    def _call(
+        self, rail: ConfiguredRail, adapter: Rail, admission: Admission, call: Callable[[], list[Report]]
+    ) -> None:
         """Call the rail, outside any transaction, then record what it said, for the breaker too."""
         try:
             answers = call()
@@ -186,7 +207,11 @@ class RailWork:
                 forgets_after_seconds=adapter.forgets_after_seconds,
             )
         )
-        self._note(rail, breaker.failed(answers))
+        telling = breaker.telling(answers)
+        if telling:
+            self._note(rail, breaker.failed(telling))
+        else:
+            self._unused(rail, admission)
 
     def _note(self, rail: ConfiguredRail, failure: str | None) -> None:
         now, open_for = self._books.clock.now(), self._pace.open_for

@@ -49,6 +49,15 @@ def take(tx: Tx, books: Books, rail: ConfiguredRail, *, limit: int) -> list[ToCh
     return [ToCheck(id_, addressed.get(payee_id)) for id_, payee_id in rows]
 
 
+def give_back(tx: Tx, books: Books, payout_ids: Sequence[UUID]) -> None:
+    """Leave payouts that were taken and not come to for whoever is next."""
+    if payout_ids:
+        cursor(tx).execute(
+            "UPDATE products.payout SET check_after = %s WHERE id = ANY (%s) AND state = 'requested'",
+            [books.clock.now(), list(payout_ids)],
+        )
+
+
 def record(
     tx: Tx, books: Books, checked: Mapping[UUID, Checked | None], *, unreadable: Sequence[UUID] = ()
 ) -> None:

@@ -77,7 +77,8 @@ class Report:
 
     ``at``: when it happened by the rail's clock. ``code``: the rail's own word. ``amount`` and ``currency``: what it says it
     paid, to compare; ``fee``: what it took for itself, minor units of the same currency. ``ask_again_at``: when it will know
-    more, where it says so; asked about then, even if what it says now is final.
+    more, where it says so; asked about then, even if what it says now is final. ``of_payment``: `unknown` or `not_sent` for a reason
+    of this payment's own, which says nothing of whether the rail can be reached.
     """
 
     state: ReportState
@@ -90,6 +91,7 @@ class Report:
     currency: str | None = None
     fee: int | None = None
     ask_again_at: datetime | None = None
+    of_payment: bool = False
 
 
 @dataclass(frozen=True, slots=True)

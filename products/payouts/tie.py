@@ -11,8 +11,8 @@ from ledger.database import Tx, cursor
 from products.payouts.rails import Report
 from products.payouts.registry import ConfiguredRail
 
-_NOT_THERE: Final = frozenset({"sending", "not_sent", "unknown"})
-"""What may lack at the rail without being a difference: it may never have arrived."""
+_NOT_THERE: Final = frozenset({"sending", "not_sent", "unknown", "failed"})
+"""What may lack at the rail without being a difference: it may never have arrived, or was refused and is on no list of payments."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -63,11 +64,12 @@ _PROCESSES: Final = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tests.simulation.paying_processes"])
 
 
-def work(settings: Settings, jobs: Sequence[Job]) -> None:
+def work(settings: Settings, jobs: Sequence[Job], ready: Connection) -> None:
     """A worker's process: these jobs of the rails, again and again, until it is killed."""
     services = bootstrap(settings, name="payouts")
     rails = RailWork(services.worker, services.books, services.rails, PACE)
     todo = {"submit": rails.submit, "ask": rails.ask}
+    ready.send(True)
     while True:
         if not sum(todo[job]() for job in jobs):
             time.sleep(0.03)
@@ -139,10 +141,13 @@ class Workers:
 
     def start(self, *jobs: Job, settings: Settings | None = None) -> BaseProcess:
         """Another one."""
+        heard, ready = _PROCESSES.Pipe(duplex=False)
         process = _PROCESSES.Process(
-            target=work, args=(settings or self.settings, jobs or ("submit", "ask")), daemon=True
+            target=work, args=(settings or self.settings, jobs or ("submit", "ask"), ready), daemon=True
         )
         process.start()
+        with heard, ready:
+            assert heard.poll(60), "a worker never came to its work"
         self.running.append(process)
         return process
 
@@ -176,7 +181,7 @@ class Workers:
         drawn = random.Random(seed)
 
         def disturb() -> None:
-            while not ends.wait(drawn.uniform(0.05, 0.7)):
+            while not ends.wait(drawn.uniform(0.05, 1.0)):
                 victim = drawn.choice(self.running)
                 if drawn.random() < 0.1:
                     self.freeze(victim, PACE.lease.total_seconds() * drawn.uniform(0.5, 2))
@@ -313,7 +318,7 @@ def paying_processes(
 def _rail(paying: Paying, services: Services, provider: Provider) -> ConfiguredRail:
     kept, keys = validated(
         "mobile_money",
-        options(provider.url, timeout_seconds=0.8, asks_after_seconds=0.2, forgets_after_seconds=2.0),
+        options(provider.url, timeout_seconds=0.8, asks_after_seconds=0.1, forgets_after_seconds=2.0),
         secrets(),
     )
     new = NewRail(

@@ -1,0 +1,169 @@
+"""What a worker does for a rail that is slow, forgetful, down or reconfigured: through the real adapter of wallets and its provider."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from integrations.rails.configured import Rails, keep_secrets
+from integrations.rails.directory import validated
+from integrations.rails.work import Pace, RailWork
+from ledger.clock import FixedClock
+from products.payouts import registry
+from products.payouts.rails import Sent
+from products.payouts.registry import ConfiguredRail, NewRail
+from products.payouts.terms import Arrival, Fee
+from tests.conftest import Databases
+from tests.integration.payouts.paying import LIMITS, Paying
+from tests.integration.rails.gsma_books import Rule
+from tests.integration.rails.gsma_simulator import Simulator, simulator
+from tests.integration.rails.gsma_world import options, secrets
+from tests.world import Person
+
+
+@dataclass
+class Wallets:
+    """A member whose payouts go to a wallet, the rail and its provider; no callbacks."""
+
+    paying: Paying
+    provider: Simulator
+    rails: Rails
+    rail: ConfiguredRail
+    person: Person
+    payee: UUID
+
+    def approved(self, count: int = 1) -> list[UUID]:
+        """Payouts that are approved."""
+        return [self.paying.approved(self.person, self.payee, 100 + n, rail="momo") for n in range(count)]
+
+    def states(self) -> set[str]:
+        """In which states payouts are."""
+        return {row["state"] for row in self.paying.rows("SELECT state FROM products.payout")}
+
+    def breaker(self) -> tuple[int, bool]:
+        """Failures in a row, and whether it is open."""
+        (row,) = self.paying.rows("SELECT * FROM products.rail_breaker WHERE rail_id = %s", self.rail.id)
+        return row["failures"], row["opened_at"] is not None
+
+    def ask_later(self) -> int:
+        """A worker asks when whatever it waits for is over."""
+        self.paying.clock.advance(timedelta(hours=2))
+        return self.paying.work.ask()
+
+    def reconfigured(self, **changes: object) -> ConfiguredRail:
+        """The rail with other options."""
+        kept, _ = validated("mobile_money", options(self.provider.url, **changes), secrets())
+        return replace(self.rail, options=kept)
+
+
+Made = Callable[..., Wallets]
+
+
+@pytest.fixture
+def wallets(databases: Databases, clock: FixedClock) -> Iterator[Made]:
+    """A world of wallets; `checks` payees or not, the pace and the rail's options as a test wants them."""
+    with ExitStack() as stack:
+        yield lambda **wanted: stack.enter_context(_wallets(databases, clock, **wanted))
+
+
+@contextmanager
+def _wallets(
+    databases: Databases,
+    clock: FixedClock,
+    *,
+    checks: bool = False,
+    pace: Pace | None = None,
+    **other: object,
+) -> Iterator[Wallets]:
+    paying = Paying.on(databases, clock)
+    keyring = paying.world.books.keyring
+    with (
+        simulator() as provider,
+        closing(
+            Rails(databases.worker, keyring, clock, environment="sandbox", public_url="http://127.0.0.1:9")
+        ) as rails,
+    ):
+        kept, keys = validated("mobile_money", options(provider.url, **other), secrets())
+        new = NewRail(
+            slug="momo",
+            kind="mobile_money",
+            payee_kinds=("mobile_money",),
+            checks_payees=checks,
+            funded="float",
+            fee=Fee(0, 0, "fund"),
+            arrival=Arrival("minutes", 0, 5, ()),
+            limits=LIMITS,
+            options=kept,
+        )
+        with databases.worker.begin() as tx:
+            rail = registry.create(tx, paying.world.programmes["ejoheza"], new, clock=clock)
+            keep_secrets(tx, keyring, clock, rail.id, keys)
+        paying.work = RailWork(databases.worker, paying.world.books, rails, pace or Pace())
+        person = paying.person()
+        provider.misbehave(Rule("callback", "none"))
+        yield Wallets(paying, provider, rails, rail, person, paying.payee(person))
+
+
+def test_a_payment_that_the_rail_forgot_does_not_stop_all_others(wallets: Made) -> None:
+    world = wallets()
+    world.provider.misbehave(Rule("outcome", "never"))
+    world.approved()
+    world.paying.work.submit()
+    world.provider.books.payments.clear()
+    world.provider.books.by_server_id.clear()
+    for _ in range(7):
+        assert world.ask_later() == 1
+    assert world.breaker() == (0, False)
+    assert world.states() == {"submitted"}
+    world.provider.down()
+    for _ in range(7):
+        world.ask_later()
+    assert world.breaker()[1], "a network that fails opens it, whatever is asked about"
+
+
+def test_all_that_is_due_is_asked_about_in_turns_that_the_rail_has_time_for(wallets: Made) -> None:
+    world = wallets(together_max=4, at_once=4, batch_seconds=0.2)
+    world.approved(12)
+    world.paying.work.submit()
+    world.provider.misbehave(Rule("ask", "slow", seconds=0.12), Rule("callback", "none"))
+    assert world.ask_later() == 12
+    assert world.states() == {"paid"}
+
+
+def test_checking_payees_of_a_slow_rail_ends_in_time_and_goes_on_at_once(wallets: Made) -> None:
+    world = wallets(checks=True, pace=Pace(seconds_max=0.5), timeout_seconds=5)
+    world.provider.misbehave(Rule("ask", "slow", seconds=0.3))
+    for number in range(24):
+        world.paying.ask(world.person, world.payee, 100 + number, rail="momo")
+    began = time.monotonic()
+    world.paying.work.submit()
+    assert time.monotonic() - began < 2.5
+    checked = world.paying.rows("SELECT id FROM products.payout WHERE state = 'awaiting_member'")
+    assert 8 <= len(checked) < 24
+    for _ in range(4):  # nobody waits for a lease
+        world.paying.work.submit()
+    assert world.states() == {"awaiting_member"}
+
+
+def test_an_adapter_that_is_replaced_serves_whoever_has_it_to_the_end(wallets: Made) -> None:
+    world = wallets()
+    before = world.rails.adapter(world.rail)
+    found: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(world.rails.adapter(world.rail))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [before] * 8
+    after = world.rails.adapter(world.reconfigured(together_max=7))
+    assert (after is before, after.together_max) == (False, 7)
+    attempt = world.rail.id
+    (told,) = before.ask([Sent(attempt, attempt, None, datetime.now(UTC))])
+    assert told.state == "not_found"
