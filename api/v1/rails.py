@@ -158,7 +158,7 @@ def list_rail_reports(
     operation_id="pause_rail",
     summary="Pause a rail",
     response_model=RailOut,
-    responses={200: REPLAYED, **errors()},
+    responses={200: REPLAYED, **errors(409)},
 )
 def pause_rail(rail: RailSlug, call: Writing, idempotency_key: KeyHeader = None) -> Response:
     """Stop sending through a rail: what is approved waits in its queue; what is under way goes on being asked about."""
@@ -170,7 +170,7 @@ def pause_rail(rail: RailSlug, call: Writing, idempotency_key: KeyHeader = None)
     operation_id="resume_rail",
     summary="Resume a rail",
     response_model=RailOut,
-    responses={200: REPLAYED, **errors()},
+    responses={200: REPLAYED, **errors(409)},
 )
 def resume_rail(rail: RailSlug, call: Writing, idempotency_key: KeyHeader = None) -> Response:
     """Go on sending through a rail that was paused."""

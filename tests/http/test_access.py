@@ -47,7 +47,7 @@ def test_every_route_of_the_application_is_judged(everyone: Cast) -> None:
     }
     assert judged == served
     described = everyone.api.app.openapi()["paths"]
-    assert {path for _, path in served} >= set(described)
+    assert {path.replace(":path}", "}") for _, path in served} >= set(described)
     # what stands in the list of open routes is there, and open
     assert {entry.operation for entry in walked(everyone.api) if entry.open_because} == set(OPEN)
 

@@ -24,6 +24,7 @@ from api.settings import Environment
 from integrations.inbox.drain import drain
 from integrations.outbound.events import expand
 from integrations.partners.secrets import create_secret
+from integrations.rails.sandbox import ensure_rails
 from ledger import holds
 from ledger.clock import FixedClock
 from ledger.database import Tx
@@ -87,6 +88,7 @@ NOT_OF_PARTNERS: Final = {
     "products.agency",
     "products.claim_line",
     "products.claim_pack",
+    "products.rail_report",
     "products.remittal",
     "products.remittal_answer",
 }
@@ -98,6 +100,7 @@ NOT_OF_STAFF: Final = {"api.client_key", "api.client_secret", "api.idempotent_an
 SHAPES: Final[Mapping[str, Mapping[str, Any]]] = {
     "api.approval_request": {"state": "requested"},
     "products.challenge": {"method": "device"},
+    "products.payout": {"amount": 2, "product": "savings", "fee": 0},
     "products.waiting_change": {"kind": "phone", "effective_at": "2026-03-05T09:30:00Z"},
 }
 """Values that a table's checks ask for, beside those that `filled` finds by itself."""
@@ -218,6 +221,8 @@ def apart(databases: Databases, clock: FixedClock) -> Apart:
                 tx, name=slug, partner_id=partner.id, environment=Environment.SANDBOX, at=clock.now()
             )
     leave_files(world, partners)
+    with databases.worker.begin() as tx:
+        ensure_rails(tx, clock)
     drain(databases.worker, Journal(databases), clock, world.books.keyring)
     inbox.partner_id = partners[0].id
     inbox.store([inbox.received("one-waits")])
@@ -253,6 +258,7 @@ def fill(apart: Apart, people: list[Person]) -> None:
                     "link_id": person.link_id,
                     "client_id": apart.client_of(partner),
                     "enrolment_id": person.enrolments["savings"],
+                    **of_payouts(tx, table, person),
                 }
                 row = filled(tx, table, known)
                 names = ", ".join(row)
@@ -260,6 +266,21 @@ def fill(apart: Apart, people: list[Person]) -> None:
                     text(f"INSERT INTO {table} ({names}) VALUES ({', '.join(f':{name}' for name in row)})"),
                     row,
                 )
+
+
+def of_payouts(tx: Tx, table: str, person: Person) -> dict[str, UUID]:
+    """What the rows of payouts hang on: the programme's rail, and the member's payout, which is there before its parts are."""
+    if not table.startswith(("products.payout", "products.rail")):
+        return {}
+    rail, programme = tx.exec_driver_sql(
+        "SELECT r.id, r.programme_id FROM products.rail r JOIN products.member m ON m.programme_id = r.programme_id"
+        " WHERE m.id = %s",
+        (person.member_id,),
+    ).one()
+    payout = tx.exec_driver_sql(
+        "SELECT id FROM products.payout WHERE member_id = %s", (person.member_id,)
+    ).scalar_one_or_none()
+    return {"rail_id": rail, "programme_id": programme} | ({"payout_id": payout} if payout else {})
 
 
 MADE_UP: Final[Mapping[str, Any]] = {
