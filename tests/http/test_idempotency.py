@@ -38,7 +38,7 @@ MOVES_NOTHING = {
     "request_programme_version",
     "compare_settlement_file",
 }
-"""What such a scope also allows: it ends a request, or files one that no money follows from."""
+"""What such a scope also allows: it ends a request, files one that no money follows from, or compares."""
 NO_MONEY = {
     "members:write",
     "consents:write",
@@ -48,10 +48,11 @@ NO_MONEY = {
     "operators:write",
     "clients:write",
     "partners:write",
+    "endpoints:write",
     "export:read",
     "duplicates:read",
 }
-"""What these allow is about persons and access; doing it twice is refused or changes nothing."""
+"""What these allow is about persons, access and what is told: done twice it is refused, or moves nothing twice."""
 
 
 def posts() -> Iterator[tuple[APIRoute, frozenset[str]]]:
