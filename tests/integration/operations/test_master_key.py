@@ -91,6 +91,7 @@ api.operator_recovery_code digest
 api.operator_session digest
 api.used_jti digest
 integrations.delivery body_digest delivery_key digest
+integrations.event digest
 integrations.payment_answer digest
 integrations.payment_file digest
 integrations.rail_callback digest
