@@ -1,7 +1,7 @@
 """What a settlement means for members: pending becomes savings, and what sponsors committed to it is granted; and back."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -40,6 +40,7 @@ class MembersMoves:
         self.joined = joined
         self.match_book = MatchBook(context.sponsors[joined.programme_id])
         self.by_enrolment: dict[UUID, list[Move]] = {}
+        self.settling: set[UUID] = set()
 
     def settled(self, pending: Sequence[Owed]) -> "MembersMoves":
         """What pending contributions become: savings, and match that is granted."""
@@ -58,8 +59,45 @@ class MembersMoves:
         for enrolment, amount in amounts.items():
             waiting, savings = accounts[enrolment]
             self.by_enrolment[enrolment] = [(waiting, savings, amount)]
+            self.settling.add(enrolment)
         self.count(totals, first)
         return self
+
+    def set_off(self, posted_with: Collection[UUID]) -> None:
+        """Let what settles first pay what its member owes, having spent what was taken back: pending to member receivable.
+
+        ``posted_with``: the other accounts of the same `post`. Where a member owes anything, all of them are locked here in
+        the one order, so that the debt stands still.
+        """
+        if not self._debts():
+            return
+        moved = [move for moves in self.by_enrolment.values() for move in moves]
+        accounts = {account for debit, credit, _ in moved for account in (debit, credit)}
+        owing = {receivable for receivable, _ in self._debts().values()}
+        cursor(self.tx).execute(
+            "SELECT ledger.lock_accounts(%b::uuid[])", (sorted({*posted_with, *accounts, *owing}),)
+        )
+        left: dict[UUID, int] = {}
+        for enrolment, (receivable, owed) in self._debts().items():
+            (waiting, savings, amount), *match = self.by_enrolment[enrolment]
+            paid = min(amount, left.setdefault(receivable, owed))
+            left[receivable] -= paid
+            self.by_enrolment[enrolment] = [
+                (waiting, receivable, paid),
+                (waiting, savings, amount - paid),
+                *match,
+            ]
+
+    def _debts(self) -> dict[UUID, tuple[UUID, int]]:
+        """Of enrolments that something settles for, those whose member owes: the member's receivable, and how much."""
+        rows = cursor(self.tx).execute(
+            """SELECT e.id, m.receivable_account, b.debits - b.credits
+               FROM products.enrolment e JOIN products.member m ON m.id = e.member_id
+               JOIN ledger.account_balance b ON b.account_id = m.receivable_account
+               WHERE e.id = ANY (%b::uuid[]) AND b.debits > b.credits ORDER BY e.id""",
+            (sorted(self.settling),),
+        )
+        return {enrolment: (receivable, owed) for enrolment, receivable, owed in rows}
 
     def count(
         self, totals: Mapping[tuple[StateKey, int], int], at: Mapping[tuple[StateKey, int], datetime]

@@ -367,6 +367,9 @@ class _Part:
         The cash is posted with it: accounts are locked in one order, the shared ones last.
         """
         postings = MembersMoves(self.tx, self.books, self.joined, self.context).settled(pending)
+        postings.set_off(
+            [account for p in (booked.postings if booked else ()) for account in (p.debit, p.credit)]
+        )
         enrolments = sorted(postings.by_enrolment)
         batch = [
             self._transaction("contributions_settled", f"{self.number}:{enrolment}", moves)

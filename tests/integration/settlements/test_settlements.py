@@ -274,6 +274,16 @@ def test_a_returned_settlement_turns_members_money_back_and_can_be_settled_again
     settle_all(world.databases.worker, world.books)
     assert world.databases.worker.run(lambda tx: by_id(tx, again.id)).paired == 100_000
     assert savings(world, people[2]) == (0, 20_000, 18_000)
+    # what the member had spent is exactly what the money that came again pays first
+    assert savings(world, people[0]) == (0, 5_000, 18_000)
+    assert world.balance("member_receivable", people[0].member_id) == 0
+    # and it goes back and forth without a remainder, whatever was set off before
+    again = world.databases.worker.run(lambda tx: by_id(tx, again.id))
+    give_back(world, again)
+    assert (savings(world, people[0]), world.balance("member_receivable", people[0].member_id)) == (
+        (20_000, 0, 0),
+        15_000,
+    )
 
 
 def spend(world: World, person: Person, amount: int) -> None:
