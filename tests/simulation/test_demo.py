@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -18,13 +20,14 @@ def demo(seed: int, home: Path) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=140,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.timeout(300)
 def test_every_figure_is_as_it_has_to_be_and_the_seed_decides_them(tmp_path: Path) -> None:
     first, again = demo(3, tmp_path), demo(3, tmp_path)
     for one in (first, again):
@@ -35,8 +38,21 @@ def test_every_figure_is_as_it_has_to_be_and_the_seed_decides_them(tmp_path: Pat
         del one["timing"]
     assert first == again
     assert first["sent"] == sum(first["answers"].values()) == 600
-    assert first["figures_compared"] > 1_500
+    assert first["figures_compared"] > 1_800
     assert (
         first["after"]["member_contributions_pending"] == 0 < first["before"]["member_contributions_pending"]
     )
+    assert [(one["states"][-1], one["reason"]) for one in first["payouts"]] == [
+        ("paid", None),
+        ("failed", "payee_closed"),
+        ("returned", "payee_closed"),
+    ]
+    assert ["payout_returned", "bank", "match_vested", 18_000] in first["payouts"][2]["postings"]
+    assert first["payouts"][2]["events"][-2:] == ["payout.paid", "payout.returned"]
+    paid = first["payouts"][0]["amount"]
+    before, after = first["balance"]["before"], first["balance"]["after"]
+    assert (before["settled"] - after["settled"], before["match"]) == (paid, after["match"])
+    assert (first["clearing"], first["bank"], first["tie"]["ties"]) == (0, -paid, True)
+    assert first["returned"]["amount"] > 0 == sum(first["left"]["ejoheza"].values())
+    assert sum(first["left"]["pm-sym"].values()) == first["owed"]["pm-sym"] > 0
     assert not list(tmp_path.iterdir())
