@@ -5,9 +5,8 @@ import shlex
 from pathlib import Path
 from typing import get_args
 
-import click
 import pytest
-import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import integrations
@@ -112,29 +111,58 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def commands_in(page: Path) -> list[str]:
-    """The `mizan` commands of a page's shell blocks, without their comments."""
-    lines = [
-        line
-        for block in re.findall(r"^```sh\n(.*?)^```", text_of(page), re.M | re.S)
-        for line in block.splitlines()
-    ]
-    return [line.strip() for line in lines if line.strip().startswith("mizan ")]
+    """The `mizan` commands of a page's shell blocks, continued lines joined."""
+    found = []
+    for _, block in re.findall(r"^( *)```(?:sh|console)\n(.*?)^\1```", text_of(page), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            found += re.findall(
+                r"(?:^|[|;&(]|\bdo\b)\s*(?:\$ )?(?:\w+=\S* )*(mizan [^|;&()<>]*)", line.strip()
+            )
+    return found
+
+
+def commands_named_in(page: Path) -> list[str]:
+    """The `mizan` commands that a page's text names, maybe without what they need."""
+    return re.findall(r"(?<!`)`(mizan [^`]*)`(?!`)", re.sub(r"\s*\n\s*", " ", text_of(page)))
 
 
 ALL_COMMANDS = [(page, line) for page in PAGES for line in commands_in(page)]
 
 
+MIZAN = get_command(app)
+
+
+def command_of(page: Path, line: str) -> tuple[TyperCommand | TyperGroup, list[str]]:
+    """What `mizan` runs for a line, and the words that it is given."""
+    words = shlex.split(line, comments=True)[1:]
+    command = MIZAN
+    while words and isinstance(command, TyperGroup):
+        assert words[0] in command.commands, f"{page.name}: mizan has no {words[0]}"
+        command = command.commands[words.pop(0)]
+    assert isinstance(command, TyperCommand | TyperGroup)
+    return command, words
+
+
 @pytest.mark.parametrize(
     ("page", "line"), ALL_COMMANDS, ids=lambda value: value if isinstance(value, str) else value.name
 )
-def test_every_command_shown_exists_with_its_options(page: Path, line: str) -> None:
-    words = shlex.split(re.split(r"[|>]", line)[0], comments=True)[1:]
-    command: click.Command | typer.core.TyperGroup = get_command(app)
-    while words and hasattr(command, "commands"):
-        assert words[0] in command.commands, f"{page.name}: mizan has no {words[0]}"
-        command = command.commands[words.pop(0)]
-    options = {option for parameter in command.params for option in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= options
+def test_every_command_shown_exists_and_is_given_what_it_needs(page: Path, line: str) -> None:
+    command, words = command_of(page, line)
+    context = command.make_context("mizan", list(words), resilient_parsing=True)
+    given, left, _ = command.make_parser(context).parse_args(list(words))
+    assert left == []
+    needed = {one.name for one in command.params if one.required}
+    assert {name for name in needed if name is not None and given.get(name) in (None, ())} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_command_named_exists_with_its_options(page: Path) -> None:
+    for line in commands_named_in(page):
+        command, words = command_of(page, line)
+        options = {
+            one for parameter in command.params for one in (*parameter.opts, *parameter.secondary_opts)
+        }
+        assert {word.split("=")[0] for word in words if word.startswith("--")} <= options, line
 
 
 def test_pages_say_nothing_of_their_makers_machines() -> None:
