@@ -393,6 +393,11 @@ class ContributionRow(Base):
             postgresql_where=text("enrolment_id IS NOT NULL"),
         ),
         Index(
+            "contribution_unapplied",
+            "member_id",
+            postgresql_where=text("destination = 'unapplied' AND owed"),
+        ),
+        Index(
             "contribution_to_remit",
             "fund_id",
             "contributed_on",

@@ -4,7 +4,7 @@ Most products ask for the balance, the calendar and what was taken before: answe
 decides (savings of each year, match that would be forfeited, events that facts prove), `withdrawals.available` looks closer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from uuid import UUID
@@ -72,6 +72,19 @@ def offers(tx: Tx, books: Books, wanted: Sequence[tuple[Holder, Enrolled, date]]
         )
         for holder, enrolled, on in wanted
     }
+
+
+def not_settled(tx: Tx, member_ids: Collection[UUID]) -> dict[UUID, int]:
+    """What of members' unapplied money partners collected and have not paid in, in minor units, by member.
+
+    Read after the balances that it is taken from: what is collected in between is then not there yet.
+    """
+    rows = cursor(tx).execute(
+        "SELECT member_id, sum(amount)::bigint FROM products.contribution WHERE member_id = ANY (%s)"
+        " AND destination = 'unapplied' AND owed AND NOT guaranteed GROUP BY member_id",
+        [list(member_ids)],
+    )
+    return dict(rows.fetchall())
 
 
 def _taken(tx: Tx, enrolment_ids: Sequence[UUID]) -> dict[UUID, tuple[Taken, ...]]:

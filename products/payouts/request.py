@@ -30,6 +30,8 @@ from products.payouts.states import State
 from products.payouts.terms import arrives, shared
 from products.programmes.model import Programme
 from products.remittances.context import Books, version_on
+from products.savings import vesting
+from products.savings.queries import OWED_BY_MEMBER
 from products.savings.withdrawals import Available, Withdrawn, record_withdrawals
 
 APPROVE_WITHIN: Final = timedelta(days=7)
@@ -142,6 +144,7 @@ class _Round:
         self.holders = payees.holders(tx, books.keyring, links, born=True)
         members = [holder.member_id for holder in self.holders.values()]
         self.enrolments = availability.lock_enrolments(tx, members)
+        self._vest()
         self.payees = payees.standings(tx, [one.payee_id for one in asked], self.now)
         programme_ids = {holder.programme_id for holder in self.holders.values()}
         self.rails = rails_of(tx, programme_ids)
@@ -151,7 +154,23 @@ class _Round:
         self.spent = spent_by(
             tx, {one.member_id: self.days[one.programme_id] for one in self.holders.values()}
         )
-        self.unapplied = balances(tx, [one.unapplied_account for one in self.holders.values()])
+        # accounts first: what is collected in between counts as not settled, and not as there
+        self.of_no_product = balances(
+            tx,
+            [
+                account
+                for one in self.holders.values()
+                for account in (one.unapplied_account, one.receivable_account)
+            ],
+        )
+        self.not_settled = availability.not_settled(
+            tx,
+            [
+                self.holders[one.link_id].member_id
+                for one in asked
+                if one.product is None and one.link_id in self.holders
+            ],
+        )
         self.offers = availability.offers(
             tx,
             books,
@@ -163,6 +182,28 @@ class _Round:
             ],
         )
         self.queued = _queued(tx, [rail.id for several in self.rails.values() for rail in several])
+
+    def _vest(self) -> None:
+        """Vest what is due, so that no match that is the member's is missing because a job is late."""
+        enrolled = [one for several in self.enrolments.values() for one in several]
+        vesting.vest(
+            self.tx,
+            self.books,
+            [one.id for one in enrolled if one.vested_account is not None],
+            holding=[
+                *(
+                    account
+                    for one in enrolled
+                    for account in (one.savings_account, one.vested_account)
+                    if account is not None
+                ),
+                *(one.unapplied_account for one in self.holders.values()),
+            ],
+        )
+
+    def _owed(self, holder: Holder) -> int:
+        """What the member owes, having spent what was taken back since: so much of what is there stays."""
+        return max(0, self.of_no_product[holder.receivable_account].posted)
 
     def _programme(self, programme_id: UUID) -> Programme:
         versions = self.books.programmes.versions(self.tx, programme_id)
@@ -205,7 +246,9 @@ class _Round:
             parts = self._of_unapplied(holder, one)
         else:
             enrolled = self._enrolment(holder, one)
-            parts, withdrawn = self._of_product(id_, self.offers[enrolled.id], enrolled, one, on)
+            parts, withdrawn = self._of_product(
+                id_, self.offers[enrolled.id], enrolled, one, on, owed=self._owed(holder)
+            )
         rail_fee = rail.fee.of(one.amount)
         fee = rail_fee if rail.fee.bearer == "member" else 0
         if fee >= one.amount:
@@ -242,19 +285,27 @@ class _Round:
         raise NotFound("The member is not enrolled in this product.")
 
     def _of_unapplied(self, holder: Holder, one: NewPayout) -> tuple[Part, ...]:
-        there = self.unapplied[holder.unapplied_account].available
-        if one.amount > there:
+        there = self.of_no_product[holder.unapplied_account].available
+        settled = max(0, there - self.not_settled.get(holder.member_id, 0))
+        free = max(0, settled - self._owed(holder))
+        if one.amount > free:
+            reason = "not_enough"
+            if one.amount <= there:
+                reason = OWED_BY_MEMBER if one.amount <= settled else "not_settled"
             raise NotAvailable(
-                f"{there} minor units are there that fitted no product.", "not_enough", available=there
+                f"{there} minor units are there that fitted no product, {there - settled} of them not paid in by the partner"
+                f" yet; the member owes {self._owed(holder)}: {free} may leave now.",
+                reason,
+                available=free,
             )
         return (Part("unapplied", holder.unapplied_account, one.amount),)
 
     def _of_product(
-        self, payout_id: UUID, offer: Available, enrolled: Enrolled, one: NewPayout, on: date
+        self, payout_id: UUID, offer: Available, enrolled: Enrolled, one: NewPayout, on: date, *, owed: int
     ) -> tuple[tuple[Part, ...], Withdrawn]:
-        way = offer.way(one.amount, one.way)
+        way = offer.way(one.amount + owed, one.way)
         if way is None or enrolled.savings_account is None or enrolled.vested_account is None:
-            raise _not_available(offer, one)
+            raise _not_available(offer, one, owed)
         savings = min(one.amount, way.savings)
         match = one.amount - savings
         parts: list[Part] = []
@@ -348,8 +399,15 @@ class _Round:
         record_withdrawals(self.tx, [one.withdrawn for one in judged if one.withdrawn], self.now)
 
 
-def _not_available(offer: Available, one: NewPayout) -> NotAvailable:
+def _not_available(offer: Available, one: NewPayout, owed: int) -> NotAvailable:
     """Why so much can't be had, and when that changes."""
+    free = max(0, offer.total - owed)
+    if offer.way(one.amount, one.way) is not None:
+        return NotAvailable(
+            f"The member owes {owed} minor units, having spent what was taken back since: {free} may leave now.",
+            OWED_BY_MEMBER,
+            available=free,
+        )
     reason, until = "not_enough", None
     if one.way is not None and all(way.code != one.way for way in offer.ways):
         reason = "way_closed"
@@ -359,10 +417,10 @@ def _not_available(offer: Available, one: NewPayout) -> NotAvailable:
         reason = "held"
     product = f"of {public_id('enr', one.enrolment_id)}" if one.enrolment_id else f"of {one.product}"
     return NotAvailable(
-        f"{offer.total} minor units {product} may leave now ({reason}{f', until {until}' if until else ''}).",
+        f"{free} minor units {product} may leave now ({reason}{f', until {until}' if until else ''}).",
         reason,
         until=until,
-        available=offer.total,
+        available=free,
     )
 
 

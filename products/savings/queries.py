@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from ledger.balances import balances as present_balances
@@ -18,6 +18,9 @@ from products.programmes.registry import Programmes, Version
 from products.remittances.context import version_on
 from products.savings import rules, ways, withdrawals
 from products.savings.ways import Locked
+
+OWED_BY_MEMBER: Final = "owed_by_member"
+"""Why money stays that is otherwise free: the member owes as much, having spent what was taken back since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +103,10 @@ def member_balances(
     """
     versions = versions or programmes.versions(tx, member.programme_id)
     programme = version_on(versions, as_of or today).programme
-    unapplied_account, enrolments = _holding(tx, member.member_id)
+    unapplied_account, receivable_account, enrolments = _holding(tx, member.member_id)
     accounts = [account for row in enrolments if row.accounts for account in row.accounts]
-    posted, held = _posted(tx, [*accounts, unapplied_account], as_of)
+    posted, held = _posted(tx, [*accounts, unapplied_account, receivable_account], as_of)
+    owed = max(0, posted.get(receivable_account, 0))
     elsewhere = _passed_on(tx, [row.id for row in enrolments if row.accounts is None], as_of)
     products = []
     for row in enrolments:
@@ -119,16 +123,11 @@ def member_balances(
                 met = unvested + vested + _gone(tx, row.id, as_of)
                 committed, awaiting = max(0, entitled - met), 0
             match = MatchBalance(committed, unvested, vested, awaiting)
-        products.append(
-            ProductBalance(
-                row.product,
-                pending,
-                settled,
-                set_aside,
-                _locked(tx, programme, row, settled - set_aside, free_match, member, as_of or today),
-                match,
-            )
-        )
+        locked = _locked(tx, programme, row, settled - set_aside, free_match, member, as_of or today)
+        free = settled - set_aside - sum(one.amount for one in locked)
+        if row.accounts is not None and owed and free > 0:
+            locked = (*locked, Locked(min(owed, free), OWED_BY_MEMBER, None))
+        products.append(ProductBalance(row.product, pending, settled, set_aside, locked, match))
     return MemberBalances(
         as_of or today, programme.currency, tuple(products), posted.get(unapplied_account, 0)
     )
@@ -176,15 +175,15 @@ def _gone(tx: Tx, enrolment_id: UUID, as_of: date) -> int:
     return int(gone)
 
 
-def _holding(tx: Tx, member_id: UUID) -> tuple[UUID, list[_Row]]:
-    """The account of what fitted no product, and the enrolments with what sponsors committed to each, over all windows.
+def _holding(tx: Tx, member_id: UUID) -> tuple[UUID, UUID, list[_Row]]:
+    """The accounts of what fitted no product and of what the member owes, and the enrolments with what sponsors committed to each, over all windows.
 
     Raises NotFound for a member that is unknown or hidden.
     """
     rows = (
         cursor(tx)
         .execute(
-            """SELECT m.unapplied_account, e.id, e.product, e.enrolled_on, e.pending_account, e.savings_account,
+            """SELECT m.unapplied_account, m.receivable_account, e.id, e.product, e.enrolled_on, e.pending_account, e.savings_account,
                       e.unvested_account, e.vested_account, coalesce(s.committed, 0), coalesce(s.awaiting, 0)
                FROM products.member m LEFT JOIN products.enrolment e ON e.member_id = m.id
                LEFT JOIN LATERAL (
@@ -199,10 +198,10 @@ def _holding(tx: Tx, member_id: UUID) -> tuple[UUID, list[_Row]]:
         raise NotFound("There is no such member.")
     enrolments = [
         _Row(id_, product, since, None if accounts[0] is None else (*accounts,), committed, awaiting)
-        for _, id_, product, since, *accounts, committed, awaiting in rows
+        for _, _, id_, product, since, *accounts, committed, awaiting in rows
         if id_ is not None
     ]
-    return rows[0][0], enrolments
+    return rows[0][0], rows[0][1], enrolments
 
 
 def _posted(tx: Tx, accounts: Sequence[UUID], as_of: date | None) -> tuple[dict[UUID, int], dict[UUID, int]]:
@@ -280,7 +279,7 @@ def explain_match(
     tx: Tx, programmes: Programmes, member: Member, product: str, *, on: date
 ) -> dict[str, Any]:
     """Why the match of a product stands where it stands, in the window of a day. Raises NotFound."""
-    enrolment = next((row for row in _holding(tx, member.member_id)[1] if row.product == product), None)
+    enrolment = next((row for row in _holding(tx, member.member_id)[2] if row.product == product), None)
     if enrolment is None:
         raise NotFound("The member is not enrolled in this product.")
     return {
@@ -296,7 +295,7 @@ def explain_withdrawal(
 
     A member who holds the product several times gets an answer for each of them.
     """
-    enrolments = [row.id for row in _holding(tx, member.member_id)[1] if row.product == product]
+    enrolments = [row.id for row in _holding(tx, member.member_id)[2] if row.product == product]
     if not enrolments:
         raise NotFound("The member is not enrolled in this product.")
     return {

@@ -1,7 +1,7 @@
 """Match becomes the member's own: by age, by years of membership, or at once. What has vested never falls by itself.
 
-A job looks at what was granted since, and at what an age or an anniversary frees (`match_share.vests_on`); right before a
-payout is asked for, `vest` looks at its enrolment whatever the day. Posting table: *match unvested | match vested*.
+A job looks at what was granted since, and at what an age or an anniversary frees (`match_share.vests_on`); whoever asks for a
+payout does so first (`vest`), so that a late job costs nobody anything. Posting table: *match unvested | match vested*.
 """
 
 import hashlib
@@ -82,17 +82,21 @@ def vest_due(tx: Tx, books: Books, *, limit: int = ENROLMENTS_MAX) -> int:
     return len(due)
 
 
-def vest(tx: Tx, books: Books, enrolments: Collection[UUID]) -> int:
-    """Vest what these enrolments have due; answers the amount, in minor units.
+def vest(tx: Tx, books: Books, enrolments: Collection[UUID], *, holding: Collection[UUID] = ()) -> int:
+    """Vest what these enrolments have due; answers the amount, in minor units. One statement where nothing is.
 
-    For who is about to hold what has vested: in a transaction of its own before that, as it locks accounts.
+    For who is about to hold what has vested, with their rows locked. ``holding``: the accounts that ``tx`` locks next; they
+    are locked in one order with those that this posts to.
     """
+    now = books.clock.now()
+    # The zone that is first to reach a day: which windows are due in their own zone is looked at one by one.
     rows = cursor(tx).execute(
         """SELECT DISTINCT enrolment_id, window_start FROM products.match_share
-           WHERE enrolment_id = ANY (%b::uuid[]) AND unvested > 0 ORDER BY 1, 2""",
-        (list(enrolments),),
+           WHERE enrolment_id = ANY (%b::uuid[]) AND unvested > 0
+             AND vests_on <= (%b::timestamptz AT TIME ZONE 'Etc/GMT-14')::date ORDER BY 1, 2""",
+        (list(enrolments), now),
     )
-    return _vest(tx, books, list(rows), books.clock.now())
+    return _vest(tx, books, list(rows), now, holding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,9 @@ class _Vested:
     amount: int
 
 
-def _vest(tx: Tx, books: Books, keys: Sequence[StateKey], now: datetime) -> int:
+def _vest(
+    tx: Tx, books: Books, keys: Sequence[StateKey], now: datetime, holding: Collection[UUID] = ()
+) -> int:
     if not keys:
         return 0
     holdings = load_holdings(tx, books.programmes, keys)
@@ -134,6 +140,9 @@ def _vest(tx: Tx, books: Books, keys: Sequence[StateKey], now: datetime) -> int:
                 postings[key[0]] += moved
                 before = vested.get(key[0])
                 vested[key[0]] = _Vested(one, amount + (before.amount if before else 0))
+    if vested and holding:
+        posted_to = {account for one in postings.values() for p in one for account in (p.debit, p.credit)}
+        cursor(tx).execute("SELECT ledger.lock_accounts(%b::uuid[])", (sorted({*holding, *posted_to}),))
     post_whole(
         tx,
         [_transaction(tx, one.holding, postings[id_], now) for id_, one in sorted(vested.items())],

@@ -203,7 +203,10 @@ def _payouts() -> None:
             actor text NOT NULL,
             at timestamptz NOT NULL,
             PRIMARY KEY (payout_id, number)
-        )
+        );
+        -- what partners collected for members, fitted no product, and is not paid in: it can't be paid out yet
+        CREATE INDEX contribution_unapplied ON products.contribution (member_id)
+            WHERE destination = 'unapplied' AND owed
     """)
 
 
