@@ -10,7 +10,7 @@ from products.payouts import accounts, reports
 from products.payouts.changes import Change, change_many
 from products.payouts.errors import WrongState
 from products.payouts.rails import Report
-from products.payouts.registry import rails_by_id
+from products.payouts.registry import ConfiguredRail, rails_by_id
 from products.payouts.submission import books_day, parts_of
 from products.remittances.context import Books
 from products.savings import forfeiture
@@ -30,17 +30,17 @@ def resolve(tx: Tx, books: Books, payout_id: UUID, finding: Finding, *, actor: s
     """
     cur = cursor(tx)
     row = cur.execute(
-        "SELECT p.state, p.rail_id, a.id, a.money, m.receivable_account FROM products.payout p"
+        "SELECT p.state, p.rail_id, a.id, a.number, a.money, m.receivable_account FROM products.payout p"
         " JOIN products.payout_attempt a ON a.payout_id = p.id JOIN products.member m ON m.id = p.member_id"
         " WHERE p.id = %s ORDER BY a.number DESC LIMIT 1 FOR NO KEY UPDATE OF p",
         [payout_id],
     ).fetchone()
     if row is None:
         raise NotFound("There is no such payout, or it was never submitted.")
-    state, rail_id, attempt_id, money, receivable = row
+    state, rail_id, attempt_id, number, money, receivable = row
     rail = rails_by_id(tx, [rail_id])[rail_id]
     if finding == "paid" and money == "back":
-        _take_again(tx, books, payout_id, rail_id, receivable, actor)
+        _take_again(tx, books, payout_id, number, rail, receivable, actor)
     elif finding != "stands" and finding != state:
         (told,) = reports.apply(
             tx,
@@ -59,12 +59,13 @@ def resolve(tx: Tx, books: Books, payout_id: UUID, finding: Finding, *, actor: s
     )
 
 
-def _take_again(tx: Tx, books: Books, payout_id: UUID, rail_id: UUID, receivable: UUID, actor: str) -> None:
+def _take_again(
+    tx: Tx, books: Books, payout_id: UUID, number: int, rail: ConfiguredRail, receivable: UUID, actor: str
+) -> None:
     now = books.clock.now()
-    rail = rails_by_id(tx, [rail_id])[rail_id]
     parts = parts_of(tx, [payout_id])[payout_id]
     redo_withdrawals(tx, [payout_id])
-    batch = [accounts.taken_again(rail, payout_id, 1, parts, receivable, books_day(tx, rail, now))]
+    batch = [accounts.taken_again(rail, payout_id, number, parts, receivable, books_day(tx, rail, now))]
     batch += forfeiture.leave(tx, books, [payout_id])
     outcomes = post(tx, batch, clock=books.clock, all_or_nothing=True)
     if any(outcome.status != "posted" for outcome in outcomes):
@@ -72,8 +73,9 @@ def _take_again(tx: Tx, books: Books, payout_id: UUID, rail_id: UUID, receivable
             "What was given back can't be taken again: part of it was vested match and is not there."
         )
     cursor(tx).execute(
-        "UPDATE products.payout_attempt SET state = 'paid', money = 'out', reason = NULL, reported_at = %s"
-        " WHERE payout_id = %s",
+        # the next number: what it posts if it comes back again is another transaction than when it first did
+        "UPDATE products.payout_attempt SET state = 'paid', money = 'out', reason = NULL, reported_at = %s,"
+        " number = number + 1 WHERE payout_id = %s",
         [now, payout_id],
     )
     change_many(tx, [Change(payout_id, "paid", "taken_again", actor)], now)

@@ -196,6 +196,16 @@ def test_what_cannot_be_true_as_well_is_never_guessed_and_two_managers_resolve_i
         ("payout_taken_again", "member_receivable", "bank", 1_021),
     ]
     assert paying.row(payout)["problem"] is None
+    # and it may come back after all, and be found paid once more: each time the money moves, and once
+    back = Report("returned", attempt, at=now + timedelta(days=2), reason="payee_closed")
+    assert [one.outcome for one in (*say(paying, back), *say(paying, back))] == ["applied", "repeated"]
+    assert paying.postings(payout)[-1] == ("payout_returned", "bank", "member_savings", 5_021)
+    assert paying.balance("member_savings") == 5_021
+    paying.databases.worker.run(lambda tx: resolve.resolve(tx, books, payout, "paid", actor="opr_2"))
+    assert (paying.state(payout), paying.balance("member_savings")) == ("paid: taken_again", 0)
+    say(paying, back)
+    assert (paying.state(payout), paying.balance("member_savings")) == ("returned: payee_closed", 5_021)
+    paying.databases.worker.run(lambda tx: resolve.resolve(tx, books, payout, "stands", actor="opr_2"))
 
 
 def test_what_a_rail_never_answers_is_resolved_by_hand(paying: Paying) -> None:
