@@ -49,8 +49,10 @@ def joined(tx: Tx, partner: str, programme: str | None, *, programmes: Collectio
             for id_, slug, time_zone in sql
             if (programmes is None or id_ in programmes) and programme in (None, slug)
         ]
-    if not found:
+    if not found and programmes is None:
         raise NotFound("The partner has joined no such programme.")
+    if not found:
+        raise NotFound(partners.unknown(partner))
     if len(found) > 1:
         raise InvalidInput("Say for which programme: the partner has joined several.", pointer="/programme")
     return found[0][1]

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from api.approvals.service import NOWHERE, Origin, Payload, Request, Stale, file, register
+from api.approvals.service import NOWHERE, Origin, Payload, Request, Stale, file, may_ask, register
 from api.auth.actors import Actor
 from api.bootstrap import Services
 from ledger.database import Tx
@@ -30,7 +30,7 @@ def request_release(
     origin: Origin = NOWHERE,
 ) -> Request:
     """Ask for a payout above its rail's limit to be released. Raises NotFound, `WrongState`, and what `file` raises."""
-    state, programme_id = _standing(tx, payout_id)
+    state, programme_id = _standing(tx, actor, RELEASE, payout_id)
     if state != "awaiting_operators":
         raise WrongState(f"The payout is {state}: it waits for no operator.")
     return file(
@@ -61,7 +61,7 @@ def request_resolution(
         raise InvalidInput(f"A finding is one of {', '.join(get_args(Finding))}.", pointer="/finding")
     if not 0 < len(evidence.strip()) <= EVIDENCE_CHARACTERS_MAX:
         raise InvalidInput(f"Evidence has 1 to {EVIDENCE_CHARACTERS_MAX} characters.", pointer="/evidence")
-    state, programme_id = _standing(tx, payout_id)
+    state, programme_id = _standing(tx, actor, RESOLUTION, payout_id)
     if state not in ("submitted", "in_transit", "unknown", "paid", "failed", "returned"):
         raise WrongState(f"The payout is {state}: no rail has it.")
     return file(
@@ -77,11 +77,12 @@ def request_resolution(
     )
 
 
-def _standing(tx: Tx, payout_id: UUID) -> tuple[str, UUID]:
+def _standing(tx: Tx, actor: Actor | str, kind: str, payout_id: UUID) -> tuple[str, UUID]:
+    """The state and programme of a payout that the actor may ask this of."""
     row = tx.execute(
         text("SELECT state, programme_id FROM products.payout WHERE id = :id"), {"id": payout_id}
     ).one_or_none()
-    if row is None:
+    if row is None or not may_ask(actor, kind, row.programme_id):
         raise NotFound("There is no such payout.")
     return row.state, row.programme_id
 

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from api.approvals.service import NOWHERE, Origin, Payload, Request, file, register
+from api.approvals.service import NOWHERE, Origin, Payload, Request, file, may_ask, register
 from api.auth.actors import Actor
 from api.auth.scopes import Role
 from api.bootstrap import Services
 from ledger.database import Tx
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, NotFound
 from ledger.ids import parse_public_id, public_id
 from ledger.periods import effective_day
 from products.programmes.scalars import format_percent, parse_percent
@@ -39,6 +39,8 @@ def request_return(
 ) -> Request:
     """Ask for a settlement that the bank took back to be taken back. Raises NotFound, `NotReturnable`."""
     found = reading.settlement(tx, settlement_id, partner_id=None)
+    if not may_ask(actor, RETURN, found.programme_id):
+        raise NotFound(reading.UNKNOWN)
     if found.kind != "payment" or found.state != "paired":
         raise NotReturnable("only what a partner paid, and what is paired, can be returned")
     name = public_id("stl", settlement_id)

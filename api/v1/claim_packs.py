@@ -138,7 +138,7 @@ def make_claim_pack(body: ClaimPackIn, call: Writing, idempotency_key: KeyHeader
     """List, total and sign what awaits a sponsor in arrears. One pack of a sponsor is open at a time."""
 
     def effect() -> tuple[int, ClaimPackOut]:
-        _require_programme(call, find(call.tx, body.programme))
+        _require_programme(call, find(call.tx, body.programme), "There is no such programme.")
         made = packs.make(
             call.tx,
             call.services.books,
@@ -252,15 +252,15 @@ def withdraw_claim_pack(pack: PackId, call: Writing, idempotency_key: KeyHeader 
 
 def _of_the_callers(call: Call, pack: str) -> Pack:
     found = packs.pack_of(call.tx, path_id(PREFIX, pack))
-    _require_programme(call, found.programme_id)
+    _require_programme(call, found.programme_id, "There is no such claim pack.")
     return found
 
 
-def _require_programme(call: Call, programme_id: UUID) -> None:
+def _require_programme(call: Call, programme_id: UUID, otherwise: str) -> None:
     """As the worker's role sees every programme: one that the caller's role is not for is not there."""
     limits = call.actor.sight(("sponsors:write",)).programmes
     if limits is not None and programme_id not in limits:
-        raise NotFound("There is nothing of this id.")
+        raise NotFound(otherwise)
 
 
 def _shown(pack: Pack) -> ClaimPackOut:

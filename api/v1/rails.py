@@ -181,7 +181,7 @@ def _paused(call: Call, slug: str, *, paused: bool) -> RailOut:
     found = registry.find(call.tx, slug)
     sees = call.actor.sight(["rails:write"]).programmes
     if sees is not None and found.programme_id not in sees:
-        raise NotFound(f"There is no rail “{slug}”.")
+        raise NotFound(registry.unknown(slug))
     registry.pause(call.tx, slug, paused=paused, clock=call.services.clock)
     call.audit("rail.paused" if paused else "rail.resumed", slug, programme_id=found.programme_id)
     return _one(call, slug)

@@ -143,7 +143,7 @@ class PaymentIn(In):
     on: Day
 
 
-class ConfirmationIn(In):
+class RemittalConfirmationIn(In):
     """When the bank paid it."""
 
     on: Day

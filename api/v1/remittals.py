@@ -19,9 +19,9 @@ from api.v1.remittal_shapes import (
     AgencySettings,
     AnswerIn,
     AnswerOut,
-    ConfirmationIn,
     MadeOut,
     PaymentIn,
+    RemittalConfirmationIn,
     RemittalIn,
     RemittalLineOut,
     RemittalOut,
@@ -64,7 +64,7 @@ def list_agencies(call: Reading) -> AgenciesOut:
     summary="Say how an agency is told",
     responses=errors(),
 )
-def set_upagency_out(
+def set_up_agency(
     programme: Annotated[str, Path(max_length=64, examples=["ssf-nepal"])],
     agency: Annotated[str, Path(max_length=64, examples=["ssf-nepal"])],
     body: AgencySettings,
@@ -72,7 +72,7 @@ def set_upagency_out(
 ) -> AgencyOut:
     """Change how an agency is told from the next remittal on, and who sends it."""
     known = agencies.agency_of(call.tx, programme, agency)
-    _require_programme(call, known.programme_id)
+    _require_programme(call, known.programme_id, agencies.unknown(programme, agency))
     changed = agencies.set_up(
         call.tx,
         known,
@@ -125,7 +125,7 @@ def make_remittal(body: RemittalIn, call: Writing, idempotency_key: KeyHeader = 
     """Gather what was paid in for an agency: a line for each member, product and month. No money moves yet."""
 
     def effect() -> tuple[int, MadeOut]:
-        _require_programme(call, find(call.tx, body.programme))
+        _require_programme(call, find(call.tx, body.programme), "There is no such programme.")
         made = making.make(
             call.tx,
             call.services.books,
@@ -247,7 +247,7 @@ def send_remittal(
     responses={200: REPLAYED, **errors(409)},
 )
 def confirm_remittal(
-    remittal: RemittalId, body: ConfirmationIn, call: Writing, idempotency_key: KeyHeader = None
+    remittal: RemittalId, body: RemittalConfirmationIn, call: Writing, idempotency_key: KeyHeader = None
 ) -> Response:
     """The payment has left the bank account."""
 
@@ -341,12 +341,12 @@ def _taken(call: Call, found: Remittal, rows: list[Answered], totals: Totals) ->
 
 def _of_the_callers(call: Call, remittal: str) -> Remittal:
     found = queries.remittal_of(call.tx, path_id(PREFIX, remittal))
-    _require_programme(call, found.programme_id)
+    _require_programme(call, found.programme_id, "There is no such remittal.")
     return found
 
 
-def _require_programme(call: Call, programme_id: UUID) -> None:
+def _require_programme(call: Call, programme_id: UUID, otherwise: str) -> None:
     """As the worker's role sees every programme: one that the caller's role is not for is not there."""
     limits = call.actor.sight(("remittals:write",)).programmes
     if limits is not None and programme_id not in limits:
-        raise NotFound("There is nothing of this id.")
+        raise NotFound(otherwise)

@@ -165,8 +165,13 @@ def find(tx: Tx, slug: str) -> ConfiguredRail:
     """The rail of this name, as `tx` may see it. Raises NotFound."""
     found = _load(tx, "WHERE slug = %s", [slug])
     if not found:
-        raise NotFound(f"there is no rail “{slug}”: `mizan rail create` adds one")
+        raise NotFound(unknown(slug))
     return found[0]
+
+
+def unknown(slug: str) -> str:
+    """What is said of a rail that is not there, or not for whoever asks."""
+    return f"There is no rail “{slug}”."
 
 
 def rails(tx: Tx) -> list[ConfiguredRail]:

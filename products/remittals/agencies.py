@@ -95,7 +95,12 @@ def agency_of(tx: Tx, programme: str, code: str) -> Agency:
     """One agency. Raises `NotFound`."""
     for one in agencies(tx, programme=programme, code=code):
         return one
-    raise NotFound(f"{programme} collects for no agency “{code}”")
+    raise NotFound(unknown(programme, code))
+
+
+def unknown(programme: str, code: str) -> str:
+    """What is said of an agency that is not there, or not for whoever asks."""
+    return f"{programme} collects for no agency “{code}”"
 
 
 def default_document(code: str) -> str:

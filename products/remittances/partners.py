@@ -152,13 +152,18 @@ def open_accounts_of_partners(tx: Tx, programme_id: UUID, currency: str) -> None
         chart.open_partner_accounts(tx, missing, row.slug, row.id, currency, None)
 
 
+def unknown(slug: str) -> str:
+    """What is said of a partner that is not there, or not for whoever asks."""
+    return f"there is no partner “{slug}”"
+
+
 def find(tx: Tx, slug: str) -> Partner:
     """The partner of a slug; raises NotFound."""
     row = tx.execute(
         text("SELECT id, slug, name, format, state FROM products.partner WHERE slug = :slug"), {"slug": slug}
     ).one_or_none()
     if row is None:
-        raise NotFound(f"there is no partner “{slug}”")
+        raise NotFound(unknown(slug))
     return Partner(*row)
 
 
@@ -186,4 +191,4 @@ def set_state(tx: Tx, slug: str, state: Literal["active", "disabled"]) -> None:
         text("UPDATE products.partner SET state = :state WHERE slug = :slug"), {"slug": slug, "state": state}
     )
     if not changed.rowcount:
-        raise NotFound(f"there is no partner “{slug}”")
+        raise NotFound(unknown(slug))

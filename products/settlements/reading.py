@@ -43,6 +43,10 @@ class Read:
     position: Position
 
 
+UNKNOWN: Final = "There is no such settlement."
+"""What is said of a settlement that is not there, or not for whoever asks."""
+
+
 @dataclass(frozen=True, slots=True)
 class PaidFor:
     """A contribution that a settlement paid for: gross, and what of it the partner kept."""
@@ -76,7 +80,7 @@ def settlement(tx: Tx, id_: UUID, *, partner_id: UUID | None) -> Read:
         {"id": id_, "partner": partner_id},
     )
     if not rows:
-        raise NotFound("There is no such settlement.")
+        raise NotFound(UNKNOWN)
     return rows[0]
 
 

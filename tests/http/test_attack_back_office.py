@@ -8,7 +8,8 @@ from api import access
 from tests.http.cast import Cast, assemble
 from tests.http.deciding import a_transaction
 from tests.http.served import Served
-from tests.http.test_attacks import absent, bodies, same, statements
+from tests.http.test_attacks import same, statements
+from tests.http.things import absent, bodies
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def test_requests_sessions_and_operators_of_others_are_not_there(cast: Cast) -> 
     own = cast.send(manager, "GET", "/v1/session").json()
     theirs = {"approval": asked.json()["id"], "session": own["id"], "operator": own["operator"]}
     nothing = {part: absent(part) for part in theirs}
-    filler = {"challenge", "change", "document", "beneficiary"}
+    filler = {"challenge", "change", "document", "beneficiary", "payee"}
     known = bodies({part: absent(part) for part in filler})
     wrong, tried = [], 0
     for name in (

@@ -6,7 +6,7 @@ are in `test_token_attacks`, on the edge in `test_edge`; `docs/reference/threat-
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,84 +19,14 @@ from api import access
 from api.access import Entry
 from api.settings import CodeSenderKind, Settings
 from ledger.clock import FixedClock
-from ledger.ids import new_id, public_id
-from tests import planted
 from tests.conftest import Databases
 from tests.http.cast import Cast, Someone, assemble
-from tests.http.hooked import Signer, completed
 from tests.http.served import Served, a_person, served
-from tests.http.test_proofs import PAYEE, App, Phones
-from tests.integration.members.proving import Key
+from tests.http.test_proofs import Phones
+from tests.http.things import NAMED, absent, absent_all, bodies, bodies_without_id, everything_of
 
-PREFIXES: Final = {
-    "member": "mem",
-    "transaction": "txn",
-    "subject": "rmt",
-    "document": "doc",
-    "verification_id": "ver",
-    "dependant": "dep",
-    "enrolment": "enr",
-    "device": "dev",
-    "payee": "pye",
-    "remittance": "rmt",
-    "delivery": "dlv",
-    "account": "acc",
-    "approval": "apr",
-    "session": "ses",
-    "operator": "opr",
-    "entry": "aud",
-    "challenge": "chl",
-    "change": "chg",
-    "beneficiary": "ben",
-    "quote": "quo",
-    "file": "stf",
-    "number": "num",
-    "partner": "ptn",
-}
 PUBLIC: Final = {"get_programme", "show_stop_page", "stop_change"}
 """What names no person's thing in its path: rules that are public, and a secret of its own."""
-
-
-def absent(part: str) -> str:
-    return public_id(PREFIXES[part], new_id())
-
-
-def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """A good body for every route below an id, naming these things."""
-    proof = {"challenge": ids["challenge"], "code": "123456"}
-    remark = {"remark": "seen"}
-    return {
-        "change_member": {"given_name": planted.GIVEN_NAME},
-        "record_fact": {"name": "income_category", "value": 2, "from": "2026-02-01"},
-        "give_mandate": {"text_version": "2026-1", "language": "rw"},
-        "change_mandate": {"state": "paused"},
-        "record_document": {"type": "passport", "country": "RW", "number": planted.DOCUMENT},
-        "verify_member": {"level": "document", "document": ids["document"]},
-        "add_dependant": {"relation": "child", "given_name": planted.GIVEN_NAME},
-        "set_beneficiaries": {"beneficiaries": [], "proof": proof},
-        "export_whole_member": {"proof": proof},
-        "erase_member": {"proof": proof},
-        "enrol_member": {"product": "savings"},
-        "start_challenge": {"purpose": "consent", "subject": {}},
-        "cancel_change": {"change": ids["change"], "proof": proof},
-        "register_device": {"name": "A phone", "key": Key().jwk, "proof": proof},
-        "change_phone": {"phone": planted.phone(77), "phone_proof": proof, "proof": proof},
-        "propose_payee": PAYEE | {"beneficiary": ids["beneficiary"]},
-        "offer_link": {"offer": True, "proof": proof},
-        "link_member": {"code": "7kq2-m4xp-9dzr", "proof": proof},
-        "unlink_member": {"leave": True, "proof": proof},
-        "reverse_remittance": {"reversed_at": "2026-03-02T09:25:00Z", "reason": "an attack"},
-        "request_roles": remark | {"roles": [{"role": "auditor"}]},
-        "request_recovery": remark,
-        "request_activation": remark,
-        "disable_operator": remark,
-        "draw_link": {},
-        "approve_request": remark,
-        "refuse_request": remark,
-        "withdraw_request": remark,
-        "put_settlement_mapping": {"mapping": {}},
-        "explain_settlement_difference": remark,
-    }
 
 
 @contextmanager
@@ -136,71 +66,11 @@ def cast(settings: Settings, databases: Databases, clock: FixedClock, phones: Ph
         yield assemble(api)
 
 
-def everything_of(cast: Cast, phones: Phones) -> dict[str, str]:
-    """One thing of every kind that is acme's member's."""
-    api = cast.api
-    app = App(api.acme, phones, 50)
-
-    def made(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = app.post(path, body)
-        assert answer.status_code == 201, answer.text
-        shown: dict[str, Any] = answer.json()
-        return shown
-
-    document = made("documents", {"type": "passport", "country": "RW", "number": planted.DOCUMENT})["id"]
-    device = {"name": "A phone", "key": Key().jwk}
-    device = made("devices", device | {"proof": app.code("device", device)})
-    family = {
-        "beneficiaries": [
-            {"relation": "spouse", "given_name": planted.GIVEN_NAME, "share_basis_points": 10_000}
-        ]
-    }
-    named = api.acme.call("PUT", f"{app.path}/beneficiaries", family | {"proof": app.code("consent", family)})
-    enrolment = made("enrolments", {"product": "savings"})["id"]
-    way = {"member": {"id": app.member}, "origin_country": "AE", "destination_country": "RW"}
-    money = {
-        "sent": {"amount": 80_000, "currency": "AED"},
-        "received": {"amount": 300_000, "currency": "RWF"},
-    }
-    quote = api.acme.post("/v1/quotes", way | money, headers={"Idempotency-Key": "q"}).json()["id"]
-    remittance = api.acme.post(
-        "/v1/remittances",
-        way
-        | money
-        | {
-            "remittance_id": "ACME-50",
-            "collected": {"amount": 15_000, "currency": "RWF"},
-            "completed_at": "2026-03-02T09:20:00Z",
-        },
-        headers={"Idempotency-Key": "r"},
-    ).json()
-    signer = Signer(api.acme.partner or new_id(), "acme", api.webhook_secret, api.clock, api.http)
-    (account,) = next(
-        iter(api.rows("SELECT savings_account FROM products.enrolment ORDER BY enrolled_at DESC, id DESC"))
-    )
-    return {
-        "member": app.member,
-        "document": document,
-        "verification_id": made("verifications", {"level": "document", "document": document})["id"],
-        "dependant": made("dependants", {"relation": "child", "given_name": planted.GIVEN_NAME})["id"],
-        "beneficiary": named.json()["data"][0]["id"],
-        "enrolment": enrolment,
-        "device": device["id"],
-        "change": device["change"],
-        "payee": made("payees", PAYEE)["id"],
-        "challenge": app.challenge("consent", {}).json()["id"],
-        "quote": quote,
-        "remittance": remittance["id"],
-        "transaction": remittance["transaction"],
-        "subject": remittance["id"],
-        "account": public_id("acc", account),
-        "delivery": signer.send(completed()).json()["id"],
-    }
-
-
-def same(answer: httpx.Response) -> tuple[int, str, str]:
-    """What an answer says, up to the request's id."""
+def same(answer: httpx.Response, named: Iterable[str] = ()) -> tuple[int, str, str]:
+    """What an answer says, up to the request's id, and what the request `named`."""
     said = answer.text.replace(answer.headers["x-request-id"], "")
+    for name in named:
+        said = said.replace(f"{name} collects", "… collects").replace(rf"\u201c{name}\u201d", "“…”")
     return answer.status_code, answer.headers.get("content-type", ""), re.sub(r"_[0-9a-v]{26}", "_…", said)
 
 
@@ -262,13 +132,15 @@ def compared(
             answer = cast.send(who, entry.method, entry.path.format_map(ids), **more)
         said.append((answer, sent))
     (real, real_sql), (made_up, made_up_sql) = said
+    names = [[ids[part] for part in NAMED & ids.keys()] for ids in (theirs, nothing)]
+    shown = [same(answer, named) for answer, named in zip((real, made_up), names, strict=True)]
     where = f"{who.name}{' below its own' if given else ''}: {entry.method} {entry.path}"
     wrong = []
     refusals = {404} if not given or len(re.findall("{", entry.path)) > 1 else {404, 409, 422}
     if real.status_code not in refusals:
         wrong.append(f"{where}: {real.status_code} {real.text[:200]}")
-    if same(real) != same(made_up):
-        wrong.append(f"{where}: {same(real)} is not {same(made_up)}")
+    if shown[0] != shown[1]:
+        wrong.append(f"{where}: {shown[0]} is not {shown[1]}")
     if real_sql != made_up_sql:
         wrong.append(f"{where}: {len(real_sql)} statements, not {len(made_up_sql)}: {real_sql[-1][:90]}")
     return wrong
@@ -324,53 +196,11 @@ def with_field(body: dict[str, Any], at: str, name: str, value: Any) -> dict[str
     return copy
 
 
-def bodies_without_id(member: str) -> dict[str, dict[str, Any]]:
-    """A good body for every route that takes JSON and has no id in its path."""
-    money = {"amount": 1_000, "currency": "RWF"}
-    account = absent("account")
-    code = {"totp": "123456"}
-    secret = {"token": f"mzn_link_{'a' * 43}"}
-    way = {"member": {"id": member}, "origin_country": "AE", "destination_country": "RW"}
-    return {
-        "register_member": a_person(90),
-        "create_quote": way | {"sent": money, "received": money},
-        "send_remittance": way
-        | {
-            "sent": money,
-            "received": money,
-            "remittance_id": "X",
-            "completed_at": "2026-03-02T09:20:00Z",
-        },
-        "request_transaction": {
-            "postings": [{"debit": account, "credit": account, "amount": money}],
-            "reason": "an attack",
-        },
-        "request_write_off": {"member_debt": {"account": account, "amount": 1}, "reason": "an attack"},
-        "request_reopening": {"fund": "ejoheza/savers", "through": "2026-01-31", "reason": "an attack"},
-        "request_programme_version": {"source": "programme: x"},
-        "request_operator": {
-            "email": "mallory@example.org",
-            "name": "Mallory",
-            "log_in": "password",
-            "roles": [{"role": "administrator"}],
-            "remark": "an attack",
-        },
-        "log_in": {"email": "mallory@example.org", "password": "x" * 16} | code,
-        "confirm_session": code,
-        "change_password": {"new_password": "y" * 20, "password": "x" * 16} | code,
-        "begin_totp": {"password": "x" * 16} | code,
-        "complete_totp": code,
-        "begin_set_up": secret,
-        "complete_set_up": secret | code,
-        "complete_openid_log_in": {"ticket": "a" * 43} | code,
-    }
-
-
 def test_no_body_takes_a_field_that_it_does_not_document(cast: Cast) -> None:
     api = cast.api
     document = api.http.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
-    known = bodies({part: absent(part) for part in PREFIXES} | cast.ids) | bodies_without_id(cast.member)
+    known = bodies(absent_all() | cast.ids) | bodies_without_id(cast.member)
     callers = [
         cast.everyone[name] for name in ("acme", "caseworker", "manager", "administrator", "the member")
     ]
@@ -389,7 +219,7 @@ def test_no_body_takes_a_field_that_it_does_not_document(cast: Cast) -> None:
         assert entry.operation in known, f"{entry.operation} has no body here"
         body = known[entry.operation]
         who = next((one for one in callers if one.allowed(entry)), cast.everyone["nobody"])
-        path = entry.path.format_map({part: absent(part) for part in PREFIXES} | cast.ids)
+        path = entry.path.format_map(absent_all() | cast.ids)
         for at, described_object in objects_in(schema, body, schemas):
             for name in PLANTED.keys() - described_object["properties"].keys():
                 if described_object.get("additionalProperties") not in (False, None):
