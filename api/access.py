@@ -49,6 +49,14 @@ OPEN: Final[Mapping[str, str]] = {
 """Every route that takes neither token nor session, by operation id or path, and why that is right."""
 
 
+HOOKS: Final = (
+    ("GET /hooks/rails/{slug}/{path}", "get_rail_callback"),
+    ("POST /hooks/rails/{slug}/{path}", "post_rail_callback"),
+    ("PUT /hooks/rails/{slug}/{path}", "put_rail_callback"),
+    ("POST /hooks/{slug}", "receive_delivery"),
+)
+"""The routes that the application adds beside its routers: they take raw bytes."""
+
 _GUARDS: Final = deps.GUARDS | {holder}
 
 
@@ -196,8 +204,8 @@ def render() -> str:
         takes = " ".join(f"`{scope}`" for scope in entry.scopes)
         takes = takes or ("a session, of any role" if entry.session else f"nothing: {entry.open_because}")
         lines.append(f"| `{entry.method} {entry.path}` | `{entry.operation}` | {takes} |\n")
-    hook = OPEN["receive_delivery"]
-    lines.append(f"| `POST /hooks/{{slug}}` | `receive_delivery` | nothing: {hook} |\n")
+    for route, operation in HOOKS:
+        lines.append(f"| `{route}` | `{operation}` | nothing: {OPEN[operation]} |\n")
     return "".join([*lines, _BENEATH])
 
 
