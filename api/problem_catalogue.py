@@ -368,7 +368,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "erasure_blocked",
             409,
             "The member still has something here",
-            "Erased, a member could never be paid again. `reasons` names what is left: `balances`, `owed`, `match`, `cover`.",
+            "Erased, a member could never be paid again. `reasons` names what is left: `balances`, `owed`, `match`, `cover`, `payouts`.",
             "See to what `detail` names; then ask again.",
         ),
         Kind(

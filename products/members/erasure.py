@@ -23,6 +23,7 @@ REASONS: Final = {
     "owed": "The member owes money that was taken back after it was spent: it has to be settled first.",
     "match": "A sponsor's match is committed to the member, or waits for funds: it has to be paid out or given up first.",
     "cover": "The member is enrolled in a product whose contributions are an agency's or a pool's: it has to leave it first.",
+    "payouts": "A payout to the member is under way: it has to be paid, or cancelled, first.",
 }
 """What keeps a member from being erased, and what has to happen."""
 
@@ -83,7 +84,10 @@ def blocked_by(tx: Tx, member_id: UUID) -> tuple[str, ...]:
                         WHERE e.member_id = :id AND s.committed + s.awaiting > 0) AS match,
                 EXISTS (SELECT 1 FROM products.enrolment e JOIN products.contribution c ON c.enrolment_id = e.id
                         WHERE e.member_id = :id AND e.ended_at IS NULL AND c.destination IN ('agency', 'pool')
-                          AND c.state <> 'reversed') AS cover
+                          AND c.state <> 'reversed') AS cover,
+                -- what was sent off is held no more, and may come back
+                EXISTS (SELECT 1 FROM products.payout p
+                        WHERE p.member_id = :id AND p.state NOT IN ('paid', 'failed', 'returned', 'cancelled')) AS payouts
             """
         ),
         {"id": member_id},

@@ -29,6 +29,8 @@ from products.savings import queries, rules
 
 FORMAT: Final = 1
 _PREFIXES: Final = {
+    "payout": "pay",
+    "payee": "pye",
     "remittance": "rmt",
     "quote": "quo",
     "transaction": "txn",
@@ -122,6 +124,7 @@ def _registration(tx: Tx, books: Books, link: UUID, at: datetime) -> dict[str, A
             "remitted": [
                 asdict(one) for one in told_to_agencies(tx, cipher, member.member_id, member.partner_id)
             ],
+            "payouts": _payouts(tx, link),
             "quotes": _rows(
                 tx,
                 "SELECT id AS quote, sent_amount, sent_currency, received_amount, received_currency, collect,"
@@ -163,6 +166,24 @@ def _consents(tx: Tx, books: Books, member: Member) -> list[dict[str, Any]]:
         }
         for one in member.mandates
     ]
+
+
+def _payouts(tx: Tx, link: UUID) -> list[dict[str, Any]]:
+    """What was asked to be paid out, to whom, and every step of it."""
+    payouts = _rows(
+        tx,
+        "SELECT p.id AS payout, p.payee_id AS payee, r.slug AS rail, p.product, p.way, p.amount, p.fee, p.currency, p.state,"
+        " p.reason, p.payee_name, p.requested_at, p.approved_at, p.submitted_at, p.ended_at"
+        " FROM products.payout p JOIN products.rail r ON r.id = p.rail_id WHERE p.link_id = :id ORDER BY p.id",
+        link,
+    )
+    for one in payouts:
+        one["steps"] = _rows(
+            tx,
+            "SELECT state, reason, at FROM products.payout_change WHERE payout_id = :id ORDER BY number",
+            one["payout"],
+        )
+    return payouts
 
 
 def _statement(tx: Tx, account: UUID) -> dict[str, Any]:

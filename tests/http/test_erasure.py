@@ -11,15 +11,17 @@ from sqlalchemy import text
 
 from api.rotation import SEALED
 from integrations.inbox.keys import destroy_keys
+from integrations.rails import sandbox
 from ledger.database import Tx
-from ledger.ids import parse_public_id
+from ledger.ids import new_id, parse_public_id, public_id
 from ledger.verify import verify
 from products.checks import PRODUCT_CHECKS
 from products.keyring import FieldCipher, Keyring, KeyringError, field_place
 from tests.conftest import Databases
-from tests.http.served import Served, a_person
+from tests.http.served import Caller, Served, a_person
 from tests.http.signing import App
 from tests.http.test_members_in_depth import proven, sent
+from tests.http.things import A_PAYOUT, DAY
 from tests.planted import DOCUMENT, FAMILY_NAME, GIVEN_NAME, PARTNER_REFERENCE, PHONE
 
 EVIDENCE = "Recording-Zebra-4417"
@@ -126,12 +128,31 @@ def books(databases: Databases) -> tuple[int, int]:
     return postings[0], postings[1]
 
 
+def under_way(api: Served, me: Caller, member: str) -> str:
+    """A payout that the rail has, and that is held no more."""
+    (payee,) = me.get(f"/v1/members/{member}/payees").json()["data"]
+    with api.services.worker.begin() as tx:
+        sandbox.ensure_rails(tx, api.clock)
+        payout = new_id()
+        named = {
+            "payout": payout,
+            "link": parse_public_id("mem", member),
+            "payee": parse_public_id("pye", payee["id"]),
+            "now": api.clock.now(),
+            "day": DAY,
+        }
+        tx.execute(text(A_PAYOUT), named)
+        tx.execute(text("UPDATE products.payout SET state = 'in_transit'"))
+    return public_id("pay", payout)
+
+
 def test_everything_is_handed_over_and_then_gone(api: Served, databases: Databases) -> None:
     app = App(api, api.acme)
     member = person(api)
     me = app.member(member)
     path = f"/v1/members/{member}"
     sent(api, member, "R-1")
+    payout = under_way(api, me, member)
 
     through_acme = me.get(f"{path}/export")
     assert through_acme.status_code == 200, through_acme.text
@@ -143,11 +164,15 @@ def test_everything_is_handed_over_and_then_gone(api: Served, databases: Databas
     assert registration["balances"]["products"][0]["settled"] == 20_000
     assert registration["remittances"][0]["trace"]["collected"] == 20_000
     assert any(statement["lines"] for statement in registration["statements"])
+    (asked,) = registration["payouts"]
+    assert (asked["payout"], asked["state"], asked["amount"]) == (payout, "in_transit", 1_000)
     assert api.acme.get(f"{path}/export").status_code == 403
 
     blocked = me.post(f"{path}/erasure", proven(api, member, "erasure", {}))
     assert (blocked.status_code, blocked.json()["code"]) == (409, "erasure_blocked")
-    assert blocked.json()["reasons"] == ["balances", "match"]
+    assert blocked.json()["reasons"] == ["balances", "match", "payouts"]
+    with databases.superuser.begin() as tx:
+        tx.execute(text("DELETE FROM products.payout"))
     back = {"reversed_at": "2026-03-02T09:30:00Z", "reason": "asked for"}
     remittance = registration["remittances"][0]["remittance"]
     reversal = api.acme.post(

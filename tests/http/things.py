@@ -298,15 +298,16 @@ def recorded(api: Served, of: dict[str, str]) -> dict[str, str]:
     return {name: public_id(PREFIXES[name], made) for name, made in ids.items()}
 
 
-ROWS: Final = (
-    """
+A_PAYOUT: Final = """
     INSERT INTO products.payout (id, partner_id, programme_id, link_id, member_id, rail_id, payee_id, amount, fee,
         rail_fee, currency, arrival_earliest, arrival_latest, state, changes, requested_by, requested_at, requested_on,
         expires_at)
     SELECT :payout, l.partner_id, r.programme_id, l.id, l.member_id, r.id, :payee, 1000, 0, 0, 'RWF', :now, :now,
         'awaiting_member', 1, 'acme', :now, :day, :now
     FROM products.member_link l, products.rail r WHERE l.id = :link AND r.slug = 'simulated-ejoheza'
-    """,
+    """
+ROWS: Final = (
+    A_PAYOUT,
     """
     INSERT INTO products.claim_pack (id, programme_id, sponsor_id, number, currency, through, lines, adjustments,
         claimed, adjusted, digest, key_id, public_key, signature, made_at)
