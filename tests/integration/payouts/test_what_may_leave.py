@@ -1,5 +1,8 @@
 """What may leave is what is there, the member's, and not owed: vested in time, paid in by the partner, net of debts."""
 
+from functools import partial
+from uuid import UUID
+
 import pytest
 
 from products.members import registry
@@ -7,15 +10,16 @@ from products.payouts.errors import NotAvailable
 from products.savings.queries import member_balances
 from products.settlements import returns
 from tests.integration.payouts.paying import Paying
+from tests.racing import at_once
 from tests.world import Person
 
 
 def refused(
-    paying: Paying, person: Person, payee: object, amount: int, **more: object
+    paying: Paying, person: Person, payee: UUID, amount: int, **more: object
 ) -> tuple[str, int | None]:
     """Why so much is refused, and what may be had instead."""
     with pytest.raises(NotAvailable) as why:
-        paying.ask(person, payee, amount, **more)  # type: ignore[arg-type]  # of a test
+        paying.ask(person, payee, amount, **more)
     return why.value.reason, why.value.available
 
 
@@ -83,3 +87,40 @@ def test_what_a_member_owes_stays(paying: Paying) -> None:
     assert (shown.settled, shown.available) == (20_000, 5_000)
     assert [(one.amount, one.reason) for one in shown.locked] == [(15_000, "owed_by_member")]
     paying.ask(person, payee, 5_000)
+
+
+def test_money_asked_for_while_its_settlement_comes_back_is_had_before_or_not_at_all(paying: Paying) -> None:
+    world = paying.world
+    world.fund(1_000_000)
+    net = paying.partner = world.partner("slow", terms="net")
+    people = [paying.person(number, saved=0) for number in range(1, 4)]
+    theirs = [paying.payee(person, ending=f"34{number}0") for number, person in enumerate(people)]
+    world.send(net, *(world.completed(one, received=400_000, collected=24_000) for one in people))
+    settlement = world.settle(net, 72_000)
+    answers: list[str] = []
+
+    def ask(person: Person, payee: UUID, amount: int, product: str | None) -> None:
+        try:
+            paying.ask(person, payee, amount, product=product)
+            answers.append("held")
+        except NotAvailable as why:
+            answers.append(why.reason)
+
+    def come_back() -> None:
+        world.databases.worker.run(
+            lambda tx: returns.return_settlement(tx, world.books, settlement.id, reason="AC04")
+        )
+
+    asking = [
+        partial(ask, person, payee, amount, product)
+        for person, payee in zip(people, theirs, strict=True)
+        # all the savings and the match that is due, and what fitted no product
+        for amount, product in ((30_000, "savings"), (4_000, None))
+    ]
+    at_once(come_back, *asking)
+    assert len(answers) == 6
+    assert set(answers) <= {"held", "not_enough", "not_settled", "owed_by_member"}
+    # what was held of savings before the settlement came back the member owes now; nothing is there twice
+    held = paying.rows("SELECT coalesce(sum(savings), 0)::bigint AS savings FROM products.withdrawal")[0]
+    assert paying.balance("member_receivable") == held["savings"]
+    assert paying.balance("member_contributions_pending") == 60_000
