@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from integrations.rails.configured import Rails
 from ledger.database import Database, Tx
 from products.payouts import cancel, checking, registry, reports, submission
 from products.payouts.checking import ToCheck
-from products.payouts.rails import Checked, Rail, RailPayee, Report
+from products.payouts.rails import Checked, Rail, RailPayee, Report, Sent
 from products.payouts.registry import ConfiguredRail
 from products.payouts.submission import Prepared
 from products.remittances.context import Books
@@ -142,7 +143,7 @@ class RailWork:
                 self._unused(rail, admission)
                 break
             for batch in batches:
-                self._call(rail, adapter, admission, lambda batch=batch: _submitted(adapter, batch))  # type: ignore[misc]  # a default is the way to bind a loop's name
+                self._call(rail, adapter, admission, batch.sent, partial(_submitted, adapter, batch))
                 sent += len(batch.instructions)
         return sent
 
@@ -175,7 +176,7 @@ class RailWork:
             if not due:
                 self._unused(rail, admission)
                 break
-            self._call(rail, adapter, admission, lambda due=due: adapter.ask(due))  # type: ignore[misc]  # a default is the way to bind a loop's name
+            self._call(rail, adapter, admission, due, partial(adapter.ask, due))
             asked += len(due)
         return asked
 
@@ -189,7 +190,12 @@ class RailWork:
             self._database.run(lambda tx: breaker.unused(tx, rail.id, self._books.clock.now()))
 
     def _call(
-        self, rail: ConfiguredRail, adapter: Rail, admission: Admission, call: Callable[[], list[Report]]
+        self,
+        rail: ConfiguredRail,
+        adapter: Rail,
+        admission: Admission,
+        asked: Sequence[Sent],
+        call: Callable[[], list[Report]],
     ) -> None:
         """Call the rail, outside any transaction, then record what it said, for the breaker too."""
         try:
@@ -203,6 +209,7 @@ class RailWork:
                 self._books,
                 rail,
                 answers,
+                asked=asked,
                 asks_after=timedelta(seconds=adapter.asks_after_seconds),
                 forgets_after_seconds=adapter.forgets_after_seconds,
             )

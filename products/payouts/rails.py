@@ -63,12 +63,16 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A payment that left, to be asked about. ``rail_reference`` is the rail's own id, where it gave one."""
+    """A payment that left, to be asked about. ``rail_reference`` is the rail's own id, where it gave one.
+
+    ``sent_at``: of the last sending. ``known``: whether the rail is known to have it already.
+    """
 
     attempt: UUID
     batch: UUID
     rail_reference: str | None
     sent_at: datetime
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from ledger.ids import new_id
 from ledger.posting import Transaction
 from products.payouts import accounts, states
 from products.payouts.changes import SYSTEM, Change, change_many
-from products.payouts.rails import Report
+from products.payouts.rails import Report, Sent
 from products.payouts.registry import ConfiguredRail
 from products.payouts.states import Attempt, Money
 from products.payouts.submission import books_day, parts_of, pause
@@ -71,15 +71,17 @@ def apply(
     *,
     source: Source = "answer",
     callback_id: UUID | None = None,
+    asked: Sequence[Sent] = (),
     asks_after: timedelta = ASKS_AFTER,
     forgets_after_seconds: float = NEVER,
     actor: str = SYSTEM,
 ) -> list[Told]:
     """Apply reports, in order; what became of each. The same again changes nothing.
 
-    A report whose postings the books refuse is kept as a contradiction, and holds up no other.
+    ``asked``: the payments as they stood when the rail was called, where these are its answers: a worker that was held up for long
+    may bring word of a sending that others have followed up since. A report whose postings the books refuse is kept as a contradiction, and holds up no other.
     """
-    work = _Applying(tx, books, rail, source, callback_id, asks_after, forgets_after_seconds, actor)
+    work = _Applying(tx, books, rail, source, callback_id, asked, asks_after, forgets_after_seconds, actor)
     cur = cursor(tx)
     cur.execute("SAVEPOINT reports")
     try:
@@ -99,6 +101,7 @@ def apply(
                 [report],
                 source=source,
                 callback_id=callback_id,
+                asked=asked,
                 asks_after=asks_after,
                 forgets_after_seconds=forgets_after_seconds,
                 actor=actor,
@@ -118,6 +121,7 @@ class _Applying:
         rail: ConfiguredRail,
         source: Source,
         callback_id: UUID | None,
+        asked: Sequence[Sent],
         asks_after: timedelta,
         forgets_after_seconds: float,
         actor: str,
@@ -126,6 +130,7 @@ class _Applying:
         self.source, self.callback_id = source, callback_id
         self.asks_after, self.forgets_after_seconds = asks_after, forgets_after_seconds
         self.actor = actor
+        self.asked = {one.attempt: one for one in asked}
         self.now = books.clock.now()
 
     def run(self, reports: Sequence[Report]) -> list[Told]:
@@ -204,7 +209,18 @@ class _Applying:
             return Told("unmatched")
         return self._apply(entry, report)
 
+    def _is_overtaken(self, entry: _Entry, report: Report) -> bool:
+        """Whether that a payment isn't there is said of an earlier sending, or was asked before the rail was known to have it."""
+        asked = self.asked.get(entry.id)
+        if asked is None or report.state not in ("not_sent", "not_found"):
+            return False
+        return asked.sent_at != entry.after.sent_at or (
+            not asked.known and entry.after.state in states.KNOWN_TO_RAIL
+        )
+
     def _apply(self, entry: _Entry, report: Report) -> Told:
+        if self._is_overtaken(entry, report):
+            return Told("outdated", entry.payout_id)
         applied = states.apply(
             entry.after, report, now=self.now, forgets_after_seconds=self.forgets_after_seconds
         )

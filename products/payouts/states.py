@@ -56,7 +56,8 @@ OUT: Final[frozenset[State]] = frozenset({"submitted", "in_transit", "unknown"})
 SETTLED: Final[frozenset[State]] = frozenset({"paid", "failed", "returned", "cancelled"})
 """States that are final, but that a rail may still call a payment back for days."""
 
-_KNOWN_TO_RAIL: Final = frozenset({"accepted", "in_transit", "paid", "failed", "returned"})
+KNOWN_TO_RAIL: Final = frozenset({"accepted", "in_transit", "paid", "failed", "returned"})
+"""States of an attempt that its rail certainly has, or had."""
 _ENDED: Final = frozenset({"failed", "returned"})
 
 
@@ -161,7 +162,7 @@ def _not_sent(attempt: Attempt) -> Applied:
 
 
 def _not_found(attempt: Attempt, now: datetime, forgets_after_seconds: float) -> Applied:
-    if attempt.state in _KNOWN_TO_RAIL:
+    if attempt.state in KNOWN_TO_RAIL:
         if attempt.state in _ENDED:
             return Applied(attempt, "outdated")
         return Applied(attempt, "contradicts", "forgotten_by_rail")

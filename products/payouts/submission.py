@@ -23,6 +23,7 @@ from products.payouts.changes import SYSTEM, Change, change_many
 from products.payouts.payees import Holder, PayeeStanding
 from products.payouts.rails import Instruction, Sent
 from products.payouts.registry import ConfiguredRail
+from products.payouts.states import KNOWN_TO_RAIL
 from products.remittances.context import Books
 from products.savings import forfeiture
 
@@ -38,6 +39,12 @@ class Prepared:
     batch: UUID
     asked_on: date
     instructions: tuple[Instruction, ...]
+    sent_at: datetime
+
+    @property
+    def sent(self) -> list[Sent]:
+        """What is sent, as it will be asked about."""
+        return [Sent(one.attempt, self.batch, None, self.sent_at) for one in self.instructions]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,7 @@ def prepare(tx: Tx, books: Books, rail: ConfiguredRail, *, limit: int, lease: ti
             )
             for attempt, one in zip(attempts, left, strict=True)
         ),
+        now,
     )
 
 
@@ -150,7 +158,7 @@ def prepare_again(
             batches.setdefault((batch, asked_on), []).append(
                 Instruction(attempt, public_id("pay", payout_id), amount, rail.currency, addressed[payee_id])
             )
-    return [Prepared(batch, asked_on, tuple(several)) for (batch, asked_on), several in batches.items()]
+    return [Prepared(batch, asked_on, tuple(several), now) for (batch, asked_on), several in batches.items()]
 
 
 def due_to_ask(
@@ -181,7 +189,7 @@ def due_to_ask(
         [[row[0] for row in rows], [now + pause(asks_after, row[6]) for row in rows]],
     )
     change_many(tx, [Change(row[1], "unknown", "no_answer") for row in rows if row[5] == "sending"], now)
-    return [Sent(row[0], row[2], row[3], row[4]) for row in rows]
+    return [Sent(row[0], row[2], row[3], row[4], known=row[5] in KNOWN_TO_RAIL) for row in rows]
 
 
 def books_day(tx: Tx, rail: ConfiguredRail, at: datetime) -> date:

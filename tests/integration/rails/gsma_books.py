@@ -76,6 +76,7 @@ class Payment:
 
     def transaction(self) -> dict[str, Any]:
         """The transaction object."""
+        fee = {"feeType": "payout", "feeAmount": "1", "feeCurrency": self.currency}
         return {
             "transactionReference": self.reference,
             "requestingOrganisationTransactionReference": self.own_reference,
@@ -85,9 +86,10 @@ class Payment:
             "currency": self.currency,
             "creditParty": self.credit_party,
             "debitParty": self.debit_party,
-            "fees": [{"feeType": "payout", "feeAmount": "1", "feeCurrency": self.currency}],
             "creationDate": self.created_at,
             "modificationDate": self.changed_at,
+            # what was never made cost nothing
+            **({} if self.state == "failed" else {"fees": [fee]}),
         }
 
     def request_state(self, notification: str, poll_limit: int) -> dict[str, Any]:

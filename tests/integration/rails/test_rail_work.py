@@ -14,7 +14,7 @@ from integrations.rails.configured import Rails, keep_secrets
 from integrations.rails.directory import validated
 from integrations.rails.work import Pace, RailWork
 from ledger.clock import FixedClock
-from products.payouts import registry
+from products.payouts import registry, reports, submission
 from products.payouts.rails import Sent
 from products.payouts.registry import ConfiguredRail, NewRail
 from products.payouts.terms import Arrival, Fee
@@ -167,3 +167,38 @@ def test_an_adapter_that_is_replaced_serves_whoever_has_it_to_the_end(wallets: M
     attempt = world.rail.id
     (told,) = before.ask([Sent(attempt, attempt, None, datetime.now(UTC))])
     assert told.state == "not_found"
+
+
+def test_a_worker_that_was_held_up_does_not_undo_what_others_found_out_since(wallets: Made) -> None:
+    world = wallets(forgets_after_seconds=0)
+    world.provider.misbehave(Rule("before", "time_out", first=1, seconds=0.6), Rule("outcome", "never"))
+    [payout] = world.approved()
+    world.paying.work.submit()
+    assert world.paying.state(payout) == "unknown: no_answer"
+    books, database = world.paying.world.books, world.paying.databases.worker
+    world.paying.clock.advance(timedelta(hours=2))
+    asked = database.run(
+        lambda tx: submission.due_to_ask(tx, books, world.rail, limit=9, asks_after=timedelta(seconds=1))
+    )
+    told = world.rails.adapter(world.rail).ask(asked)
+    assert [one.state for one in told] == ["not_found"]
+
+    def held_up_so_long() -> list[str]:
+        return [
+            one.outcome
+            for one in database.run(
+                lambda tx: reports.apply(tx, books, world.rail, told, asked=asked, forgets_after_seconds=0)
+            )
+        ]
+
+    world.ask_later()
+    world.provider.misbehave(Rule("after", "time_out", seconds=0.6), Rule("outcome", "never"))
+    world.paying.clock.advance(timedelta(hours=2))
+    world.paying.work.submit()  # another sends it again, and its answer is lost
+    assert held_up_so_long() == ["outdated"]
+    assert world.paying.attempt(payout)["state"] == "unknown", "it would be sent again with another under way"
+    world.provider.misbehave(Rule("outcome", "never"))
+    world.ask_later()
+    assert world.paying.state(payout) == "in_transit"
+    assert held_up_so_long() == ["outdated"]
+    assert world.paying.row(payout)["problem"] is None, "nobody need look at it"
