@@ -64,7 +64,6 @@ def address(project: Path) -> str:
     reason="the tutorial needs curl and openssl",
 )
 @pytest.mark.timeout(300)
-@pytest.mark.timeout(240)
 def test_every_block_of_the_tutorial_answers_what_the_page_shows(project: Path) -> None:
     writing = os.environ.get("TUTORIAL") == "write"
     page = PAGE.read_text(encoding="utf-8")
