@@ -23,7 +23,7 @@ from ledger.clock import FixedClock
 from ledger.database import Tx
 from ledger.ids import public_id
 from products.members import challenges, devices, payees, registry, verification
-from products.members.challenges import Proof, Proven, Purpose, Started
+from products.members.challenges import Method, Proof, Proven, Purpose, Started
 from products.members.models import Member
 from products.members.payees import NewPayee
 
@@ -66,11 +66,11 @@ def prepare(
         return registry.find(tx, keyring, link, partner_id=partner)
 
     def prove(purpose: Purpose, subject: Mapping[str, object], answer: Callable[[Started], Proof]) -> Proven:
-        method = "code" if purpose == "device" else "device"
+        method: Method = "code" if purpose == "device" else "device"
 
         def start(tx: Tx) -> tuple[Started, bytes]:
             digest = challenges.subject_digest(member(tx), purpose, subject)
-            return challenges.start(tx, keyring, member(tx), purpose, digest, clock, method=method), digest  # type: ignore[arg-type]  # one of the two methods
+            return challenges.start(tx, keyring, member(tx), purpose, digest, clock, method=method), digest
 
         started, digest = run(start)  # a challenge can be answered once it is committed
         return run(
