@@ -22,8 +22,8 @@ from products.remittances.context import Books
 from products.remittances.events import MemberKey, RemittanceCompleted, RemittanceReversed
 from products.remittances.partners import Collection, Partner, Terms, create_partner, join_programme
 from products.remittances.process import Delivery, Verdict, process
-from products.settlements.pair import Settlement, record_settlement
 from products.savings import sponsors
+from products.settlements.pair import Settlement, record_settlement
 from tests.conftest import Databases
 
 __all__ = ["Outcome", "Person", "World"]
