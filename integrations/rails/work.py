@@ -198,6 +198,7 @@ class RailWork:
         call: Callable[[], list[Report]],
     ) -> None:
         """Call the rail, outside any transaction, then record what it said, for the breaker too."""
+        called_at = self._books.clock.now()
         try:
             answers = call()
         except Exception as error:
@@ -210,6 +211,7 @@ class RailWork:
                 rail,
                 answers,
                 asked=asked,
+                called_at=called_at,
                 asks_after=timedelta(seconds=adapter.asks_after_seconds),
                 forgets_after_seconds=adapter.forgets_after_seconds,
             )

@@ -72,16 +72,19 @@ def apply(
     source: Source = "answer",
     callback_id: UUID | None = None,
     asked: Sequence[Sent] = (),
+    called_at: datetime | None = None,
     asks_after: timedelta = ASKS_AFTER,
     forgets_after_seconds: float = NEVER,
     actor: str = SYSTEM,
 ) -> list[Told]:
     """Apply reports, in order; what became of each. The same again changes nothing.
 
-    ``asked``: the payments as they stood when the rail was called, where these are its answers: a worker that was held up for long
-    may bring word of a sending that others have followed up since. A report whose postings the books refuse is kept as a contradiction, and holds up no other.
+    ``asked``: the payments as they stood when the rail was called, at ``called_at``, where these are its answers: a worker that was
+    held up for long may bring word of what others have followed up since. A report whose postings the books refuse is kept as a contradiction, and holds up no other.
     """
-    work = _Applying(tx, books, rail, source, callback_id, asked, asks_after, forgets_after_seconds, actor)
+    work = _Applying(
+        tx, books, rail, source, callback_id, asked, called_at, asks_after, forgets_after_seconds, actor
+    )
     cur = cursor(tx)
     cur.execute("SAVEPOINT reports")
     try:
@@ -102,6 +105,7 @@ def apply(
                 source=source,
                 callback_id=callback_id,
                 asked=asked,
+                called_at=called_at,
                 asks_after=asks_after,
                 forgets_after_seconds=forgets_after_seconds,
                 actor=actor,
@@ -122,6 +126,7 @@ class _Applying:
         source: Source,
         callback_id: UUID | None,
         asked: Sequence[Sent],
+        called_at: datetime | None,
         asks_after: timedelta,
         forgets_after_seconds: float,
         actor: str,
@@ -130,6 +135,7 @@ class _Applying:
         self.source, self.callback_id = source, callback_id
         self.asks_after, self.forgets_after_seconds = asks_after, forgets_after_seconds
         self.actor = actor
+        self.called_at = called_at
         self.asked = {one.attempt: one for one in asked}
         self.now = books.clock.now()
 
@@ -234,7 +240,9 @@ class _Applying:
         state = states.state_of(after)
         if state != (entry.states[-1].state if entry.states else entry.payout_state):
             entry.states.append(Change(entry.payout_id, state, self._reason(after), self.actor))
-        if applied.outcome == "applied" or after.state in _FINAL or report.ask_again_at is not None:
+        # an answer that says nothing leaves the time at which it is asked again
+        said_last_word = after.state in _FINAL and report.state != "unknown"
+        if applied.outcome == "applied" or said_last_word or report.ask_again_at is not None:
             entry.next_at = self._next(entry, report)
         return Told(applied.outcome, entry.payout_id)
 
@@ -251,6 +259,12 @@ class _Applying:
         """When this payment is looked at again; None: its rail has said what there was to say."""
         if report.ask_again_at is not None:
             return max(report.ask_again_at, self.now)
+        if (
+            self.called_at is not None
+            and entry.next_at is not None
+            and self.called_at < entry.next_at <= self.now
+        ):
+            return entry.next_at  # a callback gave reason to ask after this answer was on its way
         if entry.after.state in _FINAL:
             return None
         return self.now + pause(self.asks_after, entry.asked)

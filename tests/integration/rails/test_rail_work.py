@@ -15,14 +15,14 @@ from integrations.rails.directory import validated
 from integrations.rails.work import Pace, RailWork
 from ledger.clock import FixedClock
 from products.payouts import registry, reports, submission
-from products.payouts.rails import Sent
+from products.payouts.rails import Report, Sent
 from products.payouts.registry import ConfiguredRail, NewRail
 from products.payouts.terms import Arrival, Fee
 from tests.conftest import Databases
 from tests.integration.payouts.paying import LIMITS, Paying
 from tests.integration.rails.gsma_books import Rule
 from tests.integration.rails.gsma_simulator import Simulator, simulator
-from tests.integration.rails.gsma_world import options, secrets
+from tests.integration.rails.gsma_world import eventually, options, secrets
 from tests.world import Person
 
 
@@ -202,3 +202,27 @@ def test_a_worker_that_was_held_up_does_not_undo_what_others_found_out_since(wal
     assert world.paying.state(payout) == "in_transit"
     assert held_up_so_long() == ["outdated"]
     assert world.paying.row(payout)["problem"] is None, "nobody need look at it"
+
+
+def test_a_paid_payment_that_is_asked_about_again_is_asked_until_there_is_an_answer(wallets: Made) -> None:
+    world = wallets()
+    [payout] = world.approved()
+    world.paying.work.submit()
+    eventually(lambda: world.ask_later() and world.paying.state(payout) == "paid")
+    [payment] = world.provider.books.payments.values()
+    world.provider.undo(payment, "reversed")
+    attempt = world.paying.attempt(payout)["id"]
+    books, database, clock = world.paying.world.books, world.paying.databases.worker, world.paying.clock
+    called_at = clock.now()
+    clock.advance(timedelta(seconds=1))
+    again = Report("unknown", attempt, code="callback_unconfirmed", ask_again_at=clock.now())
+    database.run(lambda tx: reports.apply(tx, books, world.rail, [again], source="callback"))
+    earlier = Report("paid", attempt)  # what a worker was told just before
+    database.run(lambda tx: reports.apply(tx, books, world.rail, [earlier], called_at=called_at))
+    world.provider.misbehave(Rule("ask", "reset"))
+    assert world.ask_later() == 1
+    assert world.paying.state(payout) == "paid"
+    world.provider.misbehave()
+    assert world.ask_later() == 1
+    assert world.paying.state(payout) == "returned: other"
+    assert world.ask_later() == 0
