@@ -137,7 +137,7 @@ class Workers:
     settings: Settings
     running: list[BaseProcess] = field(default_factory=list)
     killed: int = 0
-    stopped: int = 0
+    frozen: int = 0
 
     def start(self, *jobs: Job, settings: Settings | None = None) -> BaseProcess:
         """Another one."""
@@ -165,7 +165,7 @@ class Workers:
         os.kill(process.pid, signal.SIGSTOP)
         time.sleep(seconds)
         os.kill(process.pid, signal.SIGCONT)
-        self.stopped += 1
+        self.frozen += 1
 
     def end(self) -> None:
         """Kill whoever is left."""
