@@ -1,4 +1,4 @@
-"""Partners' webhook endpoints: `mizan endpoint create|list|show|rotate-secret|disable|enable|remove|deliveries|replay`."""
+"""Partners' webhook endpoints: `mizan endpoint create|list|show|change|rotate-secret|disable|enable|remove|deliveries|replay|events`."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ import typer
 
 from api.bootstrap import Services
 from api.cli import acting, output, session
-from integrations.outbound import endpoints, queries
+from integrations.outbound import endpoints, feed, queries
 from integrations.outbound.catalogue import EVENT_TYPES
 from integrations.outbound.endpoints import Endpoint, Wanted
 from integrations.outbound.queries import DeliveryView
@@ -53,10 +53,7 @@ def create(
     as_json: session.AsJson = False,
 ) -> None:
     """Register an endpoint for a partner. Its secret is shown this once."""
-    types = tuple(event or ())
-    unknown = sorted(set(types) - set(EVENT_TYPES))
-    if unknown:
-        raise session.Refused(f"there is no event {', '.join(unknown)}; there are {', '.join(EVENT_TYPES)}")
+    types = _types(event)
     with session.services() as services:
 
         def work(tx: Tx) -> tuple[Endpoint, str]:
@@ -130,6 +127,56 @@ def show(endpoint: EndpointId, as_json: session.AsJson = False) -> None:
             "state": _state(found),
             "failing since": found.failing_since,
             **counts,
+        }
+    )
+
+
+@app.command()
+@session.command
+def change(
+    endpoint: EndpointId,
+    url: Annotated[
+        str | None, typer.Option(help="Where to send them from now on.", show_default=False)
+    ] = None,
+    event: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A type of event to send from now on, and no other; repeat it for more.", show_default=False
+        ),
+    ] = None,
+    every_event: Annotated[
+        bool, typer.Option("--every-event", help="Send every type from now on, later ones too.")
+    ] = False,
+    description: Annotated[str | None, typer.Option(help="Words for people.", show_default=False)] = None,
+    as_json: session.AsJson = False,
+) -> None:
+    """Change where an endpoint's events go, or which ones; what is left out stays."""
+    if event and every_event:
+        raise typer.BadParameter("say --event or --every-event")
+    if url is None and not event and not every_event and description is None:
+        raise typer.BadParameter("say what to change: --url, --event, --every-event or --description")
+    types = None if not event and not every_event else _types(event)
+    with session.services() as services:
+
+        def work(tx: Tx) -> Endpoint:
+            known = _find(tx, endpoint)
+            wanted = Wanted(
+                known.url if url is None else url,
+                known.event_types if types is None else types,
+                known.description if description is None else description,
+            )
+            return endpoints.change(tx, services.clock, known, wanted, loopback=services.loopback_endpoints)
+
+        changed = acting.run(services, work, "endpoint.changed", endpoint)
+    if as_json:
+        output.as_json(_json(changed, None))
+        return
+    output.fields(
+        {
+            "endpoint": changed.public_id,
+            "url": changed.url,
+            "description": changed.description or None,
+            "events": ", ".join(changed.event_types) or "all",
         }
     )
 
@@ -291,6 +338,64 @@ def replay(
         output.as_json({"endpoint": endpoint, "queued": queued})
     else:
         print(f"{queued:,} events are queued again")
+
+
+@app.command()
+@session.command
+def events(
+    partner: Annotated[str, typer.Argument(help="The partner's slug.")],
+    type_: Annotated[
+        list[str] | None,
+        typer.Option("--type", help="Only this type; repeat it for more.", show_default=False),
+    ] = None,
+    member: Annotated[
+        str | None, typer.Option(help="Only those of one member, mem_….", show_default=False)
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Only those after this event, evt_….", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(help="The oldest so many.", min=1, max=10_000)] = 50,
+    as_json: session.AsJson = False,
+) -> None:
+    """Read the feed of a partner's events, the oldest first, whatever became of their deliveries."""
+    types = _types(type_)
+    link_id = _id("mem", member) if member is not None else None
+    with session.services() as services, services.worker.read() as tx:
+        of = partners.find(tx, partner).id
+        seen = feed.event(tx, _id(EVENT_PREFIX, after), of).seq if after is not None else 0
+        found = feed.events(tx, of, types=types, link_id=link_id, after=seen, limit=limit)
+    if as_json:
+        shown = [
+            {
+                "id": public_id(EVENT_PREFIX, one.id),
+                "type": one.type,
+                "timestamp": one.occurred_at,
+                "data": one.data,
+            }
+            for one in found
+        ]
+        output.as_json({"data": shown})
+        return
+    output.table(
+        ["event", "type", "at", "member"],
+        [
+            (
+                public_id(EVENT_PREFIX, one.id),
+                one.type,
+                one.occurred_at,
+                public_id("mem", one.link_id) if one.link_id is not None else None,
+            )
+            for one in found
+        ],
+        empty="no events",
+    )
+
+
+def _types(given: list[str] | None) -> tuple[str, ...]:
+    unknown = sorted(set(given or ()) - set(EVENT_TYPES))
+    if unknown:
+        raise session.Refused(f"there is no event {', '.join(unknown)}; there are {', '.join(EVENT_TYPES)}")
+    return tuple(given or ())
 
 
 def _replay_since(services: Services, endpoint: str, since: datetime, which: queries.Which) -> int:

@@ -8,6 +8,8 @@ import typer
 from api.approvals.payouts import request_release, request_resolution
 from api.bootstrap import Services
 from api.cli import acting, approval, output, session
+from api.cli.rail import report_json
+from api.cli.serve import public_url
 from api.settings import Environment
 from ledger.database import Tx
 from ledger.ids import parse_public_id, public_id
@@ -69,10 +71,10 @@ def problems(
         output.as_json(
             {
                 "data": [
-                    _json(one) | {"contradicted_by": [_report_json(report) for report in said[one.id]]}
+                    _json(one) | {"contradicted_by": [report_json(report) for report in said[one.id]]}
                     for one in found
                 ],
-                "unmatched": [_report_json(report) for report in lost],
+                "unmatched": [report_json(report) for report in lost],
             }
         )
         return
@@ -113,7 +115,8 @@ def payee(
     as_json: session.AsJson = False,
 ) -> None:
     """Sandbox: a payee that is in effect at once, as if the member had released it 72 hours ago, and proven the phone."""
-    with session.services() as services:
+    given = session.settings()
+    with session.services(given) as services:
         _require_sandbox(services)
         now = services.clock.now()
 
@@ -125,7 +128,7 @@ def payee(
                 person,
                 NewPayee(name, "mobile_money", {"phone": phone}),
                 released=True,
-                public_url=services.settings.public_url,
+                public_url=public_url(given),
                 at=now - WAIT,
             )
             if not verification.levels(tx, [person.member_id], now.date()):
@@ -350,19 +353,4 @@ def _json(read: Read) -> dict[str, Any]:
         "history": [
             {"state": one.state, "reason": one.reason, "by": one.actor, "at": one.at} for one in read.history
         ],
-    }
-
-
-def _report_json(kept: queries.KeptReport) -> dict[str, Any]:
-    report = kept.report
-    return {
-        "rail": kept.rail,
-        "source": kept.source,
-        "said": report.state,
-        "problem": kept.problem,
-        "sending": report.attempt,
-        "rail_reference": report.rail_reference,
-        "amount": report.amount,
-        "at": report.at,
-        "received_at": kept.received_at,
     }

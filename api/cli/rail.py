@@ -1,4 +1,4 @@
-"""Rails: `mizan rail create|list|show|pause|resume|top-up|tie`."""
+"""Rails: `mizan rail create|list|show|pause|resume|top-up|tie|reports`."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from integrations.rails.setting import InvalidRailOptions
 from ledger.database import Tx
 from ledger.ids import public_id
 from products.members.payees import Rail as PayeeKind
-from products.payouts import funding, registry
+from products.payouts import funding, queries, registry
 from products.payouts import tie as tying
 from products.payouts.health import Health, health_of
 from products.payouts.rails import ListUnavailable
@@ -29,6 +29,7 @@ app = typer.Typer(name="rail", help="The rails that payouts travel on.", no_args
 Slug = Annotated[str, typer.Argument(metavar="RAIL", help="The rail's name.")]
 SINCE_DAYS: Final = 30
 TIE_FAILED: Final = 1
+REPORTS_MAX: Final = 1_000
 
 
 def _limit(help_: str) -> Any:
@@ -233,6 +234,71 @@ def tie(
     _tell_tie(done, found.currency, as_json)
     if not done.ties:
         raise typer.Exit(TIE_FAILED)
+
+
+@app.command()
+@session.command
+def reports(
+    rail: Slug,
+    state: Annotated[
+        Literal["applied", "repeated", "outdated", "unmatched", "contradicts"] | None,
+        typer.Option(help="Only those of which this became.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=REPORTS_MAX)] = 50,
+    as_json: session.AsJson = False,
+) -> None:
+    """List what a rail said beyond its answers, the newest first, and what became of each."""
+    with session.services() as services, services.worker.begin() as tx:
+        found = registry.find(tx, rail)
+        kept = queries.kept_reports(tx, rail_id=found.id, outcome=state, limit=limit)
+    if as_json:
+        output.as_json({"data": [report_json(one) for one in kept]})
+        return
+    output.table(
+        ["received", "by", "payout", "said", "reason", "amount>", "became", "problem"],
+        [
+            (
+                one.received_at,
+                one.source,
+                public_id("pay", one.payout_id) if one.payout_id is not None else None,
+                one.report.state,
+                one.report.reason or one.report.code,
+                None
+                if one.report.amount is None
+                else output.amount_in(one.report.amount, one.report.currency or found.currency),
+                one.outcome,
+                one.problem,
+            )
+            for one in kept
+        ],
+        empty="it said nothing beyond its answers",
+    )
+
+
+def report_json(kept: queries.KeptReport) -> dict[str, Any]:
+    """What a rail said, for programs: as `GET /v1/rails/{rail}/reports` shows it, with the rail's name."""
+    report = kept.report
+    amount = (
+        output.money_json(report.amount, report.currency)
+        if report.amount is not None and report.currency is not None
+        else None
+    )
+    return {
+        "id": public_id("rpt", kept.id),
+        "rail": kept.rail,
+        "source": kept.source,
+        "payout": public_id("pay", kept.payout_id) if kept.payout_id is not None else None,
+        "sending": report.attempt,
+        "rail_reference": report.rail_reference,
+        "said": report.state,
+        "reason": report.reason,
+        "code": report.code,
+        "at": report.at,
+        "amount": amount,
+        "state": kept.outcome,
+        "problem": kept.problem,
+        "received_at": kept.received_at,
+    }
 
 
 def _tell_tie(done: tying.Tie, currency: str, as_json: bool) -> None:

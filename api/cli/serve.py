@@ -71,7 +71,7 @@ def serve(
             running = serving.Serving(told, listener)
             running.start(asked)
             try:
-                with _announced(settings, running):
+                with _announced(settings, running, told.public_url):
                     if not asked.is_set():
                         _welcome(told, running.url)
                     running.wait(asked)
@@ -151,6 +151,14 @@ def running_url(data_dir: Path) -> str | None:
     return str(found["url"]) if found is not None else None
 
 
+def public_url(given: Settings) -> str:
+    """The base of links that a command writes: as the settings say, else where the `mizan serve` beside it listens."""
+    if "public_url" in given.model_fields_set or not given.embedded:
+        return given.public_url
+    found = _read_running(given.data_dir)
+    return given.public_url if found is None else str(found["public_url"])
+
+
 def _read_running(data_dir: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((data_dir / RUNNING_FILE).read_text(encoding="utf-8"))
@@ -163,13 +171,14 @@ def _read_running(data_dir: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _announced(settings: Settings, running: serving.Serving) -> Iterator[None]:
+def _announced(settings: Settings, running: serving.Serving, public_url: str) -> Iterator[None]:
     """Leave word of where we listen, for the commands that run beside us."""
     if not settings.embedded:
         yield
         return
     path = settings.data_dir / RUNNING_FILE
-    path.write_text(json.dumps({"url": running.url, "pid": os.getpid()}), encoding="utf-8")
+    told = {"url": running.url, "public_url": public_url, "pid": os.getpid()}
+    path.write_text(json.dumps(told), encoding="utf-8")
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from api.cli.app import app
 from api.jobs import expand_events
 from api.settings import Settings
 from integrations.outbound.delivery import Deliverer, Delivering
-from ledger.ids import new_id
+from ledger.ids import new_id, public_id
 from tests.conftest import environment_of
 from tests.integration.outbound.receiver import Reply, receiving
 from tests.integration.outbound.told import RETENTION, Told
@@ -78,12 +78,48 @@ def test_an_endpoint_is_made_looked_at_and_replayed_on_the_command_line(
         receiver.reply = lambda _: Reply()
         deliver(services)
         assert shown("endpoint", "show", endpoint)["deliveries"]["delivered"] == 2
+        changed = shown("endpoint", "change", endpoint, "--description", "theirs", "--event", "payout.failed")
+        assert (changed["url"], changed["description"]) == (receiver.url, "theirs")
+        assert changed["event_types"] == ["payout.failed"]
+        changed = shown("endpoint", "change", endpoint, "--url", "https://a.example.com/", "--every-event")
+        assert (changed["url"], changed["description"]) == ("https://a.example.com/", "theirs")
+        assert shown("endpoint", "show", endpoint)["event_types"] == []
+        assert mizan("endpoint", "change", endpoint, "--url", "http://10.0.0.1/").exit_code == 1
+        assert mizan("endpoint", "change", endpoint).exit_code == 2
     assert mizan("endpoint", "remove", endpoint).exit_code == 0
     assert "no endpoint" in mizan("endpoint", "list").stdout
     for arguments in (("create", "acme", "http://10.0.0.1/"), ("show", endpoint), ("show", "whe_1"), ("create", "acme", "https://a.example.com", "--event", "x")):  # fmt: skip
         assert mizan("endpoint", *arguments).exit_code == 1
     audited = told.rows("SELECT DISTINCT action FROM ledger.audit_entry WHERE action LIKE 'endpoint.%%'")
-    assert len(audited) == 6
+    assert len(audited) == 7
+    services.close()
+
+
+def test_the_feed_is_read_on_the_command_line(settings: Settings, mizan: Callable[..., Result]) -> None:
+    services = bootstrap(settings)
+    told = Told(services.worker)
+    partner, members = told.partner(), [new_id(), new_id()]
+    told.partner("bolt")
+    payouts = told.publish(partner, [*members, members[0]])
+    told.expand()
+
+    def read(*arguments: str) -> Any:
+        result = mizan("endpoint", "events", *arguments, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)["data"]
+
+    feed = read("acme")
+    assert [one["data"]["id"] for one in feed] == payouts
+    assert [one["type"] for one in feed] == ["payout.paid"] * 3
+    first = read("acme", "--limit", "1")
+    assert first == feed[:1]
+    assert read("acme", "--after", first[0]["id"]) == feed[1:]
+    member = public_id("mem", members[0])
+    assert read("acme", "--member", member, "--type", "payout.paid") == [feed[0], feed[2]]
+    assert read("acme", "--type", "payout.failed") == read("bolt") == []
+    assert member in mizan("endpoint", "events", "acme").stdout
+    for arguments in (("nobody",), ("acme", "--type", "x"), ("bolt", "--after", first[0]["id"])):
+        assert mizan("endpoint", "events", *arguments).exit_code == 1
     services.close()
 
 
