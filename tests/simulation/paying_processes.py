@@ -50,7 +50,7 @@ SLUG: Final = "momo"
 FEE: Final = 10
 """What the member bears of each payout, minor units."""
 TOP_UP: Final = 1_000_000_000
-QUEUE_MAX: Final = 60
+QUEUE_MAX: Final = 150
 TOGETHER: Final = 500
 PACE: Final = Pace(
     seconds_max=1.0,
@@ -181,7 +181,7 @@ class Workers:
         drawn = random.Random(seed)
 
         def disturb() -> None:
-            while not ends.wait(drawn.uniform(0.05, 1.0)):
+            while not ends.wait(drawn.uniform(0.1, 0.8)):
                 victim = drawn.choice(self.running)
                 if drawn.random() < 0.1:
                     self.freeze(victim, PACE.lease.total_seconds() * drawn.uniform(0.5, 2))
@@ -318,7 +318,7 @@ def paying_processes(
 def _rail(paying: Paying, services: Services, provider: Provider) -> ConfiguredRail:
     kept, keys = validated(
         "mobile_money",
-        options(provider.url, timeout_seconds=0.8, asks_after_seconds=0.1, forgets_after_seconds=2.0),
+        options(provider.url, timeout_seconds=0.8, asks_after_seconds=0.1, forgets_after_seconds=1.5),
         secrets(),
     )
     new = NewRail(
