@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
 from api.cli.app import app
 from tests.conftest import RUN_DIRECTORY
+from tests.http.served import a_person
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-c", "from api.cli import main; main()"]
@@ -35,7 +37,8 @@ def data_dir() -> Path:
 
 
 def environment(data_dir: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "MIZAN_DATA_DIR": str(data_dir)}
+    told = {"MIZAN_CODE_SENDER": "file", "MIZAN_CODE_FILE": str(data_dir.parent / "messages.jsonl")}
+    return {**os.environ, **told, "PYTHONPATH": str(ROOT), "MIZAN_DATA_DIR": str(data_dir)}
 
 
 def command(data_dir: Path, *arguments: str) -> Result:
@@ -120,17 +123,50 @@ def states(data_dir: Path) -> dict[str, str]:
     return {one["id"]: one["state"] for one in answer(data_dir, "inbox", "list")["data"]}
 
 
-def create_partner(data_dir: Path) -> None:
-    answer(data_dir, "partner", "create", "acme", "--programme", "ejoheza", "--terms", "guaranteed")
+def create_partner(data_dir: Path) -> dict[str, str]:
+    """A partner with its credentials."""
+    made: dict[str, str] = answer(
+        data_dir, "partner", "create", "acme", "--programme", "ejoheza", "--terms", "guaranteed"
+    )
+    return made
+
+
+def registered(service: Service, partner: dict[str, str]) -> str:
+    """A member of the partner's."""
+    with httpx.Client(base_url=service.url, timeout=30) as http:
+        token = http.post(
+            "/oauth/token",
+            data={"grant_type": "client_credentials"},
+            auth=(partner["client_id"], partner["client_secret"]),
+        ).json()["access_token"]
+        answered = http.post("/v1/members", json=a_person(), headers={"Authorization": f"Bearer {token}"})
+    assert answered.status_code == 201, answered.text
+    return str(answered.json()["id"])
+
+
+def link_told(data_dir: Path) -> str | None:
+    """The link with which the member can stop the payee, as it was sent to the phone."""
+    messages = data_dir.parent / "messages.jsonl"
+    found = re.search(r"http[^\s\"]*/stop/\w+", messages.read_text() if messages.exists() else "")
+    return found[0] if found else None
 
 
 @pytest.mark.timeout(180)
 def test_it_serves_beside_commands_survives_its_children_and_ends_in_order(data_dir: Path) -> None:
     with serving(data_dir) as service:
-        create_partner(data_dir)
+        partner = create_partner(data_dir)
         first = sent(data_dir, "R-1")
         until(lambda: states(data_dir)[first] == "unallocated")
         assert answer(data_dir, "doctor")["ok"] is True
+
+        # a link that a command writes leads to the service that runs beside it
+        member = registered(service, partner)
+        answer(data_dir, "payout", "payee", member, "--phone", "+250788123456")
+        until(lambda: link_told(data_dir) is not None)
+        link = link_told(data_dir)
+        assert link is not None
+        assert link.startswith(f"{service.url}/stop/")
+        assert httpx.get(link).status_code == 200
 
         for role in ("worker", "api"):
             died = service.child(role)
