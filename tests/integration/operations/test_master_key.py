@@ -28,14 +28,21 @@ from api.rotation import SEALED, Step
 from api.settings import Settings, UnsafeSettings, load
 from api.stamp import require_keys
 from integrations.inbox.drain import drain
+from integrations.inbox.keys import InboxKeys, open_keys
+from integrations.outbound import endpoints
+from integrations.outbound.endpoints import Wanted
 from integrations.partners.secrets import newest_secret
+from integrations.rails import callbacks, configured
+from integrations.rails.configured import Rails
 from ledger.clock import FixedClock
 from products import safekeeping
-from products.keyring import Keyring
+from products.keyring import Keyring, KeyringError
+from products.payouts.rails import Callback
 from products.remittances.process import process
 from tests.conftest import Databases, environment_of
 from tests.http.hooked import Signer, completed, serving
 from tests.http.served import Served, a_person, served
+from tests.integration.payouts.paying import Paying
 from tests.world import World
 
 OLD = base64.b64encode(bytes(range(100, 132))).decode()
@@ -307,6 +314,46 @@ def begin(settings: Settings) -> None:
         services.api.run(lambda tx: require_keys(tx, services.keyring, services.clock.now()))
     finally:
         services.close()
+
+
+def test_secrets_of_endpoints_and_rails_and_what_rails_sent_open_under_the_new_key_alone(
+    databases: Databases, clock: FixedClock
+) -> None:
+    old, fresh = bytes(range(32)), bytes(range(32, 64))
+    before, after = Keyring({"test": old}, "test"), Keyring({"next": fresh}, "next")
+    paying = Paying.on(databases, clock)
+    came = Callback("POST", "x", {}, b"paid", "192.0.2.1")
+    today = InboxKeys(databases.worker, before, clock).current()
+    with databases.worker.begin() as tx:
+        wanted = Wanted("http://127.0.0.1:9/", ())
+        endpoint, _ = endpoints.create(tx, before, clock, paying.partner.id, wanted, loopback=True)
+        endpoints.rotate_secret(tx, before, clock, endpoint)
+        secrets = endpoints.secrets_of(tx, before, [endpoint.id], clock.now())
+        configured.keep_secrets(tx, before, clock, paying.rail.id, {})
+        callback = callbacks.keep(tx, paying.world.books, today, paying.rail, came, readable=True)
+
+    def opened() -> None:
+        """Open all of it as a process does that has the new key alone."""
+        rails = Rails(
+            databases.worker, after, clock, environment="sandbox", public_url="https://mizan.example"
+        )
+        rails.adapter(paying.rail)
+        rails.close()
+        with databases.worker.begin() as tx:
+            assert endpoints.secrets_of(tx, after, [endpoint.id], clock.now()) == secrets
+            key = open_keys(tx, after, [today.id])[today.id]
+            sealed = tx.execute(
+                text("SELECT body_sealed FROM integrations.rail_callback WHERE id = :id"), {"id": callback}
+            ).scalar_one()
+            assert key.open(callback, paying.rail.id, bytes(sealed)) == ("", b"paid")
+
+    with pytest.raises(KeyringError):
+        opened()
+    done = rotation.rotate(databases.owner, Keyring({"test": old, "next": fresh}, "next"))
+    assert done["integrations.endpoint_secret.sealed"] == len(secrets[endpoint.id]) == 2
+    assert done["integrations.rail_secret.sealed"] == 1
+    assert done["integrations.inbox_key.wrapped"] == 1
+    opened()
 
 
 def test_a_member_erased_while_keys_are_sealed_anew_stays_erased(
