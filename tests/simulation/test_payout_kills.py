@@ -155,7 +155,7 @@ def test_killed_at_each_step_of_its_work_a_worker_leaves_each_payout_at_the_rail
     payouts.provider.settle()
     payouts.workers.start()
     payouts.workers.start()
-    eventually(lambda: payouts.under_way() == 0, "every payout had its last word")
+    _wait_for_last_words(payouts)
     payouts.workers.end()
     assert payouts.states() == {"paid": EACH_STEP * len(STEPS)}
     expect_all_tied(payouts)
@@ -175,6 +175,14 @@ def _kill_at(payouts: Payouts, road: Road, step: Step, batch: list[UUID]) -> Non
     payouts.workers.kill(process)
 
 
+def _wait_for_last_words(payouts: Payouts) -> None:
+    try:
+        eventually(lambda: payouts.under_way() == 0, "every payout had its last word", 120)
+    finally:
+        there = Counter(one["description"] for one in payouts.provider.payments())
+        assert [name for name, times in there.items() if times > 1] == [], "paid more than once"
+
+
 def _at_rail(payouts: Payouts, batch: list[UUID]) -> int:
     names = {public_id("pay", one) for one in batch}
     return sum(one["description"] in names for one in payouts.provider.payments())
@@ -192,7 +200,7 @@ def test_killed_at_any_moment_by_the_thousand_payouts_nothing_is_paid_twice_or_l
     killed = payouts.workers.killed - before
     for _ in range(2):
         payouts.workers.start()
-    eventually(lambda: payouts.under_way() == 0, "every payout had its last word", 120)
+    _wait_for_last_words(payouts)
     time.sleep(1.2)  # the latest late return
     eventually(lambda: _agree(payouts), "what came back late was heard of")
     payouts.workers.end()
