@@ -5,11 +5,18 @@ from uuid import UUID
 
 import pytest
 
-from products.members import registry
+from products.members import registry, verification
+from products.payouts import registry as rails
+from products.payouts.approve import Approval, approve
 from products.payouts.errors import NotAvailable
+from products.payouts.registry import NewRail
+from products.payouts.request import NewPayout, request
+from products.payouts.terms import Arrival, Fee
 from products.savings.queries import member_balances
 from products.settlements import returns
-from tests.integration.payouts.paying import Paying
+from tests.integration.payouts.paying import LIMITS, Paying
+from tests.integration.remittances.seen import journal
+from tests.integration.savings.taking import another
 from tests.racing import at_once
 from tests.world import Person
 
@@ -33,6 +40,72 @@ def test_match_that_is_due_is_the_members_though_no_job_has_vested_it(paying: Pa
     paying.work.submit()
     assert paying.state(payout) == "paid"
     assert paying.balance("match_vested") == 0
+
+
+def test_savings_and_vested_match_leave_in_two_parts_and_each_comes_back_to_its_own(paying: Paying) -> None:
+    paying.world.fund(1_000_000)
+    person = paying.person()
+    payee = paying.payee(person)
+    payout = paying.approved(person, payee, 25_021)  # all that was saved, and match: unknown to the rail
+    paying.work.submit()
+    assert paying.state(payout) == "failed: payee_unknown"
+    assert paying.postings(payout) == [
+        ("payout_submitted", "member_savings", "payout_clearing", 20_000),
+        ("payout_submitted", "match_vested", "payout_clearing", 5_021),
+        ("payout_failed", "payout_clearing", "member_savings", 20_000),
+        ("payout_failed", "payout_clearing", "match_vested", 5_021),
+    ]
+    assert (paying.balance("member_savings"), paying.balance("match_vested")) == (20_000, 10_000)
+    paying.ask(person, payee, 30_000)  # and all of it may be asked for again
+
+
+def test_a_way_out_that_forfeits_match_loses_it_with_the_money_and_has_it_back_if_that_fails(
+    paying: Paying,
+) -> None:
+    world = paying.world
+    partner = world.partner("bolt", programme="pm-sym", terms="guaranteed")
+    world.fund(10_000_000, programme="pm-sym", sponsor="gov-in")
+    one = another(world, partner, "pm-sym")
+    one.save(partner, 15_000)
+    terms = NewRail("inr", "simulator", ("mobile_money",), False, "bank", Fee(0, 0, "fund"), Arrival("minutes", 0, 5, ()), LIMITS, {})  # fmt: skip
+    with paying.databases.worker.begin() as tx:
+        rails.create(tx, world.programmes["pm-sym"], terms, clock=paying.clock)
+        member = registry.find(tx, world.books.keyring, one.person.link_id)
+        cipher = registry.cipher_of(tx, world.books.keyring, member)
+        verification.record(tx, cipher, member, "document", verified_by="test", at=paying.clock.now())
+    payee = paying.payee(one.person)
+
+    def approved(amount: int) -> UUID:
+        asked = NewPayout(one.person.link_id, payee, amount, "INR", "pension", "ptn_test")
+        payout = paying.databases.worker.run(lambda tx: request(tx, world.books, asked))
+        approval = Approval(payout, one.person.link_id, payee, amount, 0, "INR", False, None)
+        paying.databases.worker.run(lambda tx: approve(tx, world.books, approval))
+        return payout
+
+    def lost() -> list[tuple[str, str, int]]:
+        found = [line for line in journal(world) if line.kind == "match_forfeited"]
+        return [(line.debit, line.credit, line.amount) for line in found]
+
+    failed = approved(5_021)
+    assert (lost(), one.shares()) == ([], (0, 15_000, 0, 0, 0))  # lost when the money leaves, not before
+    paying.work.submit()
+    assert paying.state(failed) == "failed: payee_unknown"
+    assert lost() == [("match_unvested", "sponsor_uncommitted", 5_021)]
+    assert one.shares() == (
+        0,
+        9_979,
+        0,
+        5_021,
+        0,
+    )  # it is the member's again, and awaits its sponsor's funds,
+    world.drain()
+    assert one.shares() == (0, 15_000, 0, 0, 0)  # which the queue grants it
+    assert one.balance("member_savings") == 15_000
+    paid = approved(5_000)
+    paying.work.submit()
+    assert paying.state(paid) == "paid"
+    assert lost()[1:] == [("match_unvested", "sponsor_uncommitted", 5_000)]
+    assert one.shares() == (0, 10_000, 0, 0, 5_000)
 
 
 def test_unapplied_money_leaves_once_its_partner_has_paid_it_in(paying: Paying) -> None:
