@@ -312,13 +312,13 @@ def test_every_answer_says_what_it_is_not_for(hurried: Served) -> None:
         assert len(set(headers)) == len(headers.multi_items()), "a header is said twice"
 
 
-def test_pages_say_their_own_policy(hurried: Served) -> None:
+def test_pages_say_their_own_policy(api: Served) -> None:
     for path, needs in (("/problems", "style-src 'unsafe-inline'"), ("/docs", "script-src")):
-        policy = hurried.http.get(path).headers.get_list("Content-Security-Policy")
+        policy = api.http.get(path).headers.get_list("Content-Security-Policy")
         assert len(policy) == 1
         assert needs in policy[0]
         assert "frame-ancestors 'none'" in policy[0]
-    assert "script-src" not in hurried.http.get("/problems").headers["Content-Security-Policy"]
+    assert "script-src" not in api.http.get("/problems").headers["Content-Security-Policy"]
 
 
 def test_over_http_nobody_is_told_to_use_https(api: Served) -> None:

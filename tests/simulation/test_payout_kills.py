@@ -44,7 +44,7 @@ from tests.simulation.paying_processes import (
 )
 from tests.simulation.running_system import eventually
 
-pytestmark = pytest.mark.timeout(300 + 300 * FUZZ)
+pytestmark = pytest.mark.timeout(600 + 300 * FUZZ)
 
 PAYOUTS = 400 * FUZZ
 """How many are paid out while workers are killed at random: thousands by ``MIZAN_TESTS_FUZZ=5``, drawn anew each time."""
@@ -177,7 +177,7 @@ def _kill_at(payouts: Payouts, road: Road, step: Step, batch: list[UUID]) -> Non
 
 def _wait_for_last_words(payouts: Payouts) -> None:
     try:
-        eventually(lambda: payouts.under_way() == 0, "every payout had its last word", 120)
+        eventually(lambda: payouts.under_way() == 0, "every payout had its last word", 280)
     finally:
         there = Counter(one["description"] for one in payouts.provider.payments())
         assert [name for name, times in there.items() if times > 1] == [], "paid more than once"
@@ -196,13 +196,13 @@ def test_killed_at_any_moment_by_the_thousand_payouts_nothing_is_paid_twice_or_l
         eventually(lambda: payouts.under_way() < PAYOUTS // 3, "most had their last word", 300 * FUZZ)
         payouts.provider.does(*(rule for rule in ANY_STEP if rule.fault != "never"))
         payouts.provider.settle()
-        eventually(lambda: payouts.under_way() < PAYOUTS // 20, "nearly all had", 120)
+        eventually(lambda: payouts.under_way() < PAYOUTS // 20, "nearly all had", 280)
     killed = payouts.workers.killed - before
     for _ in range(2):
         payouts.workers.start()
     _wait_for_last_words(payouts)
     time.sleep(1.2)  # the latest late return
-    eventually(lambda: _agree(payouts), "what came back late was heard of")
+    eventually(lambda: _agree(payouts), "what came back late was heard of", 180)
     payouts.workers.end()
     seconds = time.monotonic() - began
     print(
@@ -228,12 +228,12 @@ def test_a_rail_that_is_down_queues_up_to_its_limit_and_pays_all_once_it_is_up(p
     assert payouts.queued() >= QUEUE_MAX - len(workers), "a rail that is down is only probed"
     assert _at_rail(payouts, batch) == 0
     payouts.provider.up()
-    eventually(lambda: payouts.states(batch) == {"paid": len(batch)}, "all of them were paid")
+    eventually(lambda: payouts.states(batch) == {"paid": len(batch)}, "all of them were paid", 180)
     payouts.workers.end()
     assert payouts.breaker()["opened_at"] is None
     assert payouts.approved(1)
     payouts.workers.start()
-    eventually(lambda: payouts.under_way() == 0, "the rail was as before")
+    eventually(lambda: payouts.under_way() == 0, "the rail was as before", 180)
     payouts.workers.end()
     expect_all_tied(payouts)
 

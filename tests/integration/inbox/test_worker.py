@@ -49,13 +49,14 @@ def worker(settings: Settings, databases: Databases) -> Iterator[subprocess.Pope
         process.wait(20)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 40) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 100) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it never came about"
         time.sleep(0.02)
 
 
+@pytest.mark.timeout(400)
 def test_killed_workers_lose_and_double_nothing_and_a_woken_one_is_prompt_and_ends_with_grace(
     settings: Settings, databases: Databases, inbox: Inbox
 ) -> None:
