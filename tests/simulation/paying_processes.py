@@ -181,7 +181,7 @@ class Workers:
         drawn = random.Random(seed)
 
         def disturb() -> None:
-            while not ends.wait(drawn.uniform(0.1, 0.8)):
+            while not ends.wait(drawn.uniform(0.1, 0.6)):
                 victim = drawn.choice(self.running)
                 if drawn.random() < 0.1:
                     self.freeze(victim, PACE.lease.total_seconds() * drawn.uniform(0.5, 2))

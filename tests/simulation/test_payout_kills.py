@@ -208,7 +208,7 @@ def test_killed_at_any_moment_by_the_thousand_payouts_nothing_is_paid_twice_or_l
     print(
         f"seed {SEED}, {killed} killed, {payouts.workers.frozen} frozen, {seconds:.0f} s, {payouts.states(batch)}"
     )
-    assert killed >= 5, "hardly anybody was killed"
+    assert killed >= 3, "hardly anybody was killed"
     assert set(payouts.states(batch)) == {"paid", "failed", "returned"}
     expect_all_tied(payouts)
 
