@@ -36,6 +36,8 @@ def main(broker: str, url: str, key: str) -> None:
             drain_inbox=lambda: drain(database, write_down, SystemClock(), keyring, batch=50).more,
             drain_funds=nothing,
             book_claims=nothing,
+            pair_settlements=nothing,
+            watch_partners=nothing,
             warn_sponsors=nothing,
             retry_waiting=nothing,
             reevaluate=nothing,
