@@ -1,6 +1,8 @@
 """Items, pairings, and the rules by which lines and items are paired.
 
-Revision 0021; follows 0020_bank_statements.
+Revision 0021; follows 0020_bank_statements. `ledger.pairing` is the journal of what was paired and what was taken back;
+`paired_line` and `paired_item` are what stands now. Triggers alone write them, from the journal, in sets: so no line and no
+item stands in two, what stands adds up, and what was taken back stands no more, whatever the code does.
 """
 
 from alembic import op
@@ -10,9 +12,48 @@ down_revision = "0020_bank_statements"
 branch_labels = None
 depends_on = None
 
+_STAFF = "current_setting('mizan.access', true) = 'staff'"
+_OF_ACCOUNT = "EXISTS (SELECT FROM ledger.bank_account b WHERE b.id = {table}.bank_account_id)"
+_OF_PAIRING = "EXISTS (SELECT FROM ledger.pairing p WHERE p.id = {table}.pairing_id)"
+_GUARDED = {
+    "item": _OF_ACCOUNT,
+    "pairing": _OF_ACCOUNT,
+    "pairing_run": _OF_ACCOUNT,
+    "pairing_rules": _OF_ACCOUNT,
+    "paired_line": _OF_PAIRING,
+    "paired_item": _OF_PAIRING,
+}
+"""The bank account's own policy says whose it is."""
+
 
 def upgrade() -> None:
-    """Create the tables."""
+    """Create the tables, their triggers and who may see them."""
+    _items()
+    _rules()
+    _pairings()
+    _triggers()
+    for table, condition in _GUARDED.items():
+        op.execute(f"""
+            ALTER TABLE ledger.{table} ENABLE ROW LEVEL SECURITY;
+            CREATE POLICY staff ON ledger.{table} TO mizan_api USING ({_STAFF} AND {condition.format(table=table)});
+            CREATE POLICY auditor ON ledger.{table} FOR SELECT TO mizan_auditor USING (true);
+            GRANT SELECT ON ledger.{table} TO mizan_api, mizan_worker, mizan_auditor
+        """)
+    op.execute("""
+        GRANT INSERT ON ledger.item, ledger.pairing, ledger.pairing_run, ledger.pairing_rules TO mizan_worker;
+        -- what a posting is is never changed; what names it, and what is expected, may be
+        GRANT UPDATE (amount, on_date, day, kind, end_to_end, reference, identifiers, party, batch, subject, closed_at)
+            ON ledger.item TO mizan_worker;
+        GRANT UPDATE (undone_at, undone_by, undone_remark) ON ledger.pairing TO mizan_worker
+    """)
+
+
+def downgrade() -> None:
+    """Refused: the books are append-only; restore a backup instead."""
+    raise NotImplementedError("there is no way down: restore a backup instead")
+
+
+def _items() -> None:
     op.execute("""
         -- What a statement line may be the other side of. booked: a posting on an account that a bank account mirrors; payout: a
         -- payment that was sent and not confirmed; settlement: what a partner owes of one day. amount: signed as in statements.
@@ -34,10 +75,43 @@ def upgrade() -> None:
             transaction_id uuid,
             seq smallint,
             closed_at timestamptz,
-            UNIQUE (transaction_id, seq)
+            -- a posting between two mirrored accounts is an item of each
+            UNIQUE (transaction_id, seq, bank_account_id),
+            CHECK ((source = 'booked') = (transaction_id IS NOT NULL)),
+            CHECK ((transaction_id IS NULL) = (seq IS NULL))
         );
-        CREATE INDEX item_days ON ledger.item (bank_account_id, on_date, id);
-        -- Lines and items that belong together: their sums are equal. Never changed but to say that it was taken back.
+        CREATE INDEX item_days ON ledger.item (bank_account_id, on_date, id)
+    """)
+
+
+def _rules() -> None:
+    op.execute("""
+        -- By which rules a bank account's lines are paired: every version that was ever applied; the newest holds.
+        CREATE TABLE ledger.pairing_rules (
+            bank_account_id uuid NOT NULL REFERENCES ledger.bank_account,
+            version integer NOT NULL CHECK (version > 0),
+            content jsonb NOT NULL,
+            applied_by text NOT NULL,
+            applied_at timestamptz NOT NULL,
+            PRIMARY KEY (bank_account_id, version)
+        );
+        -- One run of the rules over one bank account, that paired or proposed something. by_rule: how many pairings each made.
+        CREATE TABLE ledger.pairing_run (
+            id uuid PRIMARY KEY,
+            bank_account_id uuid NOT NULL REFERENCES ledger.bank_account,
+            rules_version integer NOT NULL, -- 0: those that come with the program
+            started_by text NOT NULL,
+            started_at timestamptz NOT NULL,
+            by_rule jsonb NOT NULL,
+            proposals integer NOT NULL
+        );
+        CREATE INDEX pairing_run_of ON ledger.pairing_run (bank_account_id, id)
+    """)
+
+
+def _pairings() -> None:
+    op.execute("""
+        -- Lines and items that belong together: their sums are equal. Never changed but to say, once, that it was taken back.
         CREATE TABLE ledger.pairing (
             id uuid PRIMARY KEY,
             bank_account_id uuid NOT NULL REFERENCES ledger.bank_account,
@@ -45,19 +119,99 @@ def upgrade() -> None:
             rule text NOT NULL,
             evidence jsonb NOT NULL,
             amount bigint NOT NULL,
-            lines uuid[] NOT NULL,
-            items uuid[] NOT NULL,
+            lines uuid[] NOT NULL CHECK (cardinality(lines) > 0),
+            items uuid[] NOT NULL CHECK (cardinality(items) > 0),
             made_by text NOT NULL,
             made_at timestamptz NOT NULL,
             undone_at timestamptz,
             undone_by text,
-            undone_remark text
+            undone_remark text,
+            era smallint NOT NULL DEFAULT 1, -- ledger.ensure_era keeps it
+            xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+            CHECK ((undone_at IS NULL) = (undone_by IS NULL)),
+            CHECK ((undone_at IS NULL) = (undone_remark IS NULL))
         );
-        CREATE TABLE ledger.paired_line (line_id uuid PRIMARY KEY, pairing_id uuid NOT NULL REFERENCES ledger.pairing);
-        CREATE TABLE ledger.paired_item (item_id uuid PRIMARY KEY, pairing_id uuid NOT NULL REFERENCES ledger.pairing)
+        CREATE INDEX pairing_horizon ON ledger.pairing (era, xid, id);
+        CREATE INDEX pairing_undone ON ledger.pairing (bank_account_id) WHERE undone_at IS NOT NULL;
+        CREATE TABLE ledger.paired_line (line_id uuid PRIMARY KEY, pairing_id uuid NOT NULL);
+        CREATE TABLE ledger.paired_item (item_id uuid PRIMARY KEY, pairing_id uuid NOT NULL)
     """)
 
 
-def downgrade() -> None:
-    """Refused: the books are append-only; restore a backup instead."""
-    raise NotImplementedError("there is no way down: restore a backup instead")
+def _triggers() -> None:
+    op.execute("""
+        -- Sets at once: a foreign key's or a row trigger's look-ups, row by row, cost more than all the pairing.
+        CREATE FUNCTION ledger.pairing_made() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+            SET search_path = pg_catalog, pg_temp AS $$
+        DECLARE
+            wrong uuid;
+        BEGIN
+            INSERT INTO ledger.paired_line (line_id, pairing_id)
+                SELECT line, m.id FROM made m CROSS JOIN LATERAL unnest(m.lines) AS line;
+            INSERT INTO ledger.paired_item (item_id, pairing_id)
+                SELECT item, m.id FROM made m CROSS JOIN LATERAL unnest(m.items) AS item;
+            SELECT m.id INTO wrong FROM made m
+            JOIN ledger.bank_account b ON b.id = m.bank_account_id
+            LEFT JOIN (
+                SELECT p.pairing_id, l.bank_account_id, l.currency, sum(l.amount) AS amount, count(*) AS lines
+                FROM (SELECT m.id AS pairing_id, line FROM made m CROSS JOIN LATERAL unnest(m.lines) AS line) AS p
+                JOIN ledger.statement_line l ON l.id = p.line AND l.duplicate_of IS NULL GROUP BY 1, 2, 3
+            ) AS l ON l.pairing_id = m.id AND l.bank_account_id = m.bank_account_id AND l.currency = b.currency
+            LEFT JOIN (
+                SELECT p.pairing_id, i.bank_account_id, i.currency, sum(i.amount) AS amount, count(*) AS items
+                FROM (SELECT m.id AS pairing_id, item FROM made m CROSS JOIN LATERAL unnest(m.items) AS item) AS p
+                JOIN ledger.item i ON i.id = p.item AND i.source = 'booked' AND i.closed_at IS NULL GROUP BY 1, 2, 3
+            ) AS i ON i.pairing_id = m.id AND i.bank_account_id = m.bank_account_id AND i.currency = b.currency
+            WHERE (l.amount, l.lines, i.amount, i.items, m.undone_at)
+                  IS DISTINCT FROM (m.amount, cardinality(m.lines), m.amount, cardinality(m.items), NULL)
+            LIMIT 1;
+            IF FOUND THEN
+                RAISE EXCEPTION 'pairing % does not add up, or what it pairs is not of its account or takes no part', wrong
+                    USING ERRCODE = 'MZ002';
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE FUNCTION ledger.pairing_undone() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+            SET search_path = pg_catalog, pg_temp AS $$
+        BEGIN
+            DELETE FROM ledger.paired_line p USING undone u
+                WHERE p.line_id = ANY (u.lines) AND p.pairing_id = u.id;
+            DELETE FROM ledger.paired_item p USING undone u
+                WHERE p.item_id = ANY (u.items) AND p.pairing_id = u.id;
+            RETURN NULL;
+        END $$;
+        CREATE FUNCTION ledger.refuse_pairing_change() RETURNS trigger LANGUAGE plpgsql
+            SET search_path = pg_catalog, pg_temp AS $$
+        BEGIN
+            IF OLD.undone_at IS NOT NULL OR NEW.undone_at IS NULL
+               OR (to_jsonb(NEW) - ARRAY['undone_at', 'undone_by', 'undone_remark'])
+                  <> (to_jsonb(OLD) - ARRAY['undone_at', 'undone_by', 'undone_remark']) THEN
+                RAISE EXCEPTION 'a pairing is taken back once, and stays' USING ERRCODE = 'MZ002';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE FUNCTION ledger.refuse_item_change() RETURNS trigger LANGUAGE plpgsql
+            SET search_path = pg_catalog, pg_temp AS $$
+        BEGIN
+            IF OLD.source = 'booked' THEN
+                RAISE EXCEPTION 'an item is what its posting is' USING ERRCODE = 'MZ002';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER made AFTER INSERT ON ledger.pairing REFERENCING NEW TABLE AS made
+            FOR EACH STATEMENT EXECUTE FUNCTION ledger.pairing_made();
+        CREATE TRIGGER undone_once BEFORE UPDATE ON ledger.pairing
+            FOR EACH ROW EXECUTE FUNCTION ledger.refuse_pairing_change();
+        CREATE TRIGGER undone AFTER UPDATE ON ledger.pairing REFERENCING NEW TABLE AS undone
+            FOR EACH STATEMENT EXECUTE FUNCTION ledger.pairing_undone();
+        CREATE TRIGGER only_changes BEFORE DELETE OR TRUNCATE ON ledger.pairing
+            FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse();
+        CREATE TRIGGER as_posted BEFORE UPDATE OF amount, on_date, closed_at ON ledger.item
+            FOR EACH ROW EXECUTE FUNCTION ledger.refuse_item_change();
+        CREATE TRIGGER only_changes BEFORE DELETE OR TRUNCATE ON ledger.item
+            FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse();
+        CREATE TRIGGER only_grows BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.pairing_rules
+            FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse();
+        CREATE TRIGGER only_grows BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.pairing_run
+            FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse()
+    """)
