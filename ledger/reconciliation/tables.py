@@ -20,8 +20,8 @@ class ItemRow(Base):
     __table_args__ = (
         CheckConstraint("source IN ('booked', 'payout', 'settlement')", name="source"),
         CheckConstraint("amount <> 0", name="amount"),
-        CheckConstraint("(source = 'booked') = (transaction_id IS NOT NULL)"),
-        CheckConstraint("(transaction_id IS NULL) = (seq IS NULL)"),
+        CheckConstraint("(source = 'booked') = (transaction_id IS NOT NULL)", name="booked"),
+        CheckConstraint("(transaction_id IS NULL) = (seq IS NULL)", name="posting"),
         UniqueConstraint("transaction_id", "seq", "bank_account_id"),
         Index("item_days", "bank_account_id", "on_date", "id"),
         {"schema": "ledger"},
