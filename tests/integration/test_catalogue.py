@@ -58,6 +58,9 @@ ledger.account_balance         api=r  worker=r  auditor=r
 ledger.account_day             api=r  worker=raw  auditor=r
 ledger.account_month           api=r  worker=raw  auditor=r
 ledger.audit_entry             api=r  worker=r  sealer=r  auditor=r
+ledger.bank_account            api=r  worker=ra  auditor=r
+ledger.bank_counterparty       api=r  worker=ra  auditor=r
+ledger.bank_statement          api=r  worker=ra  auditor=r
 ledger.era                     api=r  worker=r  sealer=r  auditor=r
 ledger.fold                    api=r  worker=raw  auditor=r
 ledger.fund                    api=ra  worker=ra  auditor=r
@@ -68,9 +71,16 @@ ledger.posting                 api=r  worker=ra  sealer=r  auditor=r
 ledger.reference               worker=ra  auditor=r
 ledger.seal                    api=r  worker=r  sealer=ra  auditor=r
 ledger.seal_key                api=r  worker=r  sealer=ra  auditor=r
+ledger.statement_file          api=r  worker=ra  auditor=r
+ledger.statement_line          api=r  worker=ra  auditor=r
+ledger.statement_piece         api=r  worker=rad  auditor=r
 ledger.transaction             api=r  worker=r  sealer=r  auditor=r
 products.agency                api=r  worker=ra  auditor=r
 products.beneficiary           api=ra  worker=ra  auditor=r
+products.break                 api=r  worker=ra  auditor=r
+products.break_event           api=r  worker=ra  auditor=r
+products.break_limit           api=r  worker=ra  auditor=r
+products.break_resolution      api=r  worker=ra  auditor=r
 products.challenge             api=ra  worker=ra  auditor=r
 products.challenge_try         auditor=r
 products.claim_line            api=r  worker=ra  auditor=r
@@ -165,6 +175,10 @@ ledger.hold api insert id reference account_id amount expires_at created_at
 ledger.hold api update captured state transaction_id ended_at
 ledger.hold worker insert id reference account_id amount expires_at created_at
 ledger.hold worker update captured state transaction_id ended_at
+ledger.bank_account worker update name also_known_as servicer statements_since statements_until statement_mapping
+ledger.bank_counterparty worker update ended_at
+ledger.statement_file worker update statements skipped wrapped_key destroyed_at
+ledger.statement_line worker update party duplicate_of text_sealed
 ledger.outbox api insert id topic key payload recorded_at
 ledger.outbox worker insert id topic key payload recorded_at
 ledger.transaction worker insert id reference kind effective_on recorded_at reverses postings details salt leaf
@@ -202,6 +216,9 @@ products.settlement_difference api update state remark explained_by explained_at
 products.settlement_difference worker update state remark explained_by explained_at
 products.settlement_part worker update returned_at
 products.agency worker update number_document without_number second_person_above columns answer changed_at
+products.break worker update type partner_id amount on_date facts details state owner waits_until remark ended_at
+products.break_limit worker update second_person_above changed_at
+products.break_resolution worker update state remark confirmed_by confirmed_at approved_by transactions pairing_id undone_by undone_at undone_remark
 products.claim_pack worker update state certification certified_on certified_at booked_lines booked_at
 products.remittal worker update state bank_reference sent_on sent_at cleared_on cleared_at
 products.remittal_line worker update state accepted claimed reason corrected_number answered_at
@@ -227,6 +244,14 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
     "ledger.period_event": ("staff", "mizan_api", TRIED),
     "ledger.posting": ("journal", "mizan_api", TRIED),
     "ledger.transaction": ("journal", "mizan_api", TRIED),
+    "ledger.bank_account": ("of_fund", "mizan_api", TRIED),
+    **dict.fromkeys(
+        ("ledger.bank_counterparty", "ledger.bank_statement", "ledger.statement_line"),
+        ("of_account", "mizan_api", TRIED),
+    ),
+    **dict.fromkeys(
+        ("ledger.statement_file", "ledger.statement_piece"), ("of_statement", "mizan_api", TRIED)
+    ),
     **{f"integrations.payment_{name}": ("of_rail", "mizan_api", TRIED) for name in ("answer", "file")},
     **dict.fromkeys(
         (
@@ -291,6 +316,15 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
     **{
         f"products.{name}": ("staff", "mizan_api", STAFF)
         for name in ("agency", "claim_line", "claim_pack", "remittal", "remittal_answer")
+    },
+    **{f"products.{name}": ("staff", "mizan_api", STAFF) for name in ("break", "break_limit")},
+    **{
+        f"products.{name}": (
+            "of_break",
+            "mizan_api",
+            f"EXISTS ( SELECT FROM products.break b WHERE b.id = {name}.break_id)",
+        )
+        for name in ("break_event", "break_resolution")
     },
     "products.remittal_line": ("own_rows", "public", OWN),
     "api.approval_request": ("staff", "mizan_api", STAFF),
@@ -426,6 +460,11 @@ TRIGGERS = {
     ("ledger.account", "account_opened"): "after insert statement ledger.account_opened",
     ("ledger.account", "only_changes"): CHANGES,
     ("ledger.account_balance", "only_changes"): CHANGES,
+    ("ledger.bank_account", "only_changes"): CHANGES,
+    ("ledger.bank_counterparty", "only_changes"): CHANGES,
+    ("ledger.bank_statement", "only_grows"): GROWS,
+    ("ledger.statement_file", "only_changes"): CHANGES,
+    ("ledger.statement_line", "only_changes"): CHANGES,
     ("ledger.fund", "fund_changed"): "before update row ledger.fund_changed",
     ("ledger.fund", "only_changes"): CHANGES,
     ("ledger.hold", "hold_changed"): "before update row ledger.hold_changed",
@@ -442,6 +481,9 @@ TRIGGERS = {
     ("ledger.seal", "only_grows"): GROWS,
     ("ledger.seal_key", "only_grows"): GROWS,
     ("ledger.transaction", "only_grows"): GROWS,
+    ("products.break", "only_changes"): CHANGES,
+    ("products.break_event", "only_grows"): GROWS,
+    ("products.break_resolution", "only_changes"): CHANGES,
     ("products.claim_line", "only_grows"): GROWS,
     ("products.claim_line", "only_of_a_new_pack"): "after insert statement products.refuse_claim_line",
     ("products.claim_pack", "only_changes"): CHANGES,
