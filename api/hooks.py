@@ -46,6 +46,8 @@ DIRECTORY_SECONDS_MIN: Final = 0.2
 """How often refused deliveries may make us look at the partners again."""
 RETRY_AFTER_SECONDS: Final = 1
 _PREFIX: Final = "/hooks/"
+_COUNTED: Final = {"unsupported_media_type": "encoded", "content_too_large": "too_large"}
+"""Bodies that are refused before anything is verified: how each problem is counted."""
 
 
 _NOBODY: Final = Sender(UUID(int=0), FORMATS["standard"], ())
@@ -67,6 +69,37 @@ class RawRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
         return endpoint
+
+
+async def raw_body(request: Request, headers: Mapping[str, str], bytes_max: int) -> bytes:
+    """The raw body, counted while it is read: a declared length is believed only when it is too much.
+
+    Raises ProblemError: encoded, too large, too slow or cut short.
+    """
+    if "content-encoding" in headers:
+        raise ProblemError("unsupported_media_type", "The body must come without a Content-Encoding.")
+    length = headers.get("content-length", "0")
+    if length.isascii() and length.isdigit() and int(length[:20]) > bytes_max:
+        raise _too_large(bytes_max)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > bytes_max:
+                    raise _too_large(bytes_max)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ProblemError("request_timeout", "The body did not arrive in time.") from None
+    except ClientDisconnect:
+        raise ProblemError("malformed_request", "The body ended too soon.") from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(bytes_max: int) -> ProblemError:
+    # The connection stays open: closing it on what is still arriving would lose the answer.
+    return ProblemError("content_too_large", f"The body is over {bytes_max} bytes.")
 
 
 class Hooks:
@@ -162,7 +195,12 @@ class Hooks:
             name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]
         }
         began = time.time_ns()
-        body = await self._body(request, headers)
+        try:
+            body = await raw_body(request, headers, self._body_bytes_max)
+        except ProblemError as error:
+            if error.code in _COUNTED:
+                self.counts[_COUNTED[error.code]] += 1
+            raise
         sender, webhook_id = await self._verify(slug, headers, body)
         now = self._clock.now()
         try:
@@ -199,34 +237,6 @@ class Hooks:
         self.counts["duplicate" if duplicate else "ignored" if reading.event is None else "accepted"] += 1
         content = b'{"id": "%b", "duplicate": %b}' % (name.encode(), b"true" if duplicate else b"false")
         return Response(content, 202, media_type="application/json")
-
-    async def _body(self, request: Request, headers: Mapping[str, str]) -> bytes:
-        """The raw body, counted while it is read: a declared length is believed only when it is too much."""
-        if "content-encoding" in headers:
-            self.counts["encoded"] += 1
-            raise ProblemError("unsupported_media_type", "The body must come without a Content-Encoding.")
-        length = headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length[:20]) > self._body_bytes_max:
-            raise self._too_large()
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(BODY_SECONDS_MAX):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > self._body_bytes_max:
-                        raise self._too_large()
-                    chunks.append(chunk)
-        except TimeoutError:
-            raise ProblemError("request_timeout", "The body did not arrive in time.") from None
-        except ClientDisconnect:
-            raise ProblemError("malformed_request", "The body ended too soon.") from None
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def _too_large(self) -> ProblemError:
-        self.counts["too_large"] += 1
-        # The connection stays open: closing it on what is still arriving would lose the answer.
-        return ProblemError("content_too_large", f"The body is over {self._body_bytes_max} bytes.")
 
     async def _verify(self, slug: str, headers: Mapping[str, str], body: bytes) -> tuple[Sender, str]:
         """The partner that signed `body`, and its id for it.
@@ -412,6 +422,7 @@ _OPENAPI: Final[dict[str, Any]] = {
 
 
 def problem_response(description: str) -> dict[str, Any]:
+    """A problem among a route's responses in the OpenAPI document."""
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
     return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
 

@@ -4,22 +4,20 @@ The adapter judges raw bytes and the path; an unknown rail and a callback that i
 callback is answered when it was applied; the same one again changes nothing, and one for nothing known is kept and tried again.
 """
 
-import asyncio
 import logging
 from datetime import timedelta
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from api.bootstrap import Services
-from api.hooks import BODY_BYTES_MAX, BODY_SECONDS_MAX, RawRoute, problem_response
-from api.problems import ProblemError, render, request_id
+from api.hooks import RawRoute, problem_response, raw_body
+from api.problems import ProblemError
 from integrations.inbox.keys import InboxKeys
 from integrations.rails import callbacks
 from ledger.database import Tx
-from ledger.errors import MizanError, NotFound
+from ledger.errors import NotFound
 from products.payouts import registry, reports
 from products.payouts.rails import Callback, CallbackMalformed, CallbackRefused, Report
 
@@ -34,29 +32,24 @@ class RailHooks:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._body_bytes_max = services.settings.hook_body_bytes_max
         self._keys = InboxKeys(services.worker, services.keyring, services.clock)
         self.router = self._routes()
 
     async def receive(self, request: Request) -> Response:
         """Prove, keep and apply one callback."""
-        try:
-            body = await _body(request)
-            headers = {
-                name.decode("latin-1").lower(): value.decode("latin-1")
-                for name, value in request.scope["headers"]
-            }
-            callback = Callback(
-                method=request.method,
-                path=request.path_params["path"],
-                headers=headers,
-                body=body,
-                address=request.scope["state"]["address"],
-            )
-            await run_in_threadpool(self._take, request.path_params["slug"], callback)
-        except ProblemError as error:
-            return render(error.code, error.detail, request_id(request), headers=error.headers)
-        except MizanError as error:
-            return render(error.code, error.detail, request_id(request))
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in request.scope["headers"]
+        }
+        callback = Callback(
+            method=request.method,
+            path=request.path_params["path"],
+            headers=headers,
+            body=await raw_body(request, headers, self._body_bytes_max),
+            address=request.scope["state"]["address"],
+        )
+        await run_in_threadpool(self._take, request.path_params["slug"], callback)
         return Response(status_code=204)
 
     def _take(self, slug: str, callback: Callback) -> None:
@@ -106,26 +99,6 @@ class RailHooks:
                 openapi_extra=_OPENAPI,
             )
         return router
-
-
-async def _body(request: Request) -> bytes:
-    """The raw body, counted while it is read."""
-    if "content-encoding" in request.headers:
-        raise ProblemError("unsupported_media_type", "The body must come without a Content-Encoding.")
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > BODY_BYTES_MAX:
-                    raise ProblemError("content_too_large", f"The body is over {BODY_BYTES_MAX} bytes.")
-                chunks.append(chunk)
-    except TimeoutError:
-        raise ProblemError("request_timeout", "The body did not arrive in time.") from None
-    except ClientDisconnect:
-        raise ProblemError("malformed_request", "The body ended too soon.") from None
-    return b"".join(chunks)
 
 
 _DESCRIPTION: Final = """\

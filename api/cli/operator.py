@@ -19,6 +19,7 @@ from api.auth.links import Founded, Link
 from api.auth.operators import Grant, LogIn, Operator
 from api.bootstrap import Services
 from api.cli import acting, output, session
+from api.cli.serve import public_url
 from ledger.database import Tx
 from ledger.errors import NotFound
 from ledger.ids import parse_public_id, public_id
@@ -77,8 +78,8 @@ def create(
     founding = (
         role == [RoleName.ADMINISTRATOR] and not programme and organisation is None
     )  # whatever else is asked for takes a request
-    with session.services() as services:
-        public_url = services.settings.public_url
+    given = session.settings()
+    with session.services(given) as services:
         made: Link | tuple[Request, str] | None = None
         if founding:
             with contextlib.suppress(Founded):
@@ -104,7 +105,7 @@ def create(
     if isinstance(made, Link):
         shown: dict[str, object] = {
             "operator": public_id(OPERATOR_PREFIX, made.operator_id),
-            "link": links.address(public_url, made.token),
+            "link": links.address(public_url(given), made.token),
             "expires_at": made.expires_at,
         }
         _show(shown, as_json, "The link is not shown again; it works once.")

@@ -17,10 +17,12 @@ from integrations.partners.secrets import create_secret, rotate_secret
 from integrations.strict_json import NotStrictJson
 from ledger.database import Tx
 from ledger.ids import public_id
+from ledger.periods import effective_day
 from products.remittances import partners
 from products.remittances.events import Event, RemittanceCompleted
 from products.remittances.partners import Collection, Terms
 from products.remittances.process import Delivery, process
+from products.settlements.terms import load_terms, on_day
 
 BODY_BYTES_MAX = 256 * 1024
 
@@ -167,15 +169,15 @@ def list_(as_json: session.AsJson = False) -> None:
     """List partners with their programmes and terms, and organisations with their programmes."""
     with session.services() as services, services.worker.begin() as tx:
         rows = tx.exec_driver_sql(
-            "select p.id, p.slug, p.name, p.kind, p.format, p.state, g.slug,"
-            " (select t.terms from products.settlement_terms t where t.partner_id = p.id and t.programme_id = g.id"
-            " and t.since <= current_date order by t.since desc, t.recorded_at desc limit 1), pp.collection"
+            "select p.id, p.slug, p.name, p.kind, p.format, p.state, g.id, g.slug, g.time_zone, pp.collection"
             " from products.partner p"
             " left join products.partner_programme pp on pp.partner_id = p.id"
             " left join products.programme g on g.id = pp.programme_id order by p.slug, pp.joined_at"
         ).all()
+        terms = load_terms(tx, [row[0] for row in rows])
+        now = services.clock.now()
     listed: dict[str, dict[str, Any]] = {}
-    for partner_id, slug, name, kind, format_, state, programme, terms, collection in rows:
+    for partner_id, slug, name, kind, format_, state, programme_id, programme, zone, collection in rows:
         entry = listed.setdefault(
             slug,
             {
@@ -189,7 +191,10 @@ def list_(as_json: session.AsJson = False) -> None:
             },
         )
         if programme is not None:
-            terms_of = {"terms": terms, "collection": collection} if kind == "remitter" else {}
+            terms_of = {}
+            if kind == "remitter":
+                agreed = on_day(terms[partner_id, programme_id], effective_day(now, zone))
+                terms_of = {"terms": agreed.terms, "collection": collection}
             entry["programmes"].append({"programme": programme, **terms_of})
     if as_json:
         output.as_json({"data": list(listed.values())})

@@ -167,6 +167,10 @@ def test_it_serves_beside_commands_survives_its_children_and_ends_in_order(data_
         assert link is not None
         assert link.startswith(f"{service.url}/stop/")
         assert httpx.get(link).status_code == 200
+        person = ("amina@fund.example", "--name", "Amina Uwase", "--role", "administrator")
+        set_up = answer(data_dir, "operator", "create", *person)["link"]
+        assert set_up.startswith(f"{service.url}/set-up#")
+        assert httpx.get(set_up).status_code == 200
 
         for role in ("worker", "api"):
             died = service.child(role)

@@ -1,10 +1,18 @@
 """The catalogue of problems: published, whole, and the same everywhere."""
 
+import asyncio
 import json
 from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
 
 from api.problem_catalogue import CATALOGUE
-from api.problems import pointer, problem_page, reference, render
+from api.problems import add_problems, pointer, problem_page, reference, render
+from ledger.posting import Outcome
+from products.posting import BooksRefused
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "problems.md"
 
@@ -32,6 +40,25 @@ def test_any_text_can_be_told() -> None:
     assert document["type"] == "/problems/not_found"
     assert document["status"] == answer.status_code == 404
     assert answer.media_type == "application/problem+json"
+
+
+def test_a_fault_of_ours_is_told_as_an_internal_error_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    add_problems(app)
+
+    @app.get("/")
+    def books_that_refuse() -> None:
+        raise BooksRefused(Outcome("rejected", None, reason="account_closed", account_id=UUID(int=7)))
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://mizan") as client:
+            return await client.get("/")
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert str(UUID(int=7)) not in answer.text
+    assert "books_refused" in caplog.text
+    assert str(UUID(int=7)) in caplog.text
 
 
 def test_pages_escape_what_they_show() -> None:
