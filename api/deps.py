@@ -26,6 +26,7 @@ from api.auth.tokens import Claims, InvalidToken
 from api.bootstrap import Services
 from api.pagination import Position
 from api.problems import ProblemError
+from ledger import horizon
 from ledger.database import Database, Tx
 from ledger.errors import InvalidId, MizanError, NotFound
 from ledger.ids import parse_public_id
@@ -98,6 +99,16 @@ class Call:
     def write_cursor(self, position: Position | None, route: str, **filters: object) -> str | None:
         """The cursor after `position` of this list, for this client and these filters."""
         return self.services.cursors.write(position, route=route, client=self.actor.id, filters=filters)
+
+    def read_position(self, cursor: str | None, route: str, **filters: object) -> horizon.Position | None:
+        """The same of a list in the order of commits: the row to go on after."""
+        at = self.read_cursor(cursor, route, **filters)
+        return horizon.Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None
+
+    def write_position(self, last: horizon.Position | None, route: str, **filters: object) -> str | None:
+        """The cursor after the last row shown of such a list; None when there is no more."""
+        at: Position | None = [last.era, last.xid, str(last.id)] if last is not None else None
+        return self.write_cursor(at, route, **filters)
 
     def audit(
         self,

@@ -5,7 +5,17 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from api.approvals.service import NOWHERE, Origin, Payload, Request, Stale, file, may_ask, register
+from api.approvals.service import (
+    NOWHERE,
+    REMARK_CHARACTERS_MAX,
+    Origin,
+    Payload,
+    Request,
+    Stale,
+    file,
+    may_ask,
+    register,
+)
 from api.auth.actors import Actor
 from api.bootstrap import Services
 from ledger.database import Tx
@@ -17,7 +27,6 @@ from products.payouts.resolve import Finding
 
 RELEASE: Final = "payout_release"
 RESOLUTION: Final = "payout_resolution"
-EVIDENCE_CHARACTERS_MAX: Final = 500
 
 
 def request_release(
@@ -59,8 +68,8 @@ def request_resolution(
     """Ask for a payout to be brought to what was found out. ``evidence`` says where the proof is kept."""
     if finding not in get_args(Finding):
         raise InvalidInput(f"A finding is one of {', '.join(get_args(Finding))}.", pointer="/finding")
-    if not 0 < len(evidence.strip()) <= EVIDENCE_CHARACTERS_MAX:
-        raise InvalidInput(f"Evidence has 1 to {EVIDENCE_CHARACTERS_MAX} characters.", pointer="/evidence")
+    if not 0 < len(evidence.strip()) <= REMARK_CHARACTERS_MAX:
+        raise InvalidInput(f"Evidence has 1 to {REMARK_CHARACTERS_MAX} characters.", pointer="/evidence")
     state, programme_id = _standing(tx, actor, RESOLUTION, payout_id)
     if state not in ("submitted", "in_transit", "unknown", "paid", "failed", "returned"):
         raise WrongState(f"The payout is {state}: no rail has it.")

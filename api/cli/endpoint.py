@@ -53,7 +53,7 @@ def create(
     as_json: session.AsJson = False,
 ) -> None:
     """Register an endpoint for a partner. Its secret is shown this once."""
-    types = _types(event)
+    types = types_said(event)
     with session.services() as services:
 
         def work(tx: Tx) -> tuple[Endpoint, str]:
@@ -155,7 +155,7 @@ def change(
         raise typer.BadParameter("say --event or --every-event")
     if url is None and not event and not every_event and description is None:
         raise typer.BadParameter("say what to change: --url, --event, --every-event or --description")
-    types = None if not event and not every_event else _types(event)
+    types = None if not event and not every_event else types_said(event)
     with session.services() as services:
 
         def work(tx: Tx) -> Endpoint:
@@ -358,7 +358,7 @@ def events(
     as_json: session.AsJson = False,
 ) -> None:
     """Read the feed of a partner's events, the oldest first, whatever became of their deliveries."""
-    types = _types(type_)
+    types = types_said(type_)
     link_id = _id("mem", member) if member is not None else None
     with session.services() as services, services.worker.read() as tx:
         of = partners.find(tx, partner).id
@@ -391,7 +391,8 @@ def events(
     )
 
 
-def _types(given: list[str] | None) -> tuple[str, ...]:
+def types_said(given: list[str] | None) -> tuple[str, ...]:
+    """The types of events that were said; none: all. Raises `Refused` for one that there isn't."""
     unknown = sorted(set(given or ()) - set(EVENT_TYPES))
     if unknown:
         raise session.Refused(f"there is no event {', '.join(unknown)}; there are {', '.join(EVENT_TYPES)}")

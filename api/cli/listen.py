@@ -13,9 +13,9 @@ import typer
 
 from api.bootstrap import Services
 from api.cli import acting, output, session
+from api.cli.endpoint import types_said
 from api.cli.serve import running_url
 from integrations.outbound import endpoints
-from integrations.outbound.catalogue import EVENT_TYPES
 from integrations.outbound.endpoints import Endpoint, Wanted
 from integrations.partners.port import SignatureInvalid, SignatureStale
 from integrations.partners.standard_webhooks import Secret, parse_secret, verify
@@ -49,16 +49,14 @@ def listen(
 
     It registers an endpoint on this machine, and removes it when it ends.
     """
-    unknown = sorted(set(event or ()) - set(EVENT_TYPES))
-    if unknown:
-        raise session.Refused(f"there is no event {', '.join(unknown)}; there are {', '.join(EVENT_TYPES)}")
+    types = types_said(event)
     given = session.settings()
     if given.embedded and running_url(given.data_dir) is None:
         session.say("no `mizan serve` runs for this data directory: events come when one does")
     with session.services(given) as services, _receiver(port) as receiver:
         if not services.loopback_endpoints:
             raise session.Refused("endpoints on this machine are for the sandbox")
-        with _registered(services, partner, receiver.url, tuple(event or ())) as (endpoint, secret):
+        with _registered(services, partner, receiver.url, types) as (endpoint, secret):
             receiver.secret = parse_secret(secret)
             session.say(f"{endpoint.public_id} at {receiver.url}; Ctrl-C ends it")
             shown = 0

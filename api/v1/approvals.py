@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
-from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field, StringConstraints
@@ -29,7 +28,6 @@ from api.v1.schemas import (
     Text,
     errors,
 )
-from ledger.horizon import Position
 from ledger.ids import public_id
 
 router = APIRouter(tags=["approvals"], route_class=ROUTE_CLASS)
@@ -144,16 +142,13 @@ def list_approvals(
     cursor: CursorText = None,
 ) -> Page[ApprovalOut]:
     """Requests behind the settled horizon, in the order in which they were made."""
-    at = call.read_cursor(cursor, "approvals", kind=kind, state=state)
-    after = Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None
+    after = call.read_position(cursor, "approvals", kind=kind, state=state)
     rows = service.requests(call.tx, call.services, kind=kind, state=state, after=after, limit=limit + 1)
     shown = rows[:limit]
     last = shown[-1].position if len(rows) > limit else None
     return Page(
         data=[shown_out(row) for row in shown],
-        next_cursor=call.write_cursor(
-            [last.era, last.xid, str(last.id)] if last else None, "approvals", kind=kind, state=state
-        ),
+        next_cursor=call.write_position(last, "approvals", kind=kind, state=state),
     )
 
 

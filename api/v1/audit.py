@@ -1,7 +1,6 @@
 """The audit log, for auditors."""
 
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
@@ -13,7 +12,6 @@ from api.v1.schemas import ROUTE_CLASS, Instant, Out, Page, errors
 from ledger import audit
 from ledger.audit import Entry, Wanted
 from ledger.audit_proof import leaf_fields, prove
-from ledger.horizon import Position
 from ledger.ids import public_id
 
 router = APIRouter(tags=["audit"], route_class=ROUTE_CLASS)
@@ -78,17 +76,14 @@ def list_audit_entries(
         "from": since,
         "to": until,
     }
-    at = call.read_cursor(cursor, "audit", **filters)
-    after = Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None
+    after = call.read_position(cursor, "audit", **filters)
     rows = audit.entries(call.tx, wanted, after=after, limit=limit + 1)
     shown = rows[:limit]
     last = shown[-1].position if len(rows) > limit else None
     values = auditing.values(call.tx, call.services.keyring, shown)
     return Page(
         data=[_shown(row, *values[row.id]) for row in shown],
-        next_cursor=call.write_cursor(
-            [last.era, last.xid, str(last.id)] if last else None, "audit", **filters
-        ),
+        next_cursor=call.write_position(last, "audit", **filters),
     )
 
 

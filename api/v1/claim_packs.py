@@ -1,7 +1,6 @@
 """Claims from sponsors in arrears: signed packs, their certification, and what becomes of them."""
 
 from typing import Annotated, Literal
-from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
@@ -13,6 +12,7 @@ from api.idempotency import KeyHeader
 from api.pagination import LIMIT_DEFAULT, CursorText, Limit
 from api.seal_key import sealing_key
 from api.v1.approvals import ApprovalOut, shown_out
+from api.v1.finding import require_programme
 from api.v1.schemas import (
     REPLAYED,
     ROUTE_CLASS,
@@ -26,8 +26,6 @@ from api.v1.schemas import (
     Text,
     errors,
 )
-from ledger.errors import NotFound
-from ledger.horizon import Position
 from ledger.ids import public_id
 from products.claims import packs
 from products.claims.packs import PREFIX, Line, Pack, State
@@ -109,20 +107,18 @@ def list_claim_packs(
     cursor: CursorText = None,
 ) -> Page[ClaimPackOut]:
     """Packs in the order in which they were made."""
-    at = call.read_cursor(cursor, "claim_packs", sponsor=sponsor, state=state)
+    after = call.read_position(cursor, "claim_packs", sponsor=sponsor, state=state)
     rows = packs.packs(
         call.tx,
         sponsor=sponsor,
         state=state,
-        after=Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None,
+        after=after,
         limit=limit + 1,
     )
     last = rows[limit - 1].position if len(rows) > limit else None
     return Page(
         data=[_shown(row) for row in rows[:limit]],
-        next_cursor=call.write_cursor(
-            [last.era, last.xid, str(last.id)] if last else None, "claim_packs", sponsor=sponsor, state=state
-        ),
+        next_cursor=call.write_position(last, "claim_packs", sponsor=sponsor, state=state),
     )
 
 
@@ -138,7 +134,9 @@ def make_claim_pack(body: ClaimPackIn, call: Writing, idempotency_key: KeyHeader
     """List, total and sign what awaits a sponsor in arrears. One pack of a sponsor is open at a time."""
 
     def effect() -> tuple[int, ClaimPackOut]:
-        _require_programme(call, find(call.tx, body.programme), "There is no such programme.")
+        require_programme(
+            call, "sponsors:write", find(call.tx, body.programme), "There is no such programme."
+        )
         made = packs.make(
             call.tx,
             call.services.books,
@@ -252,15 +250,8 @@ def withdraw_claim_pack(pack: PackId, call: Writing, idempotency_key: KeyHeader 
 
 def _of_the_callers(call: Call, pack: str) -> Pack:
     found = packs.pack_of(call.tx, path_id(PREFIX, pack))
-    _require_programme(call, found.programme_id, "There is no such claim pack.")
+    require_programme(call, "sponsors:write", found.programme_id, "There is no such claim pack.")
     return found
-
-
-def _require_programme(call: Call, programme_id: UUID, otherwise: str) -> None:
-    """As the worker's role sees every programme: one that the caller's role is not for is not there."""
-    limits = call.actor.sight(("sponsors:write",)).programmes
-    if limits is not None and programme_id not in limits:
-        raise NotFound(otherwise)
 
 
 def _shown(pack: Pack) -> ClaimPackOut:

@@ -1,4 +1,4 @@
-"""The member that a path names, as the caller may see them."""
+"""What a request names, as the caller may see it: a member, a programme."""
 
 from uuid import UUID
 
@@ -27,6 +27,13 @@ def found_as_worker(call: Call, member: str, scope: str) -> Member:
     return registry.find(
         call.tx, call.services.keyring, link, partner_id=call.partner, programmes=sight.programmes
     )
+
+
+def require_programme(call: Call, scope: str, programme_id: UUID, otherwise: str) -> None:
+    """A programme that the caller has the scope for, where the transaction is the worker's. Raises NotFound: ``otherwise``."""
+    limits = call.actor.sight([scope]).programmes
+    if limits is not None and programme_id not in limits:
+        raise NotFound(otherwise)
 
 
 def rules_of(call: Call, programme_id: UUID) -> Programme:

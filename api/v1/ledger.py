@@ -13,7 +13,6 @@ from api.v1.schemas import ROUTE_CLASS, Day, Instant, MoneyOut, Out, Page, error
 from ledger import listing
 from ledger.database import Tx
 from ledger.errors import NotFound
-from ledger.horizon import Position
 from ledger.ids import public_id
 from ledger.seals import heads, public_keys
 from ledger.statements import Position as StatementPosition
@@ -186,14 +185,13 @@ def list_transactions(
 
 
 def _transactions(call: Call, limit: int, cursor: str | None) -> Page[TransactionOut]:
-    at = call.read_cursor(cursor, "transactions")
-    after = Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None
+    after = call.read_position(cursor, "transactions")
     rows = listing.transactions(call.tx, after=after, limit=limit + 1)
     shown = rows[:limit]
     last = shown[-1].position if len(rows) > limit else None
     return Page(
         data=[transaction_out(row) for row in shown],
-        next_cursor=call.write_cursor([last.era, last.xid, str(last.id)] if last else None, "transactions"),
+        next_cursor=call.write_position(last, "transactions"),
     )
 
 

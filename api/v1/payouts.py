@@ -1,7 +1,6 @@
 """Payouts: asked for by a partner or the member, released by the member's proof, followed to their end."""
 
 from typing import Annotated, Final, Literal
-from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
@@ -30,7 +29,6 @@ from api.v1.schemas import (
     errors,
 )
 from ledger.errors import NotFound
-from ledger.horizon import Position
 from ledger.ids import parse_public_id, public_id
 from products.members import registry
 from products.members.models import Member
@@ -230,21 +228,19 @@ def list_payouts(
 ) -> Page[PayoutOut]:
     """Payouts, in the order in which they were committed."""
     filters = {"member": member, "state": state, "problem": problem}
-    at = call.read_cursor(cursor, "payouts", **filters)
+    after = call.read_position(cursor, "payouts", **filters)
     rows = queries.payouts(
         call.tx,
         link_id=path_id("mem", member) if member is not None else None,
         state=state,
         with_problem=problem,
-        after=Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None,
+        after=after,
         limit=limit + 1,
     )
     last = rows[limit - 1].position if len(rows) > limit else None
     return Page(
         data=[_shown(row) for row in rows[:limit]],
-        next_cursor=call.write_cursor(
-            [last.era, last.xid, str(last.id)] if last else None, "payouts", **filters
-        ),
+        next_cursor=call.write_position(last, "payouts", **filters),
     )
 
 

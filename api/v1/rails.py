@@ -9,8 +9,8 @@ from pydantic import Field
 from api.deps import Call, calling, writing
 from api.idempotency import KeyHeader
 from api.pagination import LIMIT_DEFAULT, CursorText, Limit
+from api.v1.finding import require_programme
 from api.v1.schemas import REPLAYED, ROUTE_CLASS, Instant, MoneyOut, Out, Page, errors
-from ledger.errors import NotFound
 from ledger.ids import public_id
 from products.members.payees import Rail as PayeeKind
 from products.payouts import queries, registry
@@ -179,9 +179,7 @@ def resume_rail(rail: RailSlug, call: Writing, idempotency_key: KeyHeader = None
 
 def _paused(call: Call, slug: str, *, paused: bool) -> RailOut:
     found = registry.find(call.tx, slug)
-    sees = call.actor.sight(["rails:write"]).programmes
-    if sees is not None and found.programme_id not in sees:
-        raise NotFound(registry.unknown(slug))
+    require_programme(call, "rails:write", found.programme_id, registry.unknown(slug))
     registry.pause(call.tx, slug, paused=paused, clock=call.services.clock)
     call.audit("rail.paused" if paused else "rail.resumed", slug, programme_id=found.programme_id)
     return _one(call, slug)

@@ -1,7 +1,6 @@
 """Remittals to agencies: made, sent with their schedule, cleared, and answered line by line."""
 
 from typing import Annotated, Final
-from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
@@ -13,6 +12,7 @@ from api.deps import Call, calling, path_id, writing
 from api.idempotency import KeyHeader
 from api.pagination import LIMIT_DEFAULT, CursorText, Limit
 from api.v1.approvals import ApprovalOut, shown_out
+from api.v1.finding import require_programme
 from api.v1.remittal_shapes import (
     AgenciesOut,
     AgencyOut,
@@ -37,8 +37,6 @@ from api.v1.schemas import (
     Page,
     errors,
 )
-from ledger.errors import NotFound
-from ledger.horizon import Position
 from products.programmes.registry import find
 from products.remittals import agencies, answers, making, paying, queries
 from products.remittals.layouts import Answered, Totals, read_answer
@@ -72,7 +70,7 @@ def set_up_agency(
 ) -> AgencyOut:
     """Change how an agency is told from the next remittal on, and who sends it."""
     known = agencies.agency_of(call.tx, programme, agency)
-    _require_programme(call, known.programme_id, agencies.unknown(programme, agency))
+    require_programme(call, "remittals:write", known.programme_id, agencies.unknown(programme, agency))
     changed = agencies.set_up(
         call.tx,
         known,
@@ -96,20 +94,18 @@ def list_remittals(
     cursor: CursorText = None,
 ) -> Page[RemittalOut]:
     """Remittals in the order in which they were made."""
-    at = call.read_cursor(cursor, "remittals", agency=agency, state=state)
+    after = call.read_position(cursor, "remittals", agency=agency, state=state)
     rows = queries.remittals(
         call.tx,
         agency=agency,
         state=state,
-        after=Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None,
+        after=after,
         limit=limit + 1,
     )
     last = rows[limit - 1].position if len(rows) > limit else None
     return Page(
         data=[remittal_out(row) for row in rows[:limit]],
-        next_cursor=call.write_cursor(
-            [last.era, last.xid, str(last.id)] if last else None, "remittals", agency=agency, state=state
-        ),
+        next_cursor=call.write_position(last, "remittals", agency=agency, state=state),
     )
 
 
@@ -125,7 +121,9 @@ def make_remittal(body: RemittalIn, call: Writing, idempotency_key: KeyHeader = 
     """Gather what was paid in for an agency: a line for each member, product and month. No money moves yet."""
 
     def effect() -> tuple[int, MadeOut]:
-        _require_programme(call, find(call.tx, body.programme), "There is no such programme.")
+        require_programme(
+            call, "remittals:write", find(call.tx, body.programme), "There is no such programme."
+        )
         made = making.make(
             call.tx,
             call.services.books,
@@ -341,12 +339,5 @@ def _taken(call: Call, found: Remittal, rows: list[Answered], totals: Totals) ->
 
 def _of_the_callers(call: Call, remittal: str) -> Remittal:
     found = queries.remittal_of(call.tx, path_id(PREFIX, remittal))
-    _require_programme(call, found.programme_id, "There is no such remittal.")
+    require_programme(call, "remittals:write", found.programme_id, "There is no such remittal.")
     return found
-
-
-def _require_programme(call: Call, programme_id: UUID, otherwise: str) -> None:
-    """As the worker's role sees every programme: one that the caller's role is not for is not there."""
-    limits = call.actor.sight(("remittals:write",)).programmes
-    if limits is not None and programme_id not in limits:
-        raise NotFound(otherwise)

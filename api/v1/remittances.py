@@ -26,7 +26,6 @@ from api.v1.schemas import (
     Text,
     errors,
 )
-from ledger.horizon import Position
 from ledger.ids import parse_public_id, public_id
 from ledger.money import Money
 from products.members.phones import e164
@@ -166,20 +165,18 @@ def list_remittances(
     cursor: CursorText = None,
 ) -> Page[RemittanceOut]:
     """Remittances that came through the partner, in the order in which they were committed."""
-    at = call.read_cursor(cursor, "remittances", remittance_id=remittance_id)
+    after = call.read_position(cursor, "remittances", remittance_id=remittance_id)
     rows = reading.remittances(
         call.tx,
         partner_id=call.actor.partner_id,
         remittance_id=remittance_id,
-        after=Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None,
+        after=after,
         limit=limit + 1,
     )
     last = rows[limit - 1].position if len(rows) > limit else None
     return Page(
         data=[_shown(row) for row in rows[:limit]],
-        next_cursor=call.write_cursor(
-            [last.era, last.xid, str(last.id)] if last else None, "remittances", remittance_id=remittance_id
-        ),
+        next_cursor=call.write_position(last, "remittances", remittance_id=remittance_id),
     )
 
 

@@ -27,7 +27,6 @@ from api.v1.schemas import (
     errors,
 )
 from ledger.errors import NotFound
-from ledger.horizon import Position
 from ledger.ids import public_id
 from products.remittances import partners
 from products.settlements import obligations as owing
@@ -178,20 +177,18 @@ def list_settlements(
     cursor: CursorText = None,
 ) -> Page[SettlementOut]:
     """Settlements in the order in which they were recorded; a partner's own."""
-    at = call.read_cursor(cursor, "settlements", partner=partner, state=state)
+    after = call.read_position(cursor, "settlements", partner=partner, state=state)
     rows = reading.settlements(
         call.tx,
         partner_id=_whose(call, partner),
         state=state,
-        after=Position(int(at[0]), int(at[1]), UUID(str(at[2]))) if at else None,
+        after=after,
         limit=limit + 1,
     )
     last = rows[limit - 1].position if len(rows) > limit else None
     return Page(
         data=[_shown(row) for row in rows[:limit]],
-        next_cursor=call.write_cursor(
-            [last.era, last.xid, str(last.id)] if last else None, "settlements", partner=partner, state=state
-        ),
+        next_cursor=call.write_position(last, "settlements", partner=partner, state=state),
     )
 
 
