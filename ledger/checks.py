@@ -36,6 +36,11 @@ class SetCheck:
         )
 
 
+NORMAL_SIDE = (
+    "CASE WHEN a.kind IN ('asset', 'expense') THEN b.debits - b.credits ELSE b.credits - b.debits END"
+)
+"""What an account ``a`` with the balance ``b`` holds, for queries."""
+
 _SIDES = """
     SELECT debit_account AS account_id, effective_on AS day, amount AS debits, 0 AS credits, transaction_id
     FROM ledger.posting

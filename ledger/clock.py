@@ -12,6 +12,11 @@ class Clock(Protocol):
         ...
 
 
+def rfc3339(at: datetime) -> str:
+    """An aware instant as others are told it: ``2026-03-01T08:00:00.25Z``, in UTC."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 class SystemClock:
     """The machine's clock."""
 

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b32hexdecode
+from datetime import UTC, datetime
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -19,6 +20,11 @@ _SHIFTS = range(120, -1, -10)
 def new_id() -> UUID:
     """A new UUIDv7 (RFC 9562): sorted by time, strictly increasing within a process."""
     return uuid7()
+
+
+def made_at(value: UUID) -> datetime | None:
+    """When a UUIDv7 was made, to the millisecond; None for an id of another kind, which doesn't tell."""
+    return datetime.fromtimestamp((value.int >> 80) / 1000, UTC) if value.version == 7 else None
 
 
 def public_id(prefix: str, value: UUID) -> str:

@@ -21,6 +21,12 @@ def exponent(currency: str) -> int:
     return int(places)
 
 
+def in_major_units(amount: int, places: int) -> str:
+    """An amount ≥ 0 of minor units as a decimal with so many places: 150000 by 2 is ``1500.00``, 1500 by 0 ``1500``."""
+    whole, rest = divmod(amount, 10**places)
+    return f"{whole}.{rest:0{places}d}" if places else str(whole)
+
+
 @dataclass(frozen=True, slots=True)
 class Money:
     """An amount of minor units, −AMOUNT_MAX to AMOUNT_MAX, in one ISO 4217 currency; ordered within a currency only."""

@@ -4,12 +4,10 @@
 in, match and the sponsors' accounts, the queue and what awaits funds.
 """
 
-from ledger.checks import SetCheck
+from ledger.checks import NORMAL_SIDE, SetCheck
 from products.claims.checks import CLAIMS
 from products.payouts.checks import PAYOUT_CHECKS
 from products.remittals.checks import REMITTALS
-
-_NORMAL = "CASE WHEN a.kind IN ('asset', 'expense') THEN b.debits - b.credits ELSE b.credits - b.debits END"
 
 REMITTANCES = SetCheck(
     "remittances have the transactions that their status means, and these their remittances",
@@ -41,7 +39,7 @@ CONTRIBUTIONS = SetCheck(
         SELECT credited_account AS account_id, sum(amount) AS amount FROM products.contribution
         WHERE state <> 'reversed' GROUP BY credited_account
     ), held AS (
-        SELECT a.id AS account_id, {_NORMAL} AS amount
+        SELECT a.id AS account_id, {NORMAL_SIDE} AS amount
         FROM ledger.account a JOIN ledger.account_balance b ON b.account_id = a.id
         WHERE a.code = 'member_contributions_pending'
     )
@@ -92,15 +90,15 @@ SPONSORS = SetCheck(
     "SELECT count(*) FROM products.match_share",
     f"""
     SELECT format('sponsor %s', s.slug),
-           format('its account holds %s committed, its shares come to %s', {_NORMAL}, coalesce(h.committed, 0))
+           format('its account holds %s committed, its shares come to %s', {NORMAL_SIDE}, coalesce(h.committed, 0))
     FROM products.sponsor s
     JOIN ledger.account a ON a.id = s.committed_account JOIN ledger.account_balance b ON b.account_id = a.id
     LEFT JOIN (SELECT sponsor_id, sum(committed) AS committed FROM products.match_share GROUP BY 1) h
       ON h.sponsor_id = s.id
-    WHERE {_NORMAL} <> coalesce(h.committed, 0)
+    WHERE {NORMAL_SIDE} <> coalesce(h.committed, 0)
     UNION ALL
     SELECT format('enrolment %s', e.id),
-           format('%s holds %s, its shares come to %s', a.code, {_NORMAL}, {_OF_SHARES})
+           format('%s holds %s, its shares come to %s', a.code, {NORMAL_SIDE}, {_OF_SHARES})
     FROM products.enrolment e
     JOIN ledger.account a ON a.id IN (e.unvested_account, e.vested_account)
     JOIN ledger.account_balance b ON b.account_id = a.id
@@ -110,7 +108,7 @@ SPONSORS = SetCheck(
       ON w.enrolment_id = e.id
     LEFT JOIN (SELECT enrolment_id, sum(owed) AS owed FROM products.match_adjustment GROUP BY 1) o
       ON o.enrolment_id = e.id
-    WHERE {_NORMAL} <> {_OF_SHARES}
+    WHERE {NORMAL_SIDE} <> {_OF_SHARES}
     """,
 )
 
@@ -155,14 +153,14 @@ OWED = SetCheck(
         FROM products.contribution WHERE owed GROUP BY 1
     )
     SELECT format('account %s of %s', a.id, a.owner),
-           format('holds %s, the contributions still owed come to %s, its credits to %s', {_NORMAL}, coalesce(o.amount, 0),
+           format('holds %s, the contributions still owed come to %s, its credits to %s', {NORMAL_SIDE}, coalesce(o.amount, 0),
                   coalesce(credit.amount, 0))
     FROM ledger.account a JOIN ledger.account_balance b ON b.account_id = a.id
     LEFT JOIN owed o ON o.account_id = a.id
     LEFT JOIN (SELECT partner_id, fund_id, currency, sum(amount) AS amount
                FROM products.settlement_credit GROUP BY 1, 2, 3) credit
       ON credit.partner_id = a.partner_id AND credit.fund_id = a.fund_id AND credit.currency = a.currency
-    WHERE a.code = 'partner_receivable' AND {_NORMAL} <> coalesce(o.amount, 0) - coalesce(credit.amount, 0)
+    WHERE a.code = 'partner_receivable' AND {NORMAL_SIDE} <> coalesce(o.amount, 0) - coalesce(credit.amount, 0)
     """,
 )
 

@@ -7,13 +7,12 @@ The id stays the same over the tries of one message, so that a gateway which got
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC
 from typing import Final
 
 import httpx
 
 from integrations.partners.standard_webhooks import SymmetricSecret, sign
-from ledger.clock import Clock
+from ledger.clock import Clock, rfc3339
 from ledger.ids import new_id, public_id
 from products.members.challenges import CodeNotSent
 
@@ -68,7 +67,7 @@ class WebhookSender:
         body = json.dumps(
             {
                 "type": "message.send",
-                "timestamp": now.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+                "timestamp": rfc3339(now),
                 "data": {"to": to, "text": text, "language": language},
             },
             ensure_ascii=False,

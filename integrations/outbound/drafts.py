@@ -4,11 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, cast
 from uuid import UUID
 
 from integrations.outbound.catalogue import CATALOGUE, EventType
+from ledger.clock import rfc3339
 from ledger.database import Tx, cursor
 from ledger.ids import parse_public_id, public_id
 from ledger.outbox import Published
@@ -183,8 +184,8 @@ def _remittance(read_: Read, payload: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "unapplied": _money(read_.unapplied, currency),
         "transaction": public_id("txn", read_.transaction_id) if read_.transaction_id else None,
-        "completed_at": _instant(read_.contributed_at),
-        "reversed_at": _instant(read_.reversed_at) if status == "reversed" and read_.reversed_at else None,
+        "completed_at": rfc3339(read_.contributed_at),
+        "reversed_at": rfc3339(read_.reversed_at) if status == "reversed" and read_.reversed_at else None,
     }
 
 
@@ -246,7 +247,7 @@ def _of_vested(one: Published) -> Draft:
             "enrolment": payload["enrolment"],
             "product": payload["product"],
             "vested": payload["amount"],
-            "vested_at": _instant(datetime.fromisoformat(payload["at"])),
+            "vested_at": rfc3339(datetime.fromisoformat(payload["at"])),
         },
         one.recorded_at,
     )
@@ -284,7 +285,7 @@ def _of_payout(one: Published) -> Iterator[Draft]:
             "amount": payload["amount"],
             "state": payload["state"],
             "reason": payload["reason"],
-            "changed_at": _instant(datetime.fromisoformat(payload["at"])),
+            "changed_at": rfc3339(datetime.fromisoformat(payload["at"])),
         },
         one.recorded_at,
     )
@@ -301,7 +302,7 @@ def _of_endpoint(one: Published) -> Draft:
         {
             "id": payload["endpoint"],
             "reason": payload["reason"],
-            "disabled_at": _instant(datetime.fromisoformat(payload["at"])),
+            "disabled_at": rfc3339(datetime.fromisoformat(payload["at"])),
         },
         one.recorded_at,
     )
@@ -358,7 +359,3 @@ def _settled(tx: Tx, wanted: Sequence[tuple[UUID, UUID | None]]) -> dict[tuple[U
 
 def _money(amount: int, currency: str) -> dict[str, object]:
     return {"amount": amount, "currency": currency}
-
-
-def _instant(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from integrations.partners.standard_webhooks import SymmetricSecret, sign
+from ledger.clock import rfc3339
 from ledger.ids import public_id
 
 EVENT_PREFIX: Final = "evt"
@@ -19,7 +20,7 @@ def body_of(event_id: UUID, type_: str, occurred_at: datetime, data: Mapping[str
         {
             "id": public_id(EVENT_PREFIX, event_id),
             "type": type_,
-            "timestamp": occurred_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            "timestamp": rfc3339(occurred_at),
             "data": data,
         }
     ).encode()

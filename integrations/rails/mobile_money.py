@@ -42,7 +42,7 @@ from integrations.rails.mobile_money_wire import Answer, NotSent, Trust, Unclear
 from integrations.rails.names import is_masked, is_same_name
 from integrations.rails.setting import InvalidRailOptions, Setting
 from integrations.strict_json import NotStrictJson, loads
-from ledger.clock import Clock
+from ledger.clock import Clock, rfc3339
 from products.payouts.rails import (
     Callback,
     CallbackMalformed,
@@ -399,8 +399,8 @@ class MobileMoney:
             answer = self._wire.get(
                 f"accounts/{account}/transactions",
                 {
-                    "fromDateTime": _rfc3339(since),
-                    "toDateTime": _rfc3339(until),
+                    "fromDateTime": rfc3339(since),
+                    "toDateTime": rfc3339(until),
                     "transactionType": _DISBURSEMENT,
                     "offset": str(offset),
                     "limit": str(size),
@@ -458,7 +458,3 @@ def _equal(ours: str, theirs: str) -> bool:
 
 def _is(written: str, attempt: UUID) -> bool:
     return written.strip().lower() == str(attempt)
-
-
-def _rfc3339(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from ledger.errors import InvalidMoney
-from ledger.money import AMOUNT_MAX, exponent
+from ledger.money import AMOUNT_MAX, exponent, in_major_units
 from products.payouts.rails import FailureReason, Report, ReportState
 
 AMOUNT: Final = re.compile(r"(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,4})?", re.ASCII)
@@ -84,9 +84,7 @@ def amount_text(amount: int, currency: str) -> str:
     """Minor units as the API's decimal string: 150000 PHP is ``1500.00``, 1500 RWF is ``1500``, 1500 KWD is ``1.500``."""
     if not 0 <= amount <= AMOUNT_MAX:
         raise InvalidMoney("an amount on this rail is at least 0 and at most 2^53−1")
-    places = exponent(currency)
-    whole, rest = divmod(amount, 10**places)
-    return f"{whole}.{rest:0{places}d}" if places else str(whole)
+    return in_major_units(amount, exponent(currency))
 
 
 def amount_of(written: str, currency: str) -> int:

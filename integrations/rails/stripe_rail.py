@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from threading import Event
 from time import monotonic
 from typing import Final, Literal, TypeVar
@@ -34,6 +34,7 @@ from integrations.rails.stripe_objects import (
     told_of_payout,
     told_of_transfer,
 )
+from ledger.ids import made_at
 from products.payouts.rails import (
     Callback,
     Checked,
@@ -221,8 +222,8 @@ class _StripeRail(ABC):
 
     def _before(self, one: Instruction, look: Callable[[], _Item | None]) -> _Item | None:
         """What an earlier sending made, where Stripe may have forgotten its keys. Raises `NotDone`, never as `failed`."""
-        made_at = _made_at(one.attempt)
-        if made_at is not None and self._clock.now() - made_at <= KEYS_KEPT:
+        at = made_at(one.attempt)
+        if at is not None and self._clock.now() - at <= KEYS_KEPT:
             return None
         try:
             return look()
@@ -403,7 +404,7 @@ class PayoutRail(_StripeRail):
         return self._final(told_of_payout(payout, attempt), payout) if payout.attempt == attempt else None
 
     def _found(self, attempt: UUID, sent_at: datetime) -> Payout | None:
-        since = min(_made_at(attempt) or sent_at, sent_at) - CLOCKS_APART
+        since = min(made_at(attempt) or sent_at, sent_at) - CLOCKS_APART
         return next((one for one in self._api.payouts(since) if one.attempt == attempt), None)
 
 
@@ -415,8 +416,3 @@ def _unclear(transfer: Transfer, attempt: UUID, silence: NotDone) -> Report:
 
 def _refused_here(one: Instruction) -> Report:
     return Report("failed", one.attempt, reason="refused", code="amount_not_payable")
-
-
-def _made_at(attempt: UUID) -> datetime | None:
-    """When an attempt's id was made (UUIDv7, RFC 9562); None for an id that doesn't tell."""
-    return datetime.fromtimestamp((attempt.int >> 80) / 1000, UTC) if attempt.version == 7 else None

@@ -1,8 +1,7 @@
 """What must hold between payouts and the books, as queries that select the lies."""
 
-from ledger.checks import SetCheck
+from ledger.checks import NORMAL_SIDE, SetCheck
 
-_NORMAL = "CASE WHEN a.kind IN ('asset', 'expense') THEN b.debits - b.credits ELSE b.credits - b.debits END"
 _HELD = "('requested', 'awaiting_member', 'awaiting_operators', 'approved')"
 _LEFT = "('submitted', 'in_transit', 'unknown', 'paid', 'failed', 'returned')"
 
@@ -82,13 +81,13 @@ CLEARING = SetCheck(
     "payout clearing is what rails were asked to pay and have not said the last word on",
     "SELECT count(*) FROM products.rail",
     f"""
-    SELECT format('rail %s', r.slug), format('its clearing account holds %s; payouts under way come to %s', {_NORMAL},
+    SELECT format('rail %s', r.slug), format('its clearing account holds %s; payouts under way come to %s', {NORMAL_SIDE},
                                              coalesce(o.amount, 0))
     FROM products.rail r
     JOIN ledger.account a ON a.id = r.clearing_account JOIN ledger.account_balance b ON b.account_id = a.id
     LEFT JOIN (SELECT p.rail_id, sum(p.amount - p.fee) AS amount FROM products.payout p
                WHERE p.state IN ('submitted', 'in_transit', 'unknown') GROUP BY 1) o ON o.rail_id = r.id
-    WHERE {_NORMAL} <> coalesce(o.amount, 0)
+    WHERE {NORMAL_SIDE} <> coalesce(o.amount, 0)
     """,
 )
 

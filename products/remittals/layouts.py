@@ -14,7 +14,7 @@ from datetime import date
 from typing import Any, Final, Literal, cast, get_args
 
 from ledger.errors import InvalidInput
-from ledger.money import exponent
+from ledger.money import exponent, in_major_units
 from products.programmes.scalars import parse_money
 
 Field = Literal[
@@ -156,9 +156,9 @@ def written(
             # a spreadsheet runs a cell that begins so, and others have chosen what stands here
             "number": f"'{line.number}" if (line.number or "").startswith(FORMULAS) else line.number or "",
             "applies_to": f"{line.applies_to:%Y-%m}",
-            "base": "" if line.base is None else _amount(line.base, places),
+            "base": "" if line.base is None else in_major_units(line.base, places),
             "rate": line.rate or "",
-            "amount": _amount(line.amount, places),
+            "amount": in_major_units(line.amount, places),
             "paid_on": line.paid_on.isoformat(),
             "product": line.product,
             "currency": currency,
@@ -171,9 +171,9 @@ def written(
             ]
         )
     total = sum(line.amount for line in lines)
-    rows.writerow([f"{TOTAL}total", str(len(lines)), _amount(total, places)])
+    rows.writerow([f"{TOTAL}total", str(len(lines)), in_major_units(total, places)])
     for month, (count, amount) in by_month(lines).items():
-        rows.writerow([f"{TOTAL}{month:%Y-%m}", str(count), _amount(amount, places)])
+        rows.writerow([f"{TOTAL}{month:%Y-%m}", str(count), in_major_units(amount, places)])
     return out.getvalue().encode()
 
 
@@ -245,13 +245,6 @@ def _parsed(amount: str, places: int, number: int) -> int:
         return parse_money(amount, places)
     except ValueError as error:
         raise AnswerRefused(f"line {number} of the file: {error}") from None
-
-
-def _amount(minor: int, places: int) -> str:
-    if not places:
-        return str(minor)
-    whole, rest = divmod(minor, 10**places)
-    return f"{whole}.{rest:0{places}d}"
 
 
 def _common(mapping: Mapping[str, Any]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from lxml import etree
 from integrations.rails.bank_file.days import execution_day
 from integrations.rails.bank_file.options import NAME_CHARACTERS_MAX, BankFileOptions, is_bic, is_iban
 from integrations.rails.bank_file.writing import Unwritable, written
+from ledger import ids
 from ledger.errors import InvalidMoney
 from ledger.money import exponent
 from products.payouts.rails import Instruction, RailPayee
@@ -93,9 +94,8 @@ def major(amount: int, currency: str) -> Decimal:
 
 def made_at(batch: UUID, asked_on: date) -> datetime:
     """When a batch was made: by its UUIDv7, whole seconds, so that its file never depends on when it is written."""
-    if batch.version == 7:
-        return datetime.fromtimestamp((batch.int >> 80) // 1000, UTC)
-    return datetime(asked_on.year, asked_on.month, asked_on.day, tzinfo=UTC)
+    at = ids.made_at(batch) or datetime(asked_on.year, asked_on.month, asked_on.day, tzinfo=UTC)
+    return at.replace(microsecond=0)
 
 
 def uetr(attempt: UUID) -> UUID:
