@@ -16,6 +16,9 @@ from ledger.ids import new_id
 from ledger.posting import Posting, Transaction
 from products.payouts.registry import ConfiguredRail
 
+PartSource = Literal["savings", "match_vested", "unapplied"]
+"""From which of the member's money a part of a payout is taken."""
+
 Step = Literal["paid", "failed", "returned", "charged", "taken_again"]
 
 
@@ -25,7 +28,7 @@ class HeldPart:
 
     payout_id: UUID
     position: int
-    source: str
+    source: PartSource
     account_id: UUID
     amount: int
     fee: int

@@ -15,7 +15,7 @@ from ledger.errors import MizanError, NotFound
 from ledger.ids import public_id
 from products.payouts import payees
 from products.payouts.cancel import cancel_many
-from products.payouts.changes import Change, change_many
+from products.payouts.changes import Change, change_many, locked_state
 from products.payouts.errors import ApprovalDiffers, NameDiffers, WrongState
 from products.payouts.payees import Holder, PayeeStanding
 from products.remittances.context import Books
@@ -100,15 +100,9 @@ def refuse_release(tx: Tx, books: Books, payout_id: UUID, *, actor: str) -> None
 
 
 def _require_awaiting_operators(tx: Tx, payout_id: UUID) -> None:
-    row = (
-        cursor(tx)
-        .execute("SELECT state FROM products.payout WHERE id = %s FOR NO KEY UPDATE", [payout_id])
-        .fetchone()
-    )
-    if row is None:
-        raise NotFound("There is no such payout.")
-    if row[0] != "awaiting_operators":
-        raise WrongState(f"The payout is {row[0]}: it waits for no operator.")
+    state = locked_state(tx, payout_id)
+    if state != "awaiting_operators":
+        raise WrongState(f"The payout is {state}: it waits for no operator.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ from uuid import UUID
 
 from ledger import holds
 from ledger.database import Tx, cursor
-from ledger.errors import NotFound
-from products.payouts.changes import Change, change_many
+from products.payouts.changes import SYSTEM, Change, change_many, locked_state
 from products.payouts.errors import WrongState
 from products.payouts.limits import give_back_of_day
 from products.payouts.states import CANCELLABLE
@@ -19,15 +18,9 @@ EXPIRED_TOGETHER_MAX: Final = 1_000
 
 def cancel(tx: Tx, books: Books, payout_id: UUID, *, reason: str, actor: str) -> None:
     """Cancel one payout. Raises NotFound, `WrongState` once it was submitted or is over."""
-    row = (
-        cursor(tx)
-        .execute("SELECT state FROM products.payout WHERE id = %s FOR NO KEY UPDATE", [payout_id])
-        .fetchone()
-    )
-    if row is None:
-        raise NotFound("There is no such payout.")
-    if row[0] not in CANCELLABLE:
-        raise WrongState(f"The payout is {row[0]}: only what was not sent off can be cancelled.")
+    state = locked_state(tx, payout_id)
+    if state not in CANCELLABLE:
+        raise WrongState(f"The payout is {state}: only what was not sent off can be cancelled.")
     cancel_many(tx, books, [(payout_id, reason, actor)])
 
 
@@ -52,5 +45,5 @@ def expire(tx: Tx, books: Books, *, limit: int = EXPIRED_TOGETHER_MAX) -> int:
         [books.clock.now(), limit],
     )
     due = [(id_, "not_released" if state == "awaiting_operators" else "not_approved") for id_, state in rows]
-    cancel_many(tx, books, [(id_, reason, "system") for id_, reason in due])
+    cancel_many(tx, books, [(id_, reason, SYSTEM) for id_, reason in due])
     return len(due)

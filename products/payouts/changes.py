@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from ledger.database import Tx, cursor
+from ledger.errors import NotFound
 from ledger.ids import public_id
 from ledger.outbox import Message, publish
 from products.payouts.states import State
@@ -24,6 +25,19 @@ class Change:
     state: State
     reason: str | None = None
     actor: str = SYSTEM
+
+
+def locked_state(tx: Tx, payout_id: UUID) -> State:
+    """The state of a payout, which stays as it is until `tx` changes it or ends. Raises NotFound."""
+    row = (
+        cursor(tx)
+        .execute("SELECT state FROM products.payout WHERE id = %s FOR NO KEY UPDATE", [payout_id])
+        .fetchone()
+    )
+    if row is None:
+        raise NotFound("There is no such payout.")
+    state: State = row[0]
+    return state
 
 
 def change_many(tx: Tx, changes: Sequence[Change], at: datetime) -> None:

@@ -9,12 +9,11 @@ from uuid import UUID
 from ledger.database import Tx, cursor
 from ledger.errors import NotFound
 from ledger.horizon import AFTER, SETTLED, START, Position
+from products.payouts.accounts import PartSource
 from products.payouts.rails import Report
 from products.payouts.reports import Outcome, Source
 from products.payouts.states import State
 from products.payouts.terms import FeeBearer
-
-PartSource = Literal["savings", "match_vested", "unapplied"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,13 +85,10 @@ def apply(
     work = _Applying(
         tx, books, rail, source, callback_id, asked, called_at, asks_after, forgets_after_seconds, actor
     )
-    cur = cursor(tx)
-    cur.execute("SAVEPOINT reports")
     try:
-        told = work.run(reports)
+        with tx.begin_nested():
+            return work.run(reports)
     except BooksRefused:
-        cur.execute("ROLLBACK TO SAVEPOINT reports")
-        cur.execute("RELEASE SAVEPOINT reports")
         if len(reports) == 1:
             return [work.refused(reports[0])]
         return [
@@ -111,8 +108,6 @@ def apply(
                 actor=actor,
             )
         ]
-    cur.execute("RELEASE SAVEPOINT reports")
-    return told
 
 
 class _Applying:

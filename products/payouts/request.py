@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 from ledger import holds
@@ -21,6 +21,7 @@ from ledger.money import AMOUNT_MAX
 from ledger.periods import effective_day
 from products.members import verification
 from products.payouts import availability, payees, writing
+from products.payouts.accounts import PartSource
 from products.payouts.availability import Enrolled
 from products.payouts.errors import LimitReached, NoRail, NotAvailable, QueueFull
 from products.payouts.limits import Spent, judge_limits, spent_by, take_of_day
@@ -36,8 +37,6 @@ from products.savings.withdrawals import Available, Withdrawn, record_withdrawal
 
 APPROVE_WITHIN: Final = timedelta(days=7)
 """What the member has not approved by then is given up, and its money released."""
-
-Source = Literal["savings", "match_vested", "unapplied"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +61,9 @@ class NewPayout:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """From where a payout is taken: an account of the member, an amount, and what of it is fee."""
+    """From where a payout is taken: an account of the member, and an amount."""
 
-    source: Source
+    source: PartSource
     account_id: UUID
     amount: int
 

@@ -51,10 +51,6 @@ CANCELLABLE: Final[frozenset[State]] = frozenset(
     {"requested", "awaiting_member", "awaiting_operators", "approved"}
 )
 """States before submission: the money is still held, and goes back by releasing it."""
-OUT: Final[frozenset[State]] = frozenset({"submitted", "in_transit", "unknown"})
-"""States in which the money is in clearing."""
-SETTLED: Final[frozenset[State]] = frozenset({"paid", "failed", "returned", "cancelled"})
-"""States that are final, but that a rail may still call a payment back for days."""
 
 KNOWN_TO_RAIL: Final = frozenset({"accepted", "in_transit", "paid", "failed", "returned"})
 """States of an attempt that its rail certainly has, or had."""

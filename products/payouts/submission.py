@@ -259,16 +259,15 @@ def _left(
     on: date,
 ) -> bool:
     """Whether all of it could be posted; if not, nothing was."""
-    cur = cursor(tx)
-    cur.execute("SAVEPOINT submission")
+    attempt = tx.begin_nested()
     batch: list[Transaction] = [
         accounts.submission(rail, part, 1, on) for one in payouts for part in parts[one.id]
     ]
     batch += forfeiture.leave(tx, books, [one.id for one in payouts])
     outcomes = post(tx, batch, clock=books.clock)
-    if all(outcome.status == "posted" for outcome in outcomes):
-        cur.execute("RELEASE SAVEPOINT submission")
-        return True
-    cur.execute("ROLLBACK TO SAVEPOINT submission")
-    cur.execute("RELEASE SAVEPOINT submission")
-    return False
+    posted = all(outcome.status == "posted" for outcome in outcomes)
+    if posted:
+        attempt.commit()
+    else:
+        attempt.rollback()
+    return posted

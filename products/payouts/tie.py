@@ -55,6 +55,7 @@ class _Ours:
     rail_reference: str | None
     state: str
     amount: int
+    sent_at: datetime
 
 
 def tie(tx: Tx, rail: ConfiguredRail, listed: Iterable[Report], *, since: datetime, until: datetime) -> Tie:
@@ -64,18 +65,13 @@ def tie(tx: Tx, rail: ConfiguredRail, listed: Iterable[Report], *, since: dateti
     that is paid twice, another amount, and final states that contradict are differences.
     """
     rows = cursor(tx).execute(
-        "SELECT payout_id, id, rail_reference, state, amount FROM products.payout_attempt WHERE rail_id = %s AND sent_at < %s",
+        "SELECT payout_id, id, rail_reference, state, amount, sent_at FROM products.payout_attempt"
+        " WHERE rail_id = %s AND sent_at < %s",
         [rail.id, until],
     )
     # Sent before and listed since is no difference, so what lies before is known too; what lacks is judged from `since` on.
     every = [_Ours(*row) for row in rows]
-    recent = {
-        row[0]
-        for row in cursor(tx).execute(
-            "SELECT id FROM products.payout_attempt WHERE rail_id = %s AND sent_at >= %s AND sent_at < %s",
-            [rail.id, since, until],
-        )
-    }
+    recent = [one for one in every if one.sent_at >= since]
     by_id = {one.attempt_id: one for one in every}
     by_reference = {one.rail_reference: one for one in every if one.rail_reference is not None}
     differences: list[Difference] = []
@@ -106,8 +102,8 @@ def tie(tx: Tx, rail: ConfiguredRail, listed: Iterable[Report], *, since: dateti
     ]
     differences += [
         Difference(one.payout_id, one.attempt_id, one.rail_reference, "not at the rail", one.state, "nothing")
-        for one in every
-        if one.attempt_id in recent and one.attempt_id not in seen and one.state not in _NOT_THERE
+        for one in recent
+        if one.attempt_id not in seen and one.state not in _NOT_THERE
     ]
     held = balances(tx, [rail.accounts.clearing])[rail.accounts.clearing].posted
     (out,) = cursor(tx).execute(
@@ -120,7 +116,7 @@ def tie(tx: Tx, rail: ConfiguredRail, listed: Iterable[Report], *, since: dateti
         until,
         len(recent),
         theirs,
-        sum(one.amount for one in every if one.attempt_id in recent and one.state == "paid"),
+        sum(one.amount for one in recent if one.state == "paid"),
         paid_theirs,
         held,
         out,
