@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Final, Literal, cast
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row, text
 
@@ -21,6 +20,7 @@ from ledger.database import Tx, cursor
 from ledger.errors import Conflict, InvalidInput, NotFound
 from ledger.horizon import SETTLED, START, Position
 from ledger.ids import new_id, public_id
+from ledger.periods import effective_day
 from ledger.seals import SealingKey
 from products.programmes.model import Match
 from products.programmes.scalars import format_percent
@@ -128,7 +128,7 @@ def make(tx: Tx, books: Books, key: SealingKey, *, programme: str, sponsor: str,
     if found.funding != "arrears":
         raise InvalidInput(f"{sponsor} pays ahead: there is nothing to claim from it", pointer="/sponsor")
     now = books.clock.now()
-    if through > now.astimezone(ZoneInfo(found.time_zone)).date():
+    if through > effective_day(now, found.time_zone):
         raise InvalidInput("a claim is for days that have come", pointer="/through")
     before = tx.execute(
         text(
@@ -142,7 +142,7 @@ def make(tx: Tx, books: Books, key: SealingKey, *, programme: str, sponsor: str,
     if before.open:
         raise ClaimOpen(f"claim {before.number} of {sponsor} is open: certify or withdraw it first")
     lines = [*_awaiting(tx, books, found, sponsor, through)]
-    lines += _adjusted(tx, books, found, len(lines))
+    lines += _adjusted(tx, books, found, sponsor, len(lines))
     if not lines:
         raise InvalidInput(f"nothing awaits {sponsor} for days up to {through}", pointer="/through")
     claimed = sum(line.amount for line in lines if line.kind == "match")
@@ -356,7 +356,7 @@ def _awaiting(tx: Tx, books: Books, sponsor: Row[Any], slug: str, through: date)
     return _lines(tx, books, sponsor, slug, rows, 0)
 
 
-def _adjusted(tx: Tx, books: Books, sponsor: Row[Any], there: int) -> Iterator[Line]:
+def _adjusted(tx: Tx, books: Books, sponsor: Row[Any], slug: str, there: int) -> Iterator[Line]:
     """A line for each approved fall of what earlier packs certified, which no pack has shown yet."""
     rows = (
         cursor(tx)
@@ -372,9 +372,6 @@ def _adjusted(tx: Tx, books: Books, sponsor: Row[Any], there: int) -> Iterator[L
         )
         .fetchall()
     )
-    slug = tx.execute(
-        text("SELECT slug FROM products.sponsor WHERE id = :id"), {"id": sponsor.id}
-    ).scalar_one()
     return _lines(tx, books, sponsor, slug, rows, there)
 
 

@@ -48,6 +48,7 @@ class Contributed:
     fee: int
     guaranteed: bool
     settlement_part: int | None
+    remittal_line: UUID | None
     settlement_kind: str | None
 
     @property

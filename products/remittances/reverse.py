@@ -30,8 +30,13 @@ class Reversible:
     holdings: Mapping[StateKey, Holding]
     member_receivable: UUID | None
     undone: Undone = NOTHING
-    remitted: bool = False
-    """Some of it stands in a remittal to an agency: it is the agency's, until the agency returns it."""
+
+    @property
+    def remitted(self) -> bool:
+        """Whether some of it stands in a remittal to an agency: it is the agency's, until the agency returns it."""
+        return any(
+            one.destination == "agency" and one.remittal_line is not None for one in self.contributions
+        )
 
     @property
     def needs_approval(self) -> bool:
@@ -62,6 +67,7 @@ def load(tx: Tx, books: Books, reversed_: Sequence[Existing]) -> dict[UUID, Reve
         """SELECT c.remittance, c.position, c.destination, c.enrolment_id, c.fund_id, c.debited_account,
                   c.credited_account, c.amount, c.currency, c.contributed_at, c.window_start, c.tier, c.state, c.owed,
                   c.settlement_id, c.contributed_on, c.fee, c.guaranteed, c.settlement_part,
+                  c.remittal_line,
                   (SELECT s.kind FROM products.settlement s WHERE s.id = c.settlement_id)
            FROM products.contribution c WHERE c.remittance = ANY (%b) AND c.state <> 'reversed'
            ORDER BY c.remittance, c.position FOR NO KEY UPDATE OF c""",
@@ -77,19 +83,12 @@ def load(tx: Tx, books: Books, reversed_: Sequence[Existing]) -> dict[UUID, Reve
         ([one.member_id for one in reversed_ if one.member_id is not None],),
     )
     receivable: dict[UUID, UUID] = dict(cur.fetchall())
-    cur.execute(
-        "SELECT remittance FROM products.contribution WHERE remittance = ANY (%b) AND state <> 'reversed'"
-        " AND destination = 'agency' AND remittal_line IS NOT NULL",
-        ([one.id for one in reversed_],),
-    )
-    remitted = {row[0] for row in cur.fetchall()}
     return {
         one.id: Reversible(
             one,
             tuple(contributions.get(one.id, ())),
             {part.key: holdings[part.key] for part in contributions.get(one.id, ()) if part.key in holdings},
             receivable.get(one.member_id) if one.member_id else None,
-            remitted=one.id in remitted,
         )
         for one in reversed_
     }

@@ -20,9 +20,6 @@ from ledger.errors import InvalidInput
 CLOSED_RUN_DAYS_MAX: Final = 60
 """No country closes for longer; a calendar that does is a fault of ours."""
 
-YEARS: Final = range(1970, 2101)
-"""For which the tables say something of most countries."""
-
 
 @dataclass(frozen=True, slots=True)
 class Calendar:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from ledger import periods
 from ledger.database import Tx
 from ledger.errors import Conflict, InvalidInput
+from ledger.ids import new_id
 from ledger.posting import Posting, Transaction
 from products import chart
 from products.posting import post_whole
@@ -105,6 +106,7 @@ def write_off_member(
     on = periods.open_day(
         tx, [row.fund_id, bearer.fund], periods.effective_day(books.clock.now(), row.time_zone)
     )
+    id_ = new_id()
     transaction = Transaction(
         reference=reference,
         kind="member_debt_written_off",
@@ -114,13 +116,7 @@ def write_off_member(
             Posting(bearer.loss, bearer.due_to, amount, row.currency),
         ),
         digest=hashlib.sha256(f"{reference}|{member_id}|{amount}".encode()).digest(),
+        id=id_,
     )
     post_whole(tx, [transaction], clock=books.clock)
-    return UUID(
-        str(
-            tx.execute(
-                text("SELECT transaction_id FROM ledger.reference WHERE reference = :reference"),
-                {"reference": reference},
-            ).scalar_one()
-        )
-    )
+    return id_

@@ -170,18 +170,18 @@ def apply_limits(tx: Tx, clock: Clock, partner_id: UUID | None = None) -> int:
             continue
         wanted = None if one.wanted_ceiling is None else max(one.wanted_ceiling, one.balance)
         if wanted != one.ceiling:
-            changed += _limit(tx, one.account_id, one.wanted_ceiling)
+            _limit(tx, one.account_id, one.wanted_ceiling)
+            changed += 1
     return changed
 
 
-def _limit(tx: Tx, account: UUID, ceiling: int | None) -> int:
+def _limit(tx: Tx, account: UUID, ceiling: int | None) -> None:
     """Set a ceiling, or what is owed where that is more; read under the lock that keeps it from moving."""
     tx.execute(text("SELECT ledger.lock_accounts(:accounts)"), {"accounts": [account]})
     balance = tx.execute(
         text("SELECT debits - credits FROM ledger.account_balance WHERE account_id = :id"), {"id": account}
     ).scalar_one()
     set_limits(tx, account, floor=None, ceiling=None if ceiling is None else max(ceiling, balance))
-    return 1
 
 
 def make_room(tx: Tx, wanted: Mapping[UUID, int]) -> None:

@@ -7,7 +7,7 @@ that has vested stays vested, as it never falls by itself. The same contribution
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from uuid import UUID
@@ -275,7 +275,7 @@ class _Returning:
                 at.setdefault(counted, one.contributed_at)
         members.count(totals, at)
         accounts = {one.enrolment_id: one for one in moving}
-        originals = self._originals(number)
+        originals = self._originals(number, savings)
         currency = self.joined.currency
         batch = [
             self._transaction(
@@ -312,26 +312,17 @@ class _Returning:
             ],
         )
 
-    def _originals(self, number: int) -> dict[UUID, UUID]:
-        """What settled the contributions of each enrolment in a part."""
+    def _originals(self, number: int, enrolments: Iterable[UUID]) -> dict[UUID, UUID]:
+        """What settled the contributions of these enrolments in a part."""
         prefix = f"settlement:{self.settlement.id}:{number}:"
         cur = cursor(self.tx)
         cur.execute(
             "SELECT reference, transaction_id FROM ledger.reference WHERE reference = ANY (%b)",
-            ([f"{prefix}{one}" for one in self._enrolments(number)],),
+            ([f"{prefix}{one}" for one in enrolments],),
         )
         return {
             UUID(reference.removeprefix(prefix)): transaction for reference, transaction in cur.fetchall()
         }
-
-    def _enrolments(self, number: int) -> list[UUID]:
-        cur = cursor(self.tx)
-        cur.execute(
-            """SELECT DISTINCT enrolment_id FROM products.contribution
-               WHERE settlement_id = %s AND settlement_part = %s AND enrolment_id IS NOT NULL""",
-            (self.settlement.id, number),
-        )
-        return [row[0] for row in cur.fetchall()]
 
     def _mark(self, live: Sequence[_Taken], gone: Sequence[_Taken]) -> None:
         cursor(self.tx).execute(
