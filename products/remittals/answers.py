@@ -309,13 +309,8 @@ _MOVED: Final = """
 
 
 def _write(tx: Tx, books: Books, judged: Sequence[_Judged], now: datetime) -> None:
-    cur = cursor(tx)
     named = [one for one in judged if one.said.number is not None]
-    cur.execute(
-        "SELECT id, wrapped_key FROM products.member WHERE id = ANY (%b) AND wrapped_key IS NOT NULL",
-        (sorted({one.line.member_id for one in named}),),
-    )
-    ciphers = {id_: books.keyring.cipher(wrapped, id_) for id_, wrapped in cur.fetchall()}
+    ciphers = registry.ciphers_of(tx, books.keyring, {one.line.member_id for one in named})
 
     def sealed(one: _Judged) -> bytes | None:
         cipher = ciphers.get(one.line.member_id)
@@ -323,7 +318,7 @@ def _write(tx: Tx, books: Books, judged: Sequence[_Judged], now: datetime) -> No
             return None
         return cipher.encrypt(one.said.number, field_place(LINE_TABLE, "corrected_number", one.line.id))
 
-    cur.execute(
+    cursor(tx).execute(
         """UPDATE products.remittal_line l
            SET state = t.state, accepted = t.accepted, claimed = t.claimed, reason = t.reason, corrected_number = t.number,
                answered_at = %s
@@ -349,7 +344,7 @@ def _correct_numbers(
         return
     agency = agency_of(tx, remittal.programme, remittal.agency)
     corridors = books.programmes.versions(tx, remittal.programme_id)[-1].programme.corridors
-    country = next((country for one in corridors for country in one.destinations), "XX")
+    usual = next((country for one in corridors for country in one.destinations), "XX")
     rows = cursor(tx).execute(
         """SELECT l.member_id, l.id FROM products.member_link l
            JOIN unnest(%b::uuid[], %b::uuid[]) AS t (m, p) ON l.member_id = t.m AND l.partner_id = t.p
@@ -362,6 +357,7 @@ def _correct_numbers(
             continue
         member = registry.find(tx, books.keyring, links[one.line.member_id])
         cipher = registry.cipher_of(tx, books.keyring, member)
+        country = usual
         for known in documents.documents_of(tx, cipher, member.member_id):
             if known.type == agency.number_document and known.ended_at is None:
                 country = known.country

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from psycopg.types.json import Jsonb
 from sqlalchemy import text
@@ -19,9 +18,11 @@ from ledger.database import Tx, cursor
 from ledger.errors import Conflict, InvalidInput
 from ledger.horizon import START
 from ledger.ids import new_id
+from ledger.periods import effective_day
 from products.facts import Fact, counting
 from products.keyring import FieldCipher, field_place
 from products.members.facts import from_text
+from products.members.registry import ciphers_of
 from products.programmes.registry import Version
 from products.programmes.scalars import format_percent, parse_percent
 from products.remittals.agencies import Agency, WithoutNumber, agency_of
@@ -88,13 +89,13 @@ def make(
     """
     known = agency_of(tx, programme, agency)
     now = books.clock.now()
-    if through > now.astimezone(ZoneInfo(known.time_zone)).date():
+    if through > effective_day(now, known.time_zone):
         raise InvalidInput("a remittal is for days that have come", pointer="/through")
     tx.execute(
         text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 4717))"), {"name": f"{programme}/{agency}"}
     )
     drafts = _drafts(tx, known, through)
-    ciphers = _ciphers(tx, books, {draft.member_id for draft in drafts})
+    ciphers = ciphers_of(tx, books.keyring, {draft.member_id for draft in drafts})
     numbers = _numbers(tx, known, ciphers)
     held: tuple[Held, ...] = ()
     if (without_number or known.without_number) == "hold":
@@ -178,14 +179,6 @@ def _drafts(tx: Tx, agency: Agency, through: date) -> list[_Draft]:
         draft.received += received
         draft.contributions.append((remittance, position))
     return list(drafts.values())
-
-
-def _ciphers(tx: Tx, books: Books, members: set[UUID]) -> dict[UUID, FieldCipher]:
-    rows = cursor(tx).execute(
-        "SELECT id, wrapped_key FROM products.member WHERE id = ANY (%b) AND wrapped_key IS NOT NULL",
-        (sorted(members),),
-    )
-    return {id_: books.keyring.cipher(wrapped, id_) for id_, wrapped in rows}
 
 
 def _numbers(tx: Tx, agency: Agency, ciphers: Mapping[UUID, FieldCipher]) -> dict[UUID, str]:
