@@ -12,7 +12,6 @@ from typing import Final
 from products.members.models import Member
 
 DEFAULT_LANGUAGE: Final = "en"
-TAIL_CHARACTERS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -195,22 +195,6 @@ def one_of(tx: Tx, keyring: Keyring, member: Member, payee: UUID, at: datetime) 
     return _payee(cipher_of(tx, keyring, member), row, at)
 
 
-def usable(tx: Tx, keyring: Keyring, member: Member, payee: UUID, at: datetime) -> Payee:
-    """The payee, if money may be paid to it at `at`. Raises NotFound, `PayeeNotUsable`."""
-    found = one_of(tx, keyring, member, payee, at)
-    if found.state != "in_effect":
-        raise PayeeNotUsable(
-            {
-                "proposed": "The payee is proposed only: the member has to release it with a proof.",
-                "waiting": "The payee waits: it takes effect 72 hours after the member released it.",
-                "cancelled": "The payee was cancelled while it waited.",
-            }[found.state]
-        )
-    if found.beneficiary_id is not None:
-        _require_beneficiary(tx, member, found.beneficiary_id)
-    return found
-
-
 def remove(tx: Tx, keyring: Keyring, member: Member, payee: UUID, at: datetime) -> None:
     """Remove a payee at once, and tell the member where it was more than a proposal. Raises NotFound."""
     found = one_of(tx, keyring, member, payee, at)

@@ -31,7 +31,6 @@ from products.members.registry import LINK, cipher_of, phone_index
 
 WAIT: Final = timedelta(hours=72)
 FORMER_PHONE_FINDS: Final = timedelta(days=7)
-CHANGE: Final = "products.waiting_change"
 NOTICE: Final = "products.notice"
 STOP_PATH: Final = "/stop/"
 APPLIED_AT_ONCE_MAX: Final = 500

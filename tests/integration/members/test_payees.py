@@ -11,6 +11,7 @@ from ledger.ids import new_id
 from products.members import payees, waiting
 from products.members.models import Member
 from products.members.payees import InvalidPayee, NewPayee, Payee, PayeeNotUsable, TooManyPayees
+from products.payouts.payees import refused, standings
 from tests.conftest import Databases
 from tests.integration.members.builders import speak_for
 from tests.integration.members.proving import HOURS_72, PUBLIC_URL, Proving
@@ -40,9 +41,15 @@ def propose(proving: Proving, member: Member, payee: NewPayee = ALINE, *, releas
 
 
 def usable(proving: Proving, member: Member, payee: Payee) -> Payee:
+    """The payee, if a payout to it would be taken."""
+    at = proving.clock.now()
     with proving.databases.api.begin() as tx:
         speak_for(tx, member.partner_id)
-        return payees.usable(tx, proving.world.keyring, member, payee.id, proving.clock.now())
+        found = payees.one_of(tx, proving.world.keyring, member, payee.id, at)
+        standing = standings(tx, [payee.id], at)[payee.id]
+    if standing.refusal is not None:
+        raise refused(standing)
+    return found
 
 
 def test_a_payee_is_usable_72_hours_after_the_member_released_it(proving: Proving) -> None:

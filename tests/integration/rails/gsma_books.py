@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TextIO
 from uuid import NAMESPACE_URL, uuid5
 
-WHEN = ("before", "after", "ask", "outcome", "callback")
 FAULTS: Mapping[str, frozenset[str]] = {
     "before": frozenset(
         {"time_out", "reset", "error_500", "error_503", "refuse", "rate_limited", "unauthorised", "slow"}
