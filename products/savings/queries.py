@@ -120,7 +120,7 @@ def member_balances(
             committed, awaiting = row.committed, row.awaiting
             if as_of is not None:
                 entitled = _entitled_as_of(tx, versions, row, as_of)
-                met = unvested + vested + _gone(tx, row.id, as_of)
+                met = unvested + vested + _gone(tx, row.id, programme.time_zone, as_of)
                 committed, awaiting = max(0, entitled - met), 0
             match = MatchBalance(committed, unvested, vested, awaiting)
         locked = _locked(tx, programme, row, settled - set_aside, free_match, member, as_of or today)
@@ -161,15 +161,15 @@ def _locked(
     return ways.locked(product, standing, on)
 
 
-def _gone(tx: Tx, enrolment_id: UUID, as_of: date) -> int:
-    """The match that had been paid out, or was forfeited, by the end of a day."""
+def _gone(tx: Tx, enrolment_id: UUID, time_zone: str, as_of: date) -> int:
+    """The match that had been paid out, or was forfeited, by the end of a local day."""
     cur = cursor(tx)
     cur.execute(
         """SELECT coalesce(sum(w.match + coalesce(f.amount, 0)), 0)::bigint FROM products.withdrawal w
            LEFT JOIN (SELECT payout_id, enrolment_id, sum(amount) AS amount FROM products.forfeiture GROUP BY 1, 2) f
              ON f.payout_id = w.payout_id AND f.enrolment_id = w.enrolment_id
-           WHERE w.enrolment_id = %s AND w.left_at::date <= %s""",
-        (enrolment_id, as_of),
+           WHERE w.enrolment_id = %s AND (w.left_at AT TIME ZONE %s)::date <= %s""",
+        (enrolment_id, time_zone, as_of),
     )
     (gone,) = cur.fetchone() or (0,)
     return int(gone)

@@ -2,8 +2,10 @@
 
 from datetime import UTC, date, datetime, timedelta
 
+from products.members.registry import find
+from products.savings.queries import MatchBalance, member_balances
 from tests.integration.remittances.test_reevaluate import run_to_the_end
-from tests.integration.savings.taking import end_windows, move_to, saver, vest
+from tests.integration.savings.taking import Saver, end_windows, move_to, saver, vest
 from tests.world import World
 
 JOINED = datetime(2015, 10, 5, 6, tzinfo=UTC)
@@ -55,6 +57,29 @@ def test_a_fact_that_is_known_after_the_year_grants_at_once(world: World) -> Non
     world.drain()
     vest(world)
     assert one.shares() == (0, 0, 20_000, 0, 0)
+
+
+def test_what_is_paid_out_after_midnight_was_still_to_come_the_day_before(world: World) -> None:
+    move_back(world, JOINED)
+    one, partner = saver(world, "apy")
+    one.save(partner, 42_000)
+    world.drain()
+    move_to(world, datetime(2016, 3, 31, 18, 30, tzinfo=UTC))  # midnight in India
+    end_windows(world)
+    vest(world)
+    one.go(one.ask(21_000, "match_paid_out"))
+    assert [match_as_of(one, date(2016, *day)) for day in ((3, 31), (4, 1))] == [
+        MatchBalance(committed=21_000),
+        MatchBalance(),
+    ]
+
+
+def match_as_of(one: Saver, day: date) -> MatchBalance:
+    world = one.world
+    with world.databases.worker.begin() as tx:
+        member = find(tx, world.books.keyring, one.person.link_id)
+        (balance,) = member_balances(tx, world.books.programmes, member, today=one.today, as_of=day).products
+    return balance.match
 
 
 def move_back(world: World, at: datetime) -> None:
