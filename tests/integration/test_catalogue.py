@@ -90,6 +90,7 @@ products.contribution          api=r  worker=raw  auditor=r
 products.dependant             api=ra  worker=ra  auditor=r
 products.device                api=ra  worker=ra  auditor=r
 products.enrolment             api=ra  worker=ra  auditor=r
+products.expected_settlement   worker=ra  auditor=r
 products.forfeiture            api=r  worker=rad  auditor=r
 products.identity_index        api=a  worker=rad
 products.index_root            api=ra  worker=ra
@@ -105,6 +106,7 @@ products.member_fact           api=ra  worker=ra  auditor=r
 products.member_link           api=ra  worker=ra  auditor=r
 products.member_verification   api=ra  worker=ra  auditor=r
 products.notice                api=ra  worker=ra  auditor=r
+products.pairing_effect        api=r  worker=ra  auditor=r
 products.partner               api=r  worker=raw  auditor=r
 products.partner_programme     api=r  worker=raw  auditor=r
 products.partner_warning       api=r  worker=ra  auditor=r
@@ -122,6 +124,7 @@ products.rail                  api=r  worker=ra  auditor=r
 products.rail_breaker          api=r  worker=raw  auditor=r
 products.rail_day              worker=raw  auditor=r
 products.rail_report           api=r  worker=raw  auditor=r
+products.receipt               api=r  worker=ra  auditor=r
 products.reevaluation          worker=rawd  auditor=r
 products.remittal              api=r  worker=ra  auditor=r
 products.remittal_answer       api=r  worker=ra  auditor=r
@@ -138,6 +141,7 @@ products.settlement_mapping    api=r  worker=ra  auditor=r
 products.settlement_part       worker=ra  auditor=r
 products.settlement_terms      api=r  worker=ra  auditor=r
 products.sponsor               api=r  worker=raw  auditor=r
+products.sponsor_payment       worker=ra  auditor=r
 products.waiting_change         api=ra  worker=ra  auditor=r
 products.withdrawal            api=r  worker=raw  auditor=r
 """
@@ -211,10 +215,12 @@ products.waiting_change worker update phone phone_index former_phone_index cance
 products.programme_version worker update reevaluated
 products.reevaluation api insert id member_id requested_at
 products.partner_warning worker update ended_at
-products.settlement worker update paired unidentified contributions state fees credits topped_up parts return_reason returned_on
+products.settlement worker update paired unidentified contributions state fees credits topped_up parts return_reason returned_on carried
 products.settlement_difference api update state remark explained_by explained_at
 products.settlement_difference worker update state remark explained_by explained_at
 products.settlement_part worker update returned_at
+products.receipt worker update state settlement_id ended_at
+products.pairing_effect worker update undone_at balanced_by
 products.agency worker update number_document without_number second_person_above columns answer changed_at
 products.break worker update type partner_id amount on_date facts details state owner waits_until remark ended_at
 products.break_limit worker update second_person_above changed_at
@@ -269,6 +275,7 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
         "mizan_api",
         "setting mizan.access = 'staff' AND (EXISTS ( SELECT FROM products.rail r WHERE r.id = rail_report.rail_id))",
     ),
+    **dict.fromkeys(("products.pairing_effect", "products.receipt"), ("staff", "mizan_api", TRIED)),
     "products.rail_breaker": (
         "of_rail",
         "mizan_api",

@@ -92,7 +92,9 @@ NOT_OF_PARTNERS: Final = {
     "products.break_resolution",
     "products.claim_line",
     "products.claim_pack",
+    "products.pairing_effect",
     "products.rail_report",
+    "products.receipt",
     "products.remittal",
     "products.remittal_answer",
 }
