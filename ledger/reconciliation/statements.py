@@ -57,11 +57,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class StatementEnd:
-    """Closes a statement: the bank's closing balance, how many lines were read, and the opening balance it had said."""
+    """Closes a statement: the bank's closing balance, how many lines were read, and the opening balance it had said.
+
+    `skipped` counts the entries that are no lines: not booked (pending, for information), or of no money.
+    """
 
     closing: int
     lines: int
     opening: int
+    skipped: int = 0
 
 
 StatementEvent = StatementHead | Line | StatementEnd
