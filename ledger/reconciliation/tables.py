@@ -79,7 +79,7 @@ class PairingRow(Base):
 
     __tablename__ = "pairing"
     __table_args__ = (
-        CheckConstraint("cardinality(lines) > 0", name="lines"),
+        CheckConstraint("cardinality(lines) > 0 OR amount = 0 AND cardinality(items) > 1", name="lines"),
         CheckConstraint("cardinality(items) > 0", name="items"),
         Index("pairing_horizon", "era", "xid", "id"),
         Index("pairing_undone", "bank_account_id", postgresql_where=text("undone_at IS NOT NULL")),

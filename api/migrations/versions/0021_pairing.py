@@ -119,7 +119,7 @@ def _pairings() -> None:
             rule text NOT NULL,
             evidence jsonb NOT NULL,
             amount bigint NOT NULL,
-            lines uuid[] NOT NULL CHECK (cardinality(lines) > 0),
+            lines uuid[] NOT NULL,
             items uuid[] NOT NULL CHECK (cardinality(items) > 0),
             made_by text NOT NULL,
             made_at timestamptz NOT NULL,
@@ -129,7 +129,9 @@ def _pairings() -> None:
             era smallint NOT NULL DEFAULT 1, -- ledger.ensure_era keeps it
             xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
             CHECK ((undone_at IS NULL) = (undone_by IS NULL)),
-            CHECK ((undone_at IS NULL) = (undone_remark IS NULL))
+            CHECK ((undone_at IS NULL) = (undone_remark IS NULL)),
+            -- without a line: postings of which the later takes the earlier back, so that the bank will never show either
+            CHECK (cardinality(lines) > 0 OR amount = 0 AND cardinality(items) > 1)
         );
         CREATE INDEX pairing_horizon ON ledger.pairing (era, xid, id);
         CREATE INDEX pairing_undone ON ledger.pairing (bank_account_id) WHERE undone_at IS NOT NULL;
@@ -162,7 +164,7 @@ def _triggers() -> None:
                 FROM (SELECT m.id AS pairing_id, item FROM made m CROSS JOIN LATERAL unnest(m.items) AS item) AS p
                 JOIN ledger.item i ON i.id = p.item AND i.source = 'booked' AND i.closed_at IS NULL GROUP BY 1, 2, 3
             ) AS i ON i.pairing_id = m.id AND i.bank_account_id = m.bank_account_id AND i.currency = b.currency
-            WHERE (l.amount, l.lines, i.amount, i.items, m.undone_at)
+            WHERE (coalesce(l.amount, 0), coalesce(l.lines, 0), i.amount, i.items, m.undone_at)
                   IS DISTINCT FROM (m.amount, cardinality(m.lines), m.amount, cardinality(m.items), NULL)
             LIMIT 1;
             IF FOUND THEN
