@@ -15,16 +15,14 @@ from api import serving
 from api.auth.clients import create_client
 from api.bootstrap import bootstrap
 from api.embedded import EmbeddedServers
-from api.jobs import fold_all
 from api.serving import Serving
 from api.settings import Environment
 from ledger.clock import FixedClock, SystemClock
 from ledger.ids import public_id
-from ledger.verify import verify
-from products.checks import PRODUCT_CHECKS
 from tests.conftest import databases_of, settings_of
 from tests.simulation.held_answers import Moment, Road, road_to
 from tests.simulation.running_system import System, eventually
+from tests.tying import expect_all_ties
 from tests.world import World
 
 pytestmark = pytest.mark.timeout(180)
@@ -115,10 +113,7 @@ def test_a_retry_after_a_kill_finds_one_effect_and_one_answer(
     ((id_,),) = remittances()
     assert first.json()["id"] == public_id("rmt", id_)  # type: ignore[arg-type]  # a UUID of the database
     assert system.world.balance("member_savings", person.enrolments["savings"]) == COLLECTED
-    fold_all(system.databases.worker)
-    with system.databases.auditor.read() as tx:
-        report = verify(tx, extra_checks=[check.run for check in PRODUCT_CHECKS])
-    assert list(report.findings()) == []
+    expect_all_ties(system.databases)
 
 
 def _started_again(system: System, killed: int) -> bool:

@@ -21,10 +21,7 @@ from pydantic import SecretStr
 
 from api.embedded import EmbeddedServers
 from integrations.rails import mobile_money
-from ledger.fold import fold
 from ledger.ids import new_id, public_id
-from ledger.verify import verify
-from products.checks import PRODUCT_CHECKS
 from products.payouts import registry
 from products.payouts.errors import QueueFull
 from products.payouts.tie import Tie, tie
@@ -43,6 +40,7 @@ from tests.simulation.paying_processes import (
     paying_processes,
 )
 from tests.simulation.running_system import eventually
+from tests.tying import expect_all_ties
 
 pytestmark = pytest.mark.timeout(600 + 300 * FUZZ)
 
@@ -307,10 +305,7 @@ def expect_all_tied(payouts: Payouts) -> None:
     made = [one for one in listed if one["state"] == "completed"]
     assert tied.paid_ours == tied.paid_theirs == sum(int(one["amount"]) for one in made)
     assert (tied.ties, tied.clearing) == (True, 0)
-    payouts.services.worker.run(lambda tx: fold(tx, limit=1_000_000))
-    with payouts.paying.databases.auditor.read() as tx:
-        report = verify(tx, extra_checks=[check.run for check in PRODUCT_CHECKS])
-    assert list(report.findings()) == []
+    expect_all_ties(payouts.paying.databases)
 
 
 def expect_each_at_the_rail_once(payouts: Payouts, listed: list[dict[str, Any]]) -> None:

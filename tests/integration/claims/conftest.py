@@ -9,16 +9,14 @@ import pytest
 from sqlalchemy import text
 
 from ledger.clock import FixedClock
-from ledger.fold import fold
 from ledger.seals import SealingKey
-from ledger.verify import verify
-from products.checks import PRODUCT_CHECKS
 from products.claims import booking, packs
 from products.claims.packs import Pack
 from products.programmes.loader import catalogue
 from products.remittances.partners import Partner
 from products.savings import adjustments
 from tests.conftest import Databases
+from tests.tying import expect_all_ties
 from tests.world import World
 
 ARREARS = catalogue()["ejoheza"].replace("funding: prefunded", "funding: arrears")
@@ -122,10 +120,7 @@ def claims(databases: Databases, clock: FixedClock) -> Iterator[Claims]:
     world = World(databases, clock)
     world.programme("ejoheza", ARREARS)
     yield Claims(world, world.partner(), SealingKey.generate())
-    databases.worker.run(lambda tx: fold(tx, limit=100_000))
-    with databases.auditor.read() as tx:
-        report = verify(tx, extra_checks=[check.run for check in PRODUCT_CHECKS])
-    assert report.ok, [*report.findings()]
+    expect_all_ties(databases)
 
 
 @pytest.fixture

@@ -6,21 +6,16 @@ from typing import Any
 import pytest
 
 from ledger.clock import FixedClock
-from ledger.fold import fold
-from ledger.verify import verify
-from products.checks import PRODUCT_CHECKS
 from tests.conftest import Databases
 from tests.integration.payouts.paying import Paying
+from tests.tying import expect_all_ties
 
 
 @pytest.fixture
 def paying_on(databases: Databases, clock: FixedClock) -> Iterator[Callable[..., Paying]]:
     """A world with a simulated rail of given terms, verified when the test is done with it."""
     yield lambda **terms: _made(databases, clock, terms)
-    databases.worker.run(lambda tx: fold(tx, limit=100_000))
-    with databases.auditor.read() as tx:
-        report = verify(tx, extra_checks=[check.run for check in PRODUCT_CHECKS])
-    assert report.ok, [*report.findings()]
+    expect_all_ties(databases)
 
 
 @pytest.fixture

@@ -8,9 +8,6 @@ import pytest
 from sqlalchemy import text
 
 from ledger.clock import FixedClock
-from ledger.fold import fold
-from ledger.verify import verify
-from products.checks import PRODUCT_CHECKS
 from products.facts import Fact
 from products.members import documents, registry
 from products.members.documents import NewDocument
@@ -21,6 +18,7 @@ from products.remittals.making import Made
 from products.remittals.queries import Remittal
 from products.remittances.partners import Partner, Terms
 from tests.conftest import Databases
+from tests.tying import expect_all_ties
 from tests.world import Person, World
 
 SSF = "ssf-nepal"
@@ -142,7 +140,4 @@ def terms() -> Terms:
 def ssf(databases: Databases, clock: FixedClock, terms: Terms) -> Iterator[Agencies]:
     world = World(databases, clock)
     yield Agencies(world, world.partner(programme=SSF, terms=terms))
-    databases.worker.run(lambda tx: fold(tx, limit=100_000))
-    with databases.auditor.read() as tx:
-        report = verify(tx, extra_checks=[check.run for check in PRODUCT_CHECKS])
-    assert report.ok, [*report.findings()]
+    expect_all_ties(databases)
