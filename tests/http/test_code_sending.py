@@ -1,7 +1,6 @@
 """Codes and notices leave after the commit: a gateway that is slow or gone holds up no answer, and loses no notice."""
 
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -16,6 +15,7 @@ from products.members.waiting import LENT
 from tests.conftest import Databases
 from tests.http.served import Served, a_person, served
 from tests.integration.members.proving import Key, code_in
+from tests.patience import eventually
 from tests.unit.test_code_senders import SECRET, Gateway, a_gateway
 
 
@@ -34,7 +34,7 @@ def api(settings: Settings, databases: Databases, clock: FixedClock, gateway: Ga
         code_sender=CodeSenderKind.WEBHOOK,
         code_webhook_url=gateway.url,
         code_webhook_secret=SecretStr(SECRET),
-        code_webhook_timeout_seconds=0.5,
+        code_webhook_timeout_seconds=60,
     ) as running:
         yield running
 
@@ -45,12 +45,7 @@ def texts(gateway: Gateway) -> list[str]:
 
 
 def wait_for(api: Served, query: str, expected: object) -> None:
-    for _ in range(800):
-        found = api.rows(query)
-        if found == expected:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{query}: {found}")
+    eventually(lambda: api.rows(query) == expected)
 
 
 def start(api: Served, member: str) -> httpx.Response:
@@ -62,9 +57,10 @@ def test_a_gateway_that_is_down_holds_up_no_answer_and_what_was_lost_is_recorded
 ) -> None:
     member = api.acme.post("/v1/members", a_person()).json()["id"]
     gateway.answers = [500] * 3
-    began = time.monotonic()
+    gateway.answering.clear()
     assert start(api, member).status_code == 201
-    assert time.monotonic() - began < 1
+    assert api.rows("SELECT sending FROM products.challenge") == [("asked",)]
+    gateway.answering.set()  # not before: the member's answer was there while the gateway still held its own
     wait_for(api, "SELECT sending FROM products.challenge", [("failed",)])
     assert start(api, member).status_code == 201  # asked for again
     wait_for(api, "SELECT sending FROM products.challenge ORDER BY id", [("failed",), ("sent",)])
@@ -85,10 +81,7 @@ def test_a_notice_that_was_lost_is_sent_by_the_job(api: Served, gateway: Gateway
     )
     assert registered.status_code == 201
     wait_for(api, "SELECT tries, sent_at FROM products.notice", [(1, None)])
-    for _ in range(500):
-        if len(gateway.received) == 4:
-            break
-        time.sleep(0.01)
+    eventually(lambda: len(gateway.received) == 4)
     assert api.services.codes.send_notices() == 0  # lent to who may still be trying
     api.clock.advance(LENT)
     assert api.services.codes.send_notices() == 1
@@ -123,13 +116,13 @@ def test_guesses_at_once_over_http_wait_for_no_connection_that_another_guess_hol
                 f"{api.url}/v1/members/{member}/devices",
                 json=device | {"proof": proof},
                 headers={"Authorization": f"Bearer {api.acme.token}"},
-                timeout=20,
+                timeout=60,
             )
             return str(answer.json()["code"])
 
-        began = time.monotonic()
-        with ThreadPoolExecutor(24) as many:
+        with ThreadPoolExecutor(
+            24
+        ) as many:  # who waited in vain for a connection would be answered otherwise
             assert set(many.map(guess, range(1, 25))) == {"proof_refused"}
-        assert time.monotonic() - began < 8
         with databases.owner.begin() as tx:
             assert tx.exec_driver_sql("SELECT tries FROM products.challenge_try").scalar_one() == 24

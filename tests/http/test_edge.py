@@ -21,25 +21,19 @@ from ledger.clock import FixedClock
 from tests.conftest import Databases
 from tests.http.hooked import Signer, completed
 from tests.http.served import Served, a_person, served
+from tests.patience import eventually
 
-BODY_SECONDS = 0.6
-REQUEST_SECONDS = 1.0
+BODY_SECONDS = 1.0
+REQUEST_SECONDS = 3.0
+HEAD_SECONDS = 1.5
 BODY_BYTES_MAX = 256 * 1024
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def hurried(settings: Settings, databases: Databases, clock: FixedClock) -> Iterator[Served]:
-    """An API that waits for little, has at most 3 requests under way, and is reached by https."""
-    with served(
-        settings,
-        databases.worker,
-        clock,
-        request_body_seconds_max=BODY_SECONDS,
-        request_seconds_max=REQUEST_SECONDS,
-        request_concurrency_max=3,
-        public_url="https://mizan.example",
-    ) as api:
+def public(settings: Settings, databases: Databases, clock: FixedClock) -> Iterator[Served]:
+    """An API that is reached by https."""
+    with served(settings, databases.worker, clock, public_url="https://mizan.example") as api:
         yield api
 
 
@@ -85,10 +79,11 @@ def sent_until_cut_off(connection: socket.socket, part: bytes) -> int:
 # Slow
 
 
-def test_a_body_that_trickles_is_answered_in_time_and_holds_nobody_up(hurried: Served) -> None:
-    with connected(hurried.url) as connection:
-        connection.sendall(b"POST /oauth/token HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
-        began = time.monotonic()
+@contextmanager
+def trickling(url: str) -> Iterator[socket.socket]:
+    """A request whose body comes byte by byte, for hours."""
+    with connected(url) as connection:
+        connection.sendall(b"POST /oauth/token HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n")
         stop = threading.Event()
 
         def trickle() -> None:
@@ -100,16 +95,35 @@ def test_a_body_that_trickles_is_answered_in_time_and_holds_nobody_up(hurried: S
 
         sender = threading.Thread(target=trickle)
         sender.start()
-        assert hurried.acme.get("/v1/programmes").status_code == 200
-        status, answer = answer_of(connection)
-        stop.set()
-        sender.join()
-    assert (status, b'"request_timeout"' in answer) == (408, True)
-    assert BODY_SECONDS <= time.monotonic() - began < BODY_SECONDS + 3
+        try:
+            yield connection
+        finally:
+            stop.set()
+            sender.join()
+
+
+def test_a_body_that_trickles_is_answered_before_its_end(
+    settings: Settings, databases: Databases, clock: FixedClock
+) -> None:
+    with served(settings, databases.worker, clock, request_body_seconds_max=BODY_SECONDS) as api:
+        began = time.monotonic()
+        with trickling(api.url) as connection:
+            status, answer = answer_of(connection)
+            assert (status, b'"request_timeout"' in answer) == (408, True)
+            assert time.monotonic() - began >= BODY_SECONDS
+
+
+def test_a_body_that_trickles_holds_nobody_up(api: Served) -> None:
+    with trickling(api.url) as connection:
+        assert api.acme.get("/v1/programmes").status_code == 200
+        connection.setblocking(False)
+        with pytest.raises(BlockingIOError):  # it has no answer yet
+            connection.recv(1)
+        connection.setblocking(True)
 
 
 @contextmanager
-def behind(app: ASGIApp, connections_max: int = 100, head_seconds: float = 0.5) -> Iterator[str]:
+def behind(app: ASGIApp, connections_max: int = 100, head_seconds: float = HEAD_SECONDS) -> Iterator[str]:
     """An application behind the protocol that `mizan serve` uses, with tighter bounds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
@@ -137,22 +151,23 @@ async def greet(scope, receive, send) -> None:  # type: ignore[no-untyped-def]  
 
 
 def test_heads_that_trickle_and_connections_that_say_nothing_are_cut_off() -> None:
+    began = time.monotonic()
     with behind(greet) as url, connected(url) as silent, connected(url) as slow, connected(url) as busy:
         slow.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
-        began = time.monotonic()
-        cut = None
-        while time.monotonic() - began < 10:
+
+        def is_cut_off() -> bool:
             # meanwhile a client that sends whole requests keeps its connection
             busy.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert answer_of(busy)[0] == 200
             try:
                 slow.sendall(b"X-A: b\r\n")
             except OSError:
-                cut = time.monotonic() - began
-                break
-            time.sleep(0.1)
-        assert cut is not None
-        assert 0.4 <= cut < 5
+                return True
+            time.sleep(0.05)
+            return False
+
+        eventually(is_cut_off)
+        assert time.monotonic() - began >= HEAD_SECONDS
         assert everything(silent) == b""
 
 
@@ -161,9 +176,7 @@ def test_a_second_head_on_a_connection_is_bounded_as_the_first() -> None:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer_of(connection)[0] == 200
         connection.sendall(b"GET / HTTP/1.1\r\nHost:")
-        began = time.monotonic()
-        assert everything(connection) == b""
-        assert time.monotonic() - began < 5
+        assert everything(connection) == b""  # it was waited for, and not for ever
 
 
 # Oversized
@@ -182,7 +195,7 @@ def test_a_body_that_goes_on_after_its_answer_is_cut_off() -> None:
         assert answer_of(connection)[0] == 200
         chunk = b"10000\r\n" + b"a" * 65_536 + b"\r\n"
         assert sent_until_cut_off(connection, chunk) < 64 * UNREAD_BYTES_MAX
-    with behind(greet, head_seconds=0.5) as url, connected(url) as connection:
+    with behind(greet) as url, connected(url) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
         assert answer_of(connection)[0] == 200
         assert everything(connection) == b""  # it was waited for, and not for ever
@@ -198,45 +211,51 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_served() -> None
                 assert everything(fourth) == b""
             first.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert answer_of(first)[0] == 200
-        time.sleep(0.1)
-        with connected(url) as again:
-            again.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert answer_of(again)[0] == 200
+
+        def is_served() -> bool:
+            with connected(url) as again:
+                try:
+                    again.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                    return answer_of(again)[0] == 200
+                except ConnectionError:
+                    return False
+
+        eventually(is_served)  # once the server has seen that they are gone
 
 
-def test_bodies_over_the_limit_are_refused_however_they_come(hurried: Served) -> None:
+def test_bodies_over_the_limit_are_refused_however_they_come(public: Served) -> None:
     body = b"{" + b" " * BODY_BYTES_MAX + b"}"
-    told = hurried.acme.call("POST", "/v1/members", content=body)
-    chunked = hurried.acme.call("POST", "/v1/members", content=iter([body[:200_000], body[200_000:]]))
+    told = public.acme.call("POST", "/v1/members", content=body)
+    chunked = public.acme.call("POST", "/v1/members", content=iter([body[:200_000], body[200_000:]]))
     for answer in (told, chunked):
         assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")
-    with connected(hurried.url) as connection:  # refused by what it declares, before a byte of it
+    with connected(public.url) as connection:  # refused by what it declares, before a byte of it
         connection.sendall(b"POST /v1/members HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999\r\n\r\n")
         assert answer_of(connection)[0] == 413
     for lie in (
         b"Content-Length: 5\r\nTransfer-Encoding: chunked",
         b"Content-Length: 5\r\nContent-Length: 6",
     ):
-        with connected(hurried.url) as connection:  # two lengths are how requests are smuggled
+        with connected(public.url) as connection:  # two lengths are how requests are smuggled
             connection.sendall(
                 b"POST /v1/members HTTP/1.1\r\nHost: x\r\n" + lie + b"\r\nConnection: close\r\n\r\n0\r\n\r\n"
             )
             assert everything(connection).split(b" ", 2)[1] == b"400", lie
 
 
-def test_json_is_read_to_32_levels(hurried: Served) -> None:
+def test_json_is_read_to_32_levels(public: Served) -> None:
     for depth, code in ((31, "invalid_request"), (33, "malformed_request"), (100_000, "malformed_request")):
         body = b'{"facts": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
-        answer = hurried.acme.call("POST", "/v1/members", content=body, headers=JSON)
+        answer = public.acme.call("POST", "/v1/members", content=body, headers=JSON)
         assert answer.json()["code"] == code, depth
 
 
-def test_heads_over_the_limit_are_refused(hurried: Served) -> None:
-    many = hurried.http.get("/healthz", headers={f"X-{n}": "a" for n in range(200)})
-    large = hurried.http.get("/healthz", headers={"X-Large": "a" * 40_000})
+def test_heads_over_the_limit_are_refused(public: Served) -> None:
+    many = public.http.get("/healthz", headers={f"X-{n}": "a" for n in range(200)})
+    large = public.http.get("/healthz", headers={"X-Large": "a" * 40_000})
     for answer in (many, large):
         assert (answer.status_code, answer.json()["code"]) == (431, "headers_too_large")
-    long = hurried.http.get("/v1/members?cursor=" + "a" * 9_000)
+    long = public.http.get("/v1/members?cursor=" + "a" * 9_000)
     assert (long.status_code, long.json()["code"]) == (414, "address_too_long")
 
 
@@ -262,9 +281,13 @@ def test_requests_beyond_those_under_way_are_asked_to_come_back_and_deliveries_a
         signer = Signer(api.acme.partner, "acme", api.webhook_secret, clock, api.http)
         with members_locked(databases):
             waiting = [threads.submit(api.acme.get, f"/v1/members/mem_{'0' * 26}") for _ in range(3)]
-            deadline = time.monotonic() + 10
-            while (refused := api.http.get("/problems")).status_code != 503:
-                assert time.monotonic() < deadline
+
+            def refusal() -> httpx.Response | None:
+                answer = api.http.get("/problems")
+                return answer if answer.status_code == 503 else None
+
+            refused = eventually(refusal)
+            assert refused is not None
             assert refused.json()["code"] == "unavailable"
             assert 1 <= int(refused.headers["Retry-After"]) <= 3
             assert signer.send(completed()).status_code == 202
@@ -273,29 +296,39 @@ def test_requests_beyond_those_under_way_are_asked_to_come_back_and_deliveries_a
 
 
 def test_a_request_that_takes_too_long_is_answered_and_its_work_ends_in_its_own_time(
-    hurried: Served, databases: Databases
+    settings: Settings, databases: Databases, clock: FixedClock
 ) -> None:
-    with members_locked(databases):
-        began = time.monotonic()
-        late = hurried.acme.get(f"/v1/members/mem_{'0' * 26}")
-        assert (late.status_code, late.json()["code"]) == (503, "unavailable")
-        assert REQUEST_SECONDS <= time.monotonic() - began < REQUEST_SECONDS + 3
-    for _ in range(5):  # the connection, its place and its database connection are whole
-        assert hurried.acme.get(f"/v1/members/mem_{'0' * 26}").status_code == 404
+    """The database itself would give up as well, but later than the caller."""
+    with served(
+        settings,
+        databases.worker,
+        clock,
+        request_seconds_max=REQUEST_SECONDS,
+        request_concurrency_max=3,
+        lock_timeout_seconds=100,
+        statement_timeout_seconds=100,
+    ) as api:
+        with members_locked(databases):
+            began = time.monotonic()
+            late = api.acme.get(f"/v1/members/mem_{'0' * 26}")
+            assert (late.status_code, late.json()["code"]) == (503, "unavailable")
+            assert time.monotonic() - began >= REQUEST_SECONDS
+        for _ in range(5):  # the connection, its place and its database connection are whole
+            assert api.acme.get(f"/v1/members/mem_{'0' * 26}").status_code == 404
 
 
 # What browsers and others are told
 
 
-def test_every_answer_says_what_it_is_not_for(hurried: Served) -> None:
+def test_every_answer_says_what_it_is_not_for(public: Served) -> None:
     data = (
-        hurried.http.get("/healthz"),
-        hurried.http.get("/nowhere"),
-        hurried.http.get("/.well-known/jwks.json"),
-        hurried.http.post("/hooks/nobody", content=b"{}"),
-        hurried.acme.get("/v1/programmes"),
-        hurried.acme.post("/v1/members", {}),
-        hurried.acme.authenticate(),
+        public.http.get("/healthz"),
+        public.http.get("/nowhere"),
+        public.http.get("/.well-known/jwks.json"),
+        public.http.post("/hooks/nobody", content=b"{}"),
+        public.acme.get("/v1/programmes"),
+        public.acme.post("/v1/members", {}),
+        public.acme.authenticate(),
     )
     for answer in data:
         headers = answer.headers
@@ -342,15 +375,14 @@ def test_no_other_site_may_read_or_send_anything(api: Served) -> None:
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-def test_links_come_from_the_public_url_whatever_host_is_claimed(hurried: Served) -> None:
+def test_links_come_from_the_public_url_whatever_host_is_claimed(public: Served) -> None:
     lies = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "gopher"}
     for path in ("/.well-known/oauth-authorization-server", "/openapi.json", "/docs", "/problems"):
-        answer = hurried.http.get(path, headers=lies)
+        answer = public.http.get(path, headers=lies)
         assert answer.status_code == 200
         assert "evil.example" not in answer.text + str(answer.headers)
     assert (
-        hurried.http.get("/.well-known/oauth-authorization-server").json()["issuer"]
-        == "https://mizan.example"
+        public.http.get("/.well-known/oauth-authorization-server").json()["issuer"] == "https://mizan.example"
     )
 
 

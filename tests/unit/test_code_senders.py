@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from standardwebhooks.webhooks import Webhook
@@ -26,11 +26,12 @@ SECRET = new_secret()
 
 @dataclass
 class Gateway:
-    """An SMS gateway on the loopback that answers as told; 0 hangs up without an answer."""
+    """An SMS gateway on the loopback that answers as told; 0 hangs up without an answer. It answers while `answering` is set."""
 
     url: str = ""
     answers: list[int] = field(default_factory=list)
     received: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    answering: Event = field(default_factory=Event)
 
     def messages(self) -> list[dict[str, str]]:
         """What it accepted, its signature verified by the library."""
@@ -41,11 +42,13 @@ class Gateway:
 def a_gateway() -> Iterator[Gateway]:
     """A gateway that runs for the length of the block."""
     gateway = Gateway()
+    gateway.answering.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             gateway.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            gateway.answering.wait()
             status = gateway.answers.pop(0) if gateway.answers else 204
             if status == 0:
                 self.close_connection = True
@@ -66,8 +69,9 @@ def a_gateway() -> Iterator[Gateway]:
     try:
         yield gateway
     finally:
+        gateway.answering.set()
         server.shutdown()
-        thread.join(10)
+        thread.join()
         server.server_close()
 
 
@@ -81,7 +85,7 @@ def webhook(url: str, waited: list[float] | None = None) -> WebhookSender:
     secret = parse_secret(SECRET)
     assert isinstance(secret, SymmetricSecret)
     waits = waited if waited is not None else []
-    return WebhookSender(url, secret, SystemClock(), timeout_seconds=2, wait=waits.append)
+    return WebhookSender(url, secret, SystemClock(), timeout_seconds=30, wait=waits.append)
 
 
 def test_every_sender_hands_the_message_over_whole(

@@ -7,13 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ssl import SSLContext
-from time import monotonic
 from typing import Any
 
 from aiohttp import web
-
-from integrations.partners.standard_webhooks import SymmetricSecret, parse_secret, verify
-from ledger.clock import SystemClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +19,6 @@ class Got:
     path: str
     headers: Mapping[str, str]
     body: bytes
-    at: float
 
     @property
     def id(self) -> str:
@@ -36,19 +31,14 @@ class Got:
         found: dict[str, Any] = json.loads(self.body)
         return found
 
-    def is_signed_by(self, secret: str) -> bool:
-        """Whether our own verifier takes it for signed by `secret`, recently."""
-        parsed = parse_secret(secret)
-        assert isinstance(parsed, SymmetricSecret)
-        return verify(self.headers, self.body, [parsed], SystemClock().now()) == self.id
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a request is answered: after `seconds`, with a status."""
+    """How a request is answered: after `seconds` and once it is `time`, with a status."""
 
     status: int = 204
     seconds: float = 0.0
+    time: Callable[[], bool] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -71,12 +61,13 @@ class Receiver:
             request.path,
             {name.lower(): value for name, value in request.headers.items()},
             await request.read(),
-            monotonic(),
         )
         self.got.append(one)
         reply = self.reply(one)
         if reply.seconds:
             await asyncio.sleep(reply.seconds)
+        while reply.time is not None and not reply.time():
+            await asyncio.sleep(0.01)
         return web.Response(status=reply.status, headers=dict(reply.headers))
 
 

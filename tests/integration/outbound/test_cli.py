@@ -32,7 +32,7 @@ def deliver(services: Services) -> None:
     deliverer = Deliverer(with_)
     expand_events(services.worker, services.clock, RETENTION, deliverer)
     deliverer.wake()
-    assert deliverer.wait(20)
+    assert deliverer.wait(60)
     deliverer.close()
 
 
@@ -134,13 +134,13 @@ def test_listen_shows_what_comes_and_leaves_nothing_behind(
         target=lambda: results.append(mizan("listen", "--partner", "acme", "--count", "1", "--json"))
     )
     thread.start()
-    for _ in range(500):
+    for _ in range(3_000):
         if told.rows("SELECT FROM integrations.webhook_endpoint WHERE state = 'enabled'"):
             break
         thread.join(0.02)
     (payout,) = told.publish(partner, [new_id()])
     deliver(services)
-    thread.join(20)
+    thread.join(60)
     (result,) = results
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["data"]["id"] == payout

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from time import monotonic
 from uuid import UUID
 
 import pytest
@@ -10,6 +9,7 @@ from standardwebhooks import Webhook
 
 from integrations.outbound import endpoints, queries
 from integrations.outbound.attempts import FAILING_MAX, SCHEDULE, claim
+from integrations.outbound.delivery import CONNECTIONS_MAX
 from integrations.outbound.endpoints import Endpoint, EndpointDisabled, EndpointLimit, Wanted
 from integrations.outbound.events import expand
 from integrations.partners.secrets import create_secret
@@ -19,6 +19,7 @@ from ledger.ids import new_id, parse_public_id
 from tests.conftest import Databases
 from tests.integration.outbound.receiver import Got, Receiver, Reply, receiving
 from tests.integration.outbound.told import KEYRING, RETENTION, Told
+from tests.patience import PATIENCE_SECONDS, eventually
 
 
 @pytest.fixture
@@ -54,23 +55,21 @@ def assert_in_order(told: Told, receiver: Receiver) -> None:
     assert all(sorted(order) == order for order in arrived.values())
 
 
-def test_every_event_arrives_signed_in_its_members_order_hundreds_a_second(told: Told) -> None:
+def test_every_event_arrives_signed_in_its_members_order_several_at_once(told: Told) -> None:
+    """Nothing is answered before as many have arrived as there are connections: one by one, nothing ever would be."""
     partner = told.partner()
     members = [new_id() for _ in range(100)]
     with receiving() as receiver:
+        receiver.reply = lambda _: Reply(time=lambda: len(receiver.got) >= CONNECTIONS_MAX)
         _, secret = told.endpoint(partner, receiver.url)
         payouts = told.publish(partner, members * 15)
-        told.expand()
-        began = monotonic()
         told.deliver()
-        seconds = monotonic() - began
         assert sorted(one.event["data"]["id"] for one in receiver.got) == sorted(payouts)
         assert_in_order(told, receiver)
         for one in receiver.got[::100]:
             assert Webhook(secret).verify(one.body, dict(one.headers)) == one.event
     assert states(told) == {"delivered": 1500}
     assert told.rows("SELECT count(*) FROM integrations.event_stream") == [(0,)]
-    assert len(payouts) / seconds > 300, f"{len(payouts) / seconds:.0f} a second"
 
 
 def test_a_failing_event_holds_up_its_own_member_alone_and_is_tried_with_the_same_id(slow_time: Told) -> None:
@@ -181,39 +180,31 @@ def test_an_endpoint_to_which_nothing_arrives_for_days_is_disabled_and_its_partn
     assert errors == [(None, "connection")]
 
 
-def test_a_dead_and_a_slow_endpoint_delay_nobody_else(told: Told) -> None:
+def test_a_dead_and_a_slow_endpoint_delay_nobody_else(databases: Databases) -> None:
+    """The slow one answers nothing until the good one has it all, the dead one nothing even when the worker stops."""
+    told = Told(databases.worker, seconds=3600)
     partner = told.partner()
-    members = [new_id() for _ in range(40)]
+    payouts = set(told.publish(partner, [new_id() for _ in range(40)] * 5))
 
-    def lag(good: Receiver) -> float:
-        """How long after it was told the good endpoint had it all."""
-        payouts = set(told.publish(partner, members * 5))
-        began = monotonic()
-        told.expand()
-        deliverer = told.deliverer()
-        woken = monotonic()
-        deliverer.wake()
-        assert monotonic() - woken < 0.2, "a task waits for endpoints"
-        while payouts - {one.event["data"]["id"] for one in good.got} and monotonic() < began + 30:
-            deliverer.wait(0.02)
-        closing = monotonic()
-        deliverer.close()
-        assert monotonic() - closing < 5, "a worker that stops waits for endpoints"
-        assert not payouts - {one.event["data"]["id"] for one in good.got}
-        return max(one.at for one in good.got) - began
+    def has_all(receiver: Receiver) -> bool:
+        return {one.event["data"]["id"] for one in receiver.got} == payouts
 
     with (
         receiving() as good,
-        receiving(lambda _: Reply(seconds=60)) as dead,
-        receiving(lambda _: Reply(seconds=1)) as slow,
+        receiving(lambda _: Reply(time=lambda: has_all(good))) as slow,
+        receiving(lambda _: Reply(time=lambda: False)) as dead,
     ):
-        told.endpoint(partner, good.url)
-        alone = lag(good)
-        told.endpoint(partner, dead.url)
-        told.endpoint(partner, slow.url)
-        beside = lag(good)
-        assert 0 < len(dead.got) <= 16
-        assert beside < alone + 1.0, f"{beside:.2f} s beside a dead and a slow one, {alone:.2f} s alone"
+        for one in (good, slow, dead):
+            told.endpoint(partner, one.url)
+        told.expand()
+        deliverer = told.deliverer()
+        deliverer.wake()  # a task doesn't wait for endpoints
+        eventually(lambda: has_all(good))
+        eventually(lambda: has_all(slow))
+        assert 0 < len(dead.got) <= CONNECTIONS_MAX
+        deliverer.close()
+        assert deliverer.wait(PATIENCE_SECONDS), "a worker that stops waits for endpoints"
+        assert states(told) == {"delivered": 2 * len(payouts), "waiting": len(payouts)}
 
 
 def test_a_secret_is_rotated_with_both_signing_for_a_day(slow_time: Told) -> None:

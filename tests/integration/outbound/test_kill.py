@@ -6,6 +6,8 @@ import sys
 from collections import defaultdict
 from time import monotonic, sleep
 
+import pytest
+
 from ledger.ids import new_id
 from tests.conftest import Databases
 from tests.integration.outbound.receiver import Reply, receiving
@@ -14,6 +16,7 @@ from tests.integration.outbound.told import Told
 KILLS = 4
 
 
+@pytest.mark.timeout(600)
 def test_killed_at_any_moment_every_event_arrives_in_order_under_its_id(databases: Databases) -> None:
     told = Told(databases.worker)
     partner = told.partner()
@@ -35,7 +38,7 @@ def test_killed_at_any_moment_every_event_arrives_in_order_under_its_id(database
                 ]
             )
             try:
-                until = monotonic() + 30
+                until = monotonic() + 100
                 while monotonic() < until and sender.poll() is None:
                     if life < KILLS and len(receiver.got) - begun > 50 + 97 * life:
                         break
@@ -44,7 +47,7 @@ def test_killed_at_any_moment_every_event_arrives_in_order_under_its_id(database
                     sleep(0.005)
             finally:
                 sender.send_signal(signal.SIGKILL)
-                sender.wait(10)
+                sender.wait()
     place = {payout: number for number, payout in enumerate(payouts)}
     first: dict[str, str] = {}
     order: dict[str, list[int]] = defaultdict(list)

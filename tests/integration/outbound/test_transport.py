@@ -4,11 +4,11 @@ import asyncio
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import monotonic
 
 import pytest
 from cryptography import x509
@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from integrations.outbound import transport as module
 from integrations.outbound.transport import Answer, Lookup, Transport
 from tests.integration.outbound.receiver import Reply, receiving
+from tests.patience import PATIENCE_SECONDS
 
 ANSWERED = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -40,13 +41,16 @@ class Names:
 
 
 def post(
-    url: str, lookup: Lookup | None = None, *, times: int = 1, seconds: float = 2.0, **options: object
+    url: str, lookup: Lookup | None = None, *, times: int = 1, seconds: float = 3600, **options: object
 ) -> list[Answer]:
-    """Post `times` over one transport, as to one endpoint."""
+    """Post `times` over one transport, as to one endpoint. Raises `TimeoutError` when that has no end."""
 
     async def run() -> list[Answer]:
         settings = {"loopback": True, "timeout_seconds": seconds} | options
-        async with Transport(lookup or Names(["127.0.0.1"]), **settings) as transport:  # type: ignore[arg-type]  # as given
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            Transport(lookup or Names(["127.0.0.1"]), **settings) as transport,  # type: ignore[arg-type]  # as given
+        ):
             return [await transport.post(url, b"{}", {"webhook-id": "evt_x"}) for _ in range(times)]
 
     return asyncio.run(run())
@@ -80,7 +84,7 @@ def speaking(speak: Callable[[socket.socket], None]) -> Iterator[str]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(5)
+        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -245,37 +249,39 @@ def test_redirects_are_failures_and_proxies_of_the_environment_are_ignored(
         assert "cookie" not in receiver.got[1].headers
 
 
-def dribble(connection: socket.socket, begin: bytes, again: bytes, seconds: float = 0.05) -> None:
+def dribble(connection: socket.socket, begin: bytes, again: bytes) -> None:
+    """Go on as long as somebody listens."""
     connection.sendall(begin)
-    for _ in range(400):
+    while True:
         connection.sendall(again)
-        threading.Event().wait(seconds)
+        time.sleep(0.05)
+
+
+def says_nothing(connection: socket.socket) -> None:
+    """Until somebody hangs up."""
+    connection.recv(1)
 
 
 def test_a_receiver_that_dawdles_is_cut_off_wherever_it_does() -> None:
     speaks: list[Callable[[socket.socket], None]] = [
-        lambda c: dribble(c, b"", b"", seconds=20),  # says nothing
+        says_nothing,
         lambda c: dribble(c, b"HTTP/1.1 200 OK\r\nX: ", b"a"),  # a header for ever
         lambda c: dribble(c, b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),  # always more to come
     ]
     for speak in speaks:
-        began = monotonic()
         with speaking(speak) as url:
             (answer,) = post(url, seconds=0.5)
         assert (answer.status, answer.error) in ((None, "timeout"), (None, "protocol"))
-        assert monotonic() - began < 2
-        assert answer.milliseconds < 1_500
+        assert answer.error == "protocol" or answer.milliseconds >= 500
 
 
 def test_of_an_answers_body_little_is_read_and_none_waited_for() -> None:
-    began = monotonic()
     with speaking(lambda c: dribble(c, b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n", b"x")) as url:
-        (answer,) = post(url, seconds=3)
+        (answer,) = post(url)
     assert (answer.status, answer.error) == (
         200,
         None,
     )  # it has answered: what it goes on to say is nothing to us
-    assert monotonic() - began < 2.5
     sent: list[int] = []
 
     def flood(connection: socket.socket) -> None:

@@ -28,7 +28,7 @@ class Told:
 
     worker: Database
     clock: Clock = field(default_factory=SystemClock)
-    seconds: float = 5.0
+    seconds: float = 60.0
 
     def partner(self, slug: str = "acme") -> UUID:
         """A partner."""
@@ -65,7 +65,7 @@ class Told:
             Delivering(self.worker, KEYRING, self.clock, loopback=True, timeout_seconds=self.seconds)
         )
 
-    def deliver(self, seconds: float = 30) -> None:
+    def deliver(self, seconds: float = 100) -> None:
         """Expand and send until nothing is due."""
         self.expand()
         deliverer = self.deliverer()
