@@ -10,7 +10,6 @@ import json
 import random
 import resource
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -105,9 +104,8 @@ class World:
     def raw(self, request: bytes) -> tuple[int, dict[str, Any]]:
         """Send bytes that no client library would: the status and the problem, 0 when there is no answer."""
         where = urlsplit(self.api.url)
-        with socket.create_connection((where.hostname or "", where.port or 0), timeout=10) as connection:
+        with socket.create_connection((where.hostname or "", where.port or 0), timeout=15) as connection:
             connection.sendall(request)
-            connection.settimeout(2)
             answer = b""
             with suppress(TimeoutError, ConnectionResetError):  # what it waits for never comes
                 while part := connection.recv(65536):
@@ -352,8 +350,6 @@ def _request(body: bytes, headers: dict[str, bytes]) -> bytes:
 def test_nobody_and_the_disabled_are_refused_alike_and_their_return_is_served(world: World) -> None:
     with world.databases.worker.begin() as tx:
         set_state(tx, "acme", "disabled")
-    time.sleep(1.2)
-    disabled = world.acme.send(completed(), "msg_1")
     body = json.dumps(completed()).encode()
     headers = world.acme.headers(body, "msg_1")
     unknown = [
@@ -362,6 +358,8 @@ def test_nobody_and_the_disabled_are_refused_alike_and_their_return_is_served(wo
     ]
     for answer in unknown:
         assert answer.status_code in (400, 401, 404), answer.text
+    # whoever is refused was looked for in the database as it is by now, which this one then finds read
+    disabled = world.acme.send(completed(), "msg_1")
     assert disabled.status_code == 401
     own = ("request_id",)
     assert {k: v for k, v in disabled.json().items() if k not in own} == {
@@ -384,7 +382,7 @@ def connections() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 def test_ten_thousand_connections_at_once_are_all_answered_and_lose_nothing(
     settings: Settings, databases: Databases, connections: int
 ) -> None:
@@ -428,7 +426,7 @@ async def _storm(url: str, secret: str, connections: int) -> list[tuple[int, str
             writer.close()
             await writer.wait_closed()
 
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(600):
         await asyncio.gather(*(one(number) for number in range(connections)))
     return answers
 
