@@ -102,7 +102,7 @@ def upgrade() -> None:
         -- takes part in nothing.
         CREATE TABLE ledger.statement_line (
             id uuid PRIMARY KEY,
-            statement_id uuid NOT NULL REFERENCES ledger.bank_statement,
+            statement_id uuid NOT NULL REFERENCES ledger.bank_statement DEFERRABLE INITIALLY DEFERRED,
             bank_account_id uuid NOT NULL,
             entry integer NOT NULL CHECK (entry > 0),
             detail integer NOT NULL CHECK (detail >= 0),
