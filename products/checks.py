@@ -169,9 +169,10 @@ SETTLEMENTS = SetCheck(
     "SELECT count(*) FROM products.settlement",
     """
     SELECT format('settlement %s', s.id),
-           format('of %s, with %s of credits and %s of fees, has %s paired, %s unidentified and %s topped up', s.amount,
-                  s.credits, s.fees, s.paired, s.unidentified, s.topped_up)
-    FROM products.settlement s WHERE s.amount + s.credits + s.fees <> s.paired + s.unidentified + s.topped_up
+           format('of %s, with %s of credits and %s of fees, has %s paired, %s unidentified, %s topped up and %s carried', s.amount,
+                  s.credits, s.fees, s.paired, s.unidentified, s.topped_up, s.carried)
+    FROM products.settlement s
+    WHERE s.amount + s.credits + s.fees <> s.paired + s.unidentified + s.topped_up + s.carried
     UNION ALL
     SELECT format('settlement %s', coalesce(s.id, c.settlement_id)),
            format('has %s paired; the contributions that name it come to %s', s.paired, coalesce(c.amount, 0))
