@@ -75,6 +75,7 @@ ledger.statement_file          api=r  worker=ra  auditor=r
 ledger.statement_line          api=r  worker=ra  auditor=r
 ledger.statement_piece         api=r  worker=rad  auditor=r
 ledger.transaction             api=r  worker=r  sealer=r  auditor=r
+ledger.verification            api=r  worker=r  auditor=r
 products.agency                api=r  worker=ra  auditor=r
 products.beneficiary           api=ra  worker=ra  auditor=r
 products.break                 api=r  worker=ra  auditor=r
@@ -85,6 +86,9 @@ products.challenge             api=ra  worker=ra  auditor=r
 products.challenge_try         auditor=r
 products.claim_line            api=r  worker=ra  auditor=r
 products.claim_pack            api=r  worker=ra  auditor=r
+products.close                 api=r  worker=ra  auditor=r
+products.close_explanation     api=r  worker=ra  auditor=r
+products.close_file            api=r  worker=ra  auditor=r
 products.consent               api=ra  worker=ra  auditor=r
 products.contribution          api=r  worker=raw  auditor=r
 products.dependant             api=ra  worker=ra  auditor=r
@@ -182,10 +186,12 @@ ledger.hold worker update captured state transaction_id ended_at
 ledger.bank_account worker update name also_known_as servicer statements_since statements_until statement_mapping
 ledger.bank_counterparty worker update ended_at
 ledger.statement_file worker update statements skipped wrapped_key destroyed_at
-ledger.statement_line worker update party duplicate_of text_sealed
+ledger.statement_line worker update party counterparty_index duplicate_of text_sealed
 ledger.outbox api insert id topic key payload recorded_at
 ledger.outbox worker insert id topic key payload recorded_at
 ledger.transaction worker insert id reference kind effective_on recorded_at reverses postings details salt leaf
+ledger.verification worker insert id asked_by asked_at
+ledger.verification worker update verified_at ok transactions postings unsealed findings era horizon
 products.challenge api update sending used_at
 products.challenge worker update phone_index sending used_at
 products.consent api update paused_at withdrawn_at
@@ -333,6 +339,13 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
         )
         for name in ("break_event", "break_resolution")
     },
+    **{f"products.{name}": ("staff", "mizan_api", STAFF) for name in ("close", "close_explanation")},
+    "products.close_file": (
+        "of_close",
+        "mizan_api",
+        "EXISTS ( SELECT FROM products.close c WHERE c.id = close_file.close_id)",
+    ),
+    "ledger.verification": ("staff", "mizan_api", "setting mizan.access = 'staff'"),
     "products.remittal_line": ("own_rows", "public", OWN),
     "api.approval_request": ("staff", "mizan_api", STAFF),
     **{
@@ -482,12 +495,15 @@ TRIGGERS = {
     ("api.approval_request", "decided_once"): "before update row api.refuse_second_decision",
     ("api.approval_request", "only_changes"): CHANGES,
     ("ledger.period_event", "only_grows"): GROWS,
+    ("ledger.period_event", "fund_reopened"): "after insert row products.fund_reopened",
     ("ledger.posting", "only_grows"): GROWS,
     ("ledger.posting", "posting_inserted"): "after insert statement ledger.posting_inserted",
     ("ledger.reference", "only_grows"): "before update truncate statement ledger.refuse",
     ("ledger.seal", "only_grows"): GROWS,
     ("ledger.seal_key", "only_grows"): GROWS,
     ("ledger.transaction", "only_grows"): GROWS,
+    ("ledger.verification", "one_verdict"): "before update row ledger.refuse_second_verdict",
+    ("ledger.verification", "only_changes"): CHANGES,
     ("products.break", "only_changes"): CHANGES,
     ("products.break_event", "only_grows"): GROWS,
     ("products.break_resolution", "only_changes"): CHANGES,
@@ -495,6 +511,10 @@ TRIGGERS = {
     ("products.claim_line", "only_of_a_new_pack"): "after insert statement products.refuse_claim_line",
     ("products.claim_pack", "only_changes"): CHANGES,
     ("products.claim_pack", "pack_is_immutable"): "before update row products.refuse_claim_change",
+    ("products.close", "only_changes"): CHANGES,
+    ("products.close", "only_reopens"): "before update row products.close_changed",
+    ("products.close_explanation", "only_grows"): GROWS,
+    ("products.close_file", "only_grows"): GROWS,
     ("products.programme_version", "version_is_immutable"): (
         "before delete update row products.refuse_version_change"
     ),
@@ -506,6 +526,7 @@ PRIVILEGED = {
     "api.opened_session": "api worker",
     "api.standing": "api worker",
     "integrations.prune_outbox": "worker",
+    "products.fund_reopened": "",
     "products.owned_by": "api",
     "products.seen_funds": "api",
     "products.whole_members": "api",
