@@ -111,7 +111,7 @@ def record(
         return
     shown = {
         name: output.amount_in(getattr(done, name), done.currency)
-        for name in ("amount", "paired", "fees", "credits", "unidentified", "topped_up")
+        for name in ("amount", "paired", "fees", "credits", "unidentified", "topped_up", "carried")
         if name not in ("fees", "credits") or getattr(done, name)
     }
     output.fields(
@@ -388,6 +388,7 @@ def _settlement(row: reading.Read) -> dict[str, Any]:
         "credits": row.credits,
         "unidentified": row.unidentified,
         "topped_up": row.topped_up,
+        "carried": row.carried,
         "contributions": row.contributions,
         "returned_on": row.returned_on.isoformat() if row.returned_on else None,
         "return_reason": row.return_reason,
