@@ -10,7 +10,7 @@ def at_once(*works: Callable[[], object]) -> None:
     raised: list[BaseException] = []
 
     def run(work: Callable[[], object]) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             work()
         except BaseException as error:
@@ -20,7 +20,7 @@ def at_once(*works: Callable[[], object]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(100)
         assert not thread.is_alive()
     if raised:
         raise raised[0]

@@ -23,7 +23,7 @@ from tests.http.served import a_person
 
 T = TypeVar("T")
 
-COMES_ABOUT_SECONDS_MAX = 30.0
+COMES_ABOUT_SECONDS_MAX = 100.0
 MIZAN = Path(sys.executable).with_name("mizan")
 
 
@@ -145,7 +145,7 @@ class Deployment:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
         )
         assert done.returncode == code, done.stderr + done.stdout
         return json.loads(done.stdout)

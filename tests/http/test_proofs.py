@@ -18,6 +18,7 @@ from tests.conftest import Databases
 from tests.http.served import Caller, Served, a_person, served
 from tests.http.signing import App as MemberApp
 from tests.integration.members.proving import Key, base64url, code_in, link_in
+from tests.patience import eventually
 
 PAYEE = {
     "name": "Aline Uwase",
@@ -47,13 +48,13 @@ class Phones:
 
     def latest(self, phone: str, count: int, *, codes: bool = False) -> str:
         """The message that makes it `count`; sending comes after the answer."""
-        for _ in range(500):
-            got = self.codes(phone) if codes else self.messages(phone)
-            if len(got) >= count:
-                assert len(got) == count
-                return got[-1]
-            time.sleep(0.01)
-        raise AssertionError(f"{phone} got {len(self.messages(phone))} messages, not {count}")
+
+        def got() -> list[str]:
+            return self.codes(phone) if codes else self.messages(phone)
+
+        eventually(lambda: len(got()) >= count)
+        assert len(got()) == count
+        return got()[-1]
 
 
 class App:

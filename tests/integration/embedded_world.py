@@ -16,6 +16,7 @@ import psycopg
 import tests
 from api.embedded import EmbeddedServers, servers
 from tests.conftest import CARELESS, RUN_DIRECTORY, settings_for
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = os.geteuid() == 0
 PROJECT = Path(tests.__file__).parents[1]
@@ -42,7 +43,7 @@ def running(data_dir: Path, *, watch: bool = False, durable: bool = False) -> It
 def ask(started: EmbeddedServers, statement: str, role: str = "mizan_superuser") -> object:
     """The one value that a statement answers in the database `mizan`."""
     with psycopg.connect(
-        started.url(role).replace("+psycopg", ""), autocommit=True, connect_timeout=5
+        started.url(role).replace("+psycopg", ""), autocommit=True, connect_timeout=60
     ) as connection:
         cursor = connection.execute(statement.encode())
         row = cursor.fetchone() if cursor.description else None
@@ -63,7 +64,7 @@ class Owner:
     def end(self, number: signal.Signals = signal.SIGKILL) -> int:
         """Signal the process and answer its exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.process.wait(PATIENCE_SECONDS)
 
 
 def start(
@@ -108,4 +109,4 @@ def owner(
     finally:
         if process.poll() is None:
             process.terminate()
-        process.communicate(timeout=40)
+        process.communicate(timeout=PATIENCE_SECONDS)

@@ -77,7 +77,7 @@ def test_queues_work_over_the_socket(servers: EmbeddedServers) -> None:
         connection.SimpleQueue("test-of-the-broker") as queue,
     ):
         queue.put({"wake": "up"})
-        message = queue.get(timeout=5)
+        message = queue.get(timeout=60)
         assert message.payload == {"wake": "up"}
         message.ack()
 
@@ -240,7 +240,7 @@ def test_of_several_processes_started_at_once_one_owns_the_servers_and_all_use_t
     assert sorted(str(one.ready["owner"]) for one in owners) == ["False", "False", "False", "True"]
     for one in sorted(owners, key=lambda each: bool(each.ready["owner"])):
         one.process.terminate()
-        one.process.communicate(timeout=30)
+        one.process.communicate(timeout=60)
 
 
 def test_servers_of_different_data_directories_started_at_once_are_independent() -> None:
@@ -251,7 +251,7 @@ def test_servers_of_different_data_directories_started_at_once_are_independent()
         assert one.ready["postgres"] != other.ready["postgres"]
     for one in owners:
         one.process.terminate()
-        one.process.communicate(timeout=30)
+        one.process.communicate(timeout=60)
 
 
 def test_a_strangers_folder_is_never_used_for_sockets() -> None:
@@ -329,7 +329,7 @@ def test_a_cluster_that_somebody_else_serves_is_left_alone() -> None:
         assert stranger.poll() is None
     finally:
         stranger.terminate()
-        stranger.wait(20)
+        stranger.wait(60)
 
 
 def test_a_data_directory_that_can_not_be_made_is_reported() -> None:

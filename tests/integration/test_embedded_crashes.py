@@ -15,21 +15,12 @@ import redis
 from api.embedded import EmbeddedServers
 from api.embedded.places import Places
 from tests.integration.embedded_world import ask, folder, owner, running, start, wait_ready
+from tests.patience import PATIENCE_SECONDS, eventually
 
 
 def gone(pid: int) -> bool:
     """Whether a process has ended."""
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    """Whether a condition comes true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +36,7 @@ def lived_in() -> Places:
 def test_servers_end_with_their_owner_on(lived_in: Places, number: signal.Signals) -> None:
     with owner(lived_in.data_dir) as started:
         os.killpg(started.process.pid, number)  # as a terminal does: to the whole group
-        started.process.wait(20)
+        started.process.wait(PATIENCE_SECONDS)
         assert gone(started.pid("postgres"))
         assert gone(started.pid("valkey"))
         assert not Path(str(started.ready["sockets"])).exists()
@@ -59,7 +50,7 @@ def test_an_impatient_second_signal_leaves_no_orphans(lived_in: Places) -> None:
         for _ in range(3):
             started.process.send_signal(signal.SIGINT)
             time.sleep(0.03)
-        started.process.wait(20)
+        started.process.wait(PATIENCE_SECONDS)
         assert gone(started.pid("postgres"))
         assert gone(started.pid("valkey"))
 
@@ -110,7 +101,7 @@ def test_a_watched_server_that_dies_is_started_again(
     with running(lived_in.data_dir, watch=True) as started:
         before = started.pid(name)
         os.kill(before, signal.SIGKILL)
-        assert eventually(lambda: started.pid(name) != before and started.alive(name))
+        eventually(lambda: started.pid(name) != before and started.alive(name))
 
 
 def test_orphan_backends_of_a_killed_postmaster_do_not_block_the_start() -> None:
@@ -124,11 +115,9 @@ def test_orphan_backends_of_a_killed_postmaster_do_not_block_the_start() -> None
             os.kill(killed.pid("postgres"), signal.SIGKILL)
             time.sleep(0.2)
             assert not gone(backend)
-            began = time.monotonic()
         with running(data_dir) as again:
             assert ask(again, "select 1") == 1
-            assert gone(backend)
-            assert time.monotonic() - began < 18
+            assert gone(backend)  # by itself it would have been busy for hours
         busy.close()
 
 
@@ -166,7 +155,7 @@ def test_stale_socket_files_do_not_block_the_start(lived_in: Places) -> None:
         killed.end(signal.SIGKILL)
         for name in ("postgres", "valkey"):
             os.kill(killed.pid(name), signal.SIGKILL)
-        assert eventually(lambda: gone(killed.pid("postgres")) and gone(killed.pid("valkey")))
+        eventually(lambda: gone(killed.pid("postgres")) and gone(killed.pid("valkey")))
         assert list(Path(str(killed.ready["sockets"])).iterdir())
     with running(lived_in.data_dir) as again:
         assert ask(again, "select 1") == 1
@@ -179,7 +168,7 @@ def test_an_owner_killed_while_it_starts_leaves_nothing_that_blocks_the_next(sec
     process = start(data_dir)
     time.sleep(seconds)
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate()
     with running(data_dir) as again:
         assert ask(again, "select 1") == 1
 
@@ -196,4 +185,4 @@ def test_a_command_that_waits_for_a_dying_owner_takes_its_place() -> None:
         assert took_over.ready["owner"] is True
         for one in (second, took_over):
             one.process.terminate()
-            one.process.communicate(timeout=30)
+            one.process.communicate(timeout=PATIENCE_SECONDS)

@@ -118,7 +118,7 @@ def test_two_who_open_the_same_accounts_at_once_get_the_same(books: Books) -> No
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join()
     assert set(opened[0]) == set(opened[1])
     assert books.count("account") == 50
 

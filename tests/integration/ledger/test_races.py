@@ -283,7 +283,7 @@ def start(work: Callable[[], None], books: Books) -> threading.Thread:
     """Start the work and return once it waits for a fund's books."""
     thread = threading.Thread(target=work)
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not books.count(
         "fund", "exists (select from pg_locks where locktype = 'advisory' and not granted)"
     ):
@@ -305,7 +305,7 @@ def test_a_close_waits_for_what_is_being_posted(books: Books, judged: str) -> No
     with books.database.begin() as tx:
         outcomes = post(tx, [*refused, transfer("a", bank, savings, 1)], clock=books.clock)
         closing = start(close, books)
-    closing.join(10)
+    closing.join(60)
     assert outcomes[-1].status == "posted"
     assert books.count("posting") == books.count("period_event") == 1
 
@@ -318,7 +318,7 @@ def test_a_posting_waits_for_a_close_and_is_then_refused(books: Books, judged: s
     with books.database.begin() as tx:
         close_period(tx, books.fund_id, DAY, actor="m", clock=books.clock)
         posting = start(poster(books, [*refused, transfer("a", bank, savings, 1)], answers), books)
-    posting.join(10)
+    posting.join(60)
     assert {answer.reason for answer in answers} == {"period_closed"}
     assert books.count("posting") == 0
 
@@ -329,7 +329,7 @@ def test_a_posting_waits_for_a_new_limit_and_obeys_it(books: Books) -> None:
     with books.database.begin() as tx:
         set_limits(tx, savings, floor=None, ceiling=0)
         posting = start(poster(books, [transfer("a", bank, savings, 1)], answers), books)
-    posting.join(10)
+    posting.join(60)
     assert answers[0].reason == "ceiling_exceeded"
 
 
@@ -347,5 +347,5 @@ def test_a_hold_waits_for_the_closing_of_its_account(books: Books) -> None:
     with books.database.begin() as tx:
         close_account(tx, savings, at=books.clock.now())
         placing = start(place, books)
-    placing.join(10)
+    placing.join(60)
     assert refused == ["account_closed"]

@@ -4,7 +4,6 @@ import base64
 import itertools
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -43,6 +42,7 @@ from tests.conftest import Databases, environment_of
 from tests.http.hooked import Signer, completed, serving
 from tests.http.served import Served, a_person, served
 from tests.integration.payouts.paying import Paying
+from tests.patience import eventually
 from tests.world import World
 
 OLD = base64.b64encode(bytes(range(100, 132))).decode()
@@ -251,10 +251,10 @@ def test_it_is_rotated_under_load_and_the_old_key_can_go(settings: Settings, dat
 
         with ThreadPoolExecutor(3) as pool:
             loading = [pool.submit(load_it, thread) for thread in range(3)]
-            wait_for(lambda: reached > 20)
+            eventually(lambda: reached > 20)
             done = rotation.rotate(databases.owner, ring(new), batch=7)
             at = reached
-            wait_for(lambda: reached > at + 20)
+            eventually(lambda: reached > at + 20)
             asked.set()
             for one in loading:
                 one.result()
@@ -298,13 +298,6 @@ def test_it_is_rotated_under_load_and_the_old_key_can_go(settings: Settings, dat
             assert newest_secret(tx, services.keyring, clock, world.acme.partner) == world.webhook_secret
     with pytest.raises(UnsafeSettings, match="MIZAN_MASTER_KEY is not the key of this database"):
         begin(keys(settings, OLD))
-
-
-def wait_for(come_about: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not come_about():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def begin(settings: Settings) -> None:
