@@ -2,11 +2,11 @@
 
 import hashlib
 import json
+import select
 import socket
 import ssl
 import struct
 import sys
-import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ Answer = tuple[int, object, dict[str, str]]
 
 
 class Hang(Exception):
-    """No answer: the connection is held for some seconds, and closed."""
+    """No answer: the connection is held for some seconds, or until whoever waits has had enough, and closed."""
 
 
 class Reset(Exception):
@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             status, content, headers = refused.answer
         except Hang as hang:
-            time.sleep(hang.args[0])
+            select.select([self.connection], [], [], hang.args[0])
             self.close_connection = True
             return
         except Reset:

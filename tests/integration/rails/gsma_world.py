@@ -28,9 +28,13 @@ from products.payouts.rails import (
 )
 from tests import planted
 from tests.integration.rails.gsma_simulator import API_KEY, CALLBACK_KEY, CLIENT_ID, Simulator, simulator
+from tests.patience import PATIENCE_SECONDS
 
 PATH_KEY = "what-the-paths-of-callbacks-are-made-with"
 PREFIX = "/hooks/rails/momo/"
+TIMEOUT_SECONDS = 1.5
+SILENCE_SECONDS = 600.0
+"""Longer than anybody waits."""
 
 
 def instruction(
@@ -48,7 +52,7 @@ def sent(one: Instruction, report: Report | None = None) -> Sent:
     return Sent(one.attempt, one.attempt, report.rail_reference if report else None, datetime.now(UTC))
 
 
-def eventually(question: Callable[[], Any], seconds: float = 20) -> Any:
+def eventually(question: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
     """What a question comes to answer."""
     ends_at = time.monotonic() + seconds
     while not (answer := question()):
@@ -76,12 +80,12 @@ def secrets(**other: str) -> dict[str, str]:
 
 
 def options(url: str, **other: object) -> dict[str, object]:
-    """The rail's options: impatient, so that tests are quick."""
+    """The rail's options: it waits so long only because an answer that is there may take its time."""
     return {
         "base_url": url,
         "client_id": CLIENT_ID,
         "debit_party": [{"key": "organisationid", "value": "mizan"}],
-        "timeout_seconds": 0.5,
+        "timeout_seconds": TIMEOUT_SECONDS,
     } | other
 
 

@@ -1,10 +1,10 @@
 """The contract server of Stripe's API on a socket of loopback: answers, silence, resets, and nobody there."""
 
 import re
+import select
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
         stripe = self.server.stripe
         planned = self._planned(f"{request.method} {request.path}")
         if planned and planned.fault == "request_lost":
-            time.sleep(self.server.silence_seconds)
+            select.select([self.connection], [], [], self.server.silence_seconds)
             return
         if planned and planned.refusal:
             stripe.requests.append(request)
@@ -92,7 +92,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     stripe: FakeStripe
     silence_seconds: float = 0.0
-    """How long a request that is lost is held before its connection is closed."""
+    """How long a request that is lost is held before its connection is closed, unless whoever waits has had enough."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that gave up, or a connection that we reset: what the tests are about."""

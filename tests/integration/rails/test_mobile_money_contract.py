@@ -25,6 +25,7 @@ from tests.integration.rails.contract import Fate, Fault, RailContract
 from tests.integration.rails.gsma_books import Payment, Rule
 from tests.integration.rails.gsma_simulator import CALLBACK_KEY
 from tests.integration.rails.gsma_world import (
+    SILENCE_SECONDS,
     Wallets,
     eventually,
     instruction,
@@ -37,8 +38,14 @@ FATES: tuple[Fate, ...] = ("paid", "failed", "comes_back")
 PROJECT = Path(tests.__file__).parents[1]
 LINE: Mapping[Fault, tuple[Rule, ...]] = {
     "down": (),
-    "request_lost": (Rule("before", "time_out", seconds=0.6), Rule("ask", "time_out", seconds=0.6)),
-    "answer_lost": (Rule("after", "time_out", seconds=0.6), Rule("ask", "time_out", seconds=0.6)),
+    "request_lost": (
+        Rule("before", "time_out", seconds=SILENCE_SECONDS),
+        Rule("ask", "time_out", seconds=SILENCE_SECONDS),
+    ),
+    "answer_lost": (
+        Rule("after", "time_out", seconds=SILENCE_SECONDS),
+        Rule("ask", "time_out", seconds=SILENCE_SECONDS),
+    ),
     "error_after_success": (Rule("after", "error_500"), Rule("ask", "error_500")),
 }
 
@@ -138,7 +145,7 @@ def _was_told_twice(payment: Payment) -> bool:
 
 @pytest.fixture(scope="module")
 def one_for_all() -> Iterator[Bench]:
-    with wallets(timeout_seconds=0.5) as momo:
+    with wallets() as momo:
         yield Bench(momo)
 
 

