@@ -119,6 +119,12 @@ class StatementLineRow(Base):
         CheckConstraint("duplicate_of <> id", name="duplicate"),
         Index("statement_line_days", "bank_account_id", "booked_on", "id"),
         Index("statement_line_fingerprint", "bank_account_id", "fingerprint"),
+        Index(
+            "statement_line_nobody",
+            "bank_account_id",
+            "counterparty_index",
+            postgresql_where=text("party IS NULL AND counterparty_index IS NOT NULL"),
+        ),
         Index("statement_line_duplicate", "duplicate_of", postgresql_where=text("duplicate_of IS NOT NULL")),
         {"schema": "ledger"},
     )
@@ -138,6 +144,7 @@ class StatementLineRow(Base):
     reference: Mapped[str | None]
     identifiers: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     party: Mapped[str | None]
+    counterparty_index: Mapped[bytes | None]
     fingerprint: Mapped[bytes]
     duplicate_of: Mapped[UUID | None] = mapped_column(ForeignKey("ledger.statement_line.id"))
     text_sealed: Mapped[bytes | None]

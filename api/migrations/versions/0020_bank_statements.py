@@ -98,7 +98,7 @@ def upgrade() -> None:
         CREATE INDEX bank_statement_days ON ledger.bank_statement (bank_account_id, from_on, to_on);
         -- One line: an entry, or one of its transaction details. amount: minor units, positive when money came in, a reversal
         -- already turned. identifiers: its other references, and what the rules' patterns found in its text; text_sealed: the
-        -- free text and the other side's name and account. duplicate_of: the same line of an overlapping statement; such a line
+        -- free text and the other side's name and account, counterparty_index: its blind index. duplicate_of: the same line of an overlapping statement; such a line
         -- takes part in nothing.
         CREATE TABLE ledger.statement_line (
             id uuid PRIMARY KEY,
@@ -116,6 +116,7 @@ def upgrade() -> None:
             reference text,
             identifiers text[] NOT NULL DEFAULT '{}',
             party text,
+            counterparty_index bytea,
             fingerprint bytea NOT NULL CHECK (octet_length(fingerprint) = 32),
             duplicate_of uuid REFERENCES ledger.statement_line,
             text_sealed bytea,
@@ -125,6 +126,8 @@ def upgrade() -> None:
         CREATE INDEX statement_line_days ON ledger.statement_line (bank_account_id, booked_on, id);
         CREATE INDEX statement_line_fingerprint ON ledger.statement_line (bank_account_id, fingerprint);
         CREATE INDEX statement_line_duplicate ON ledger.statement_line (duplicate_of) WHERE duplicate_of IS NOT NULL;
+        CREATE INDEX statement_line_nobody ON ledger.statement_line (bank_account_id, counterparty_index)
+            WHERE party IS NULL AND counterparty_index IS NOT NULL;
         -- Whose account the other side of a line is, by its blind index; the latest that stands.
         CREATE TABLE ledger.bank_counterparty (
             id uuid PRIMARY KEY,
@@ -147,7 +150,7 @@ def upgrade() -> None:
         GRANT UPDATE (statements, skipped, wrapped_key, destroyed_at) ON ledger.statement_file TO mizan_worker;
         -- the content of a file is destroyed when its time is over
         GRANT DELETE ON ledger.statement_piece TO mizan_worker;
-        GRANT UPDATE (party, duplicate_of, text_sealed) ON ledger.statement_line TO mizan_worker;
+        GRANT UPDATE (party, counterparty_index, duplicate_of, text_sealed) ON ledger.statement_line TO mizan_worker;
         GRANT UPDATE (ended_at) ON ledger.bank_counterparty TO mizan_worker;
         GRANT SELECT ON ledger.bank_account, ledger.statement_file, ledger.statement_piece, ledger.bank_statement,
             ledger.statement_line, ledger.bank_counterparty TO mizan_api, mizan_auditor;
