@@ -107,12 +107,13 @@ def record(
             done = settle_to_the_end(services.worker, services.books, done.id)
     if as_json:
         values = asdict(done) | {"replayed": replayed}
+        del values["cash_fund"]
         output.as_json({**values, "id": public_id("stl", done.id), "through": done.through.isoformat()})
         return
     shown = {
         name: output.amount_in(getattr(done, name), done.currency)
         for name in ("amount", "paired", "fees", "credits", "unidentified", "topped_up", "carried")
-        if name not in ("fees", "credits") or getattr(done, name)
+        if name not in ("fees", "credits", "carried") or getattr(done, name)
     }
     output.fields(
         {
