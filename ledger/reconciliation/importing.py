@@ -39,7 +39,7 @@ _COPY_TYPES: Final = [
     "date",
     "date",
     "int8",
-    "bpchar",
+    "text",
     "text",
     "bool",
     "text",
@@ -67,11 +67,11 @@ class DoesNotAddUp(InvalidInput):
 class Rules(Protocol):
     """What a bank account's rules read out of a line (`ledger.reconciliation.rules`)."""
 
-    def identifiers_in(self, text: str) -> tuple[str, ...]:
+    def identifiers_in(self, text: str, /) -> tuple[str, ...]:
         """What the patterns find in free text."""
         ...
 
-    def party_of(self, counterparty: str | None, account: str | None, text: str) -> str | None:
+    def party_of(self, counterparty: str | None, account: str | None, text: str, /) -> str | None:
         """Who the other side is, as far as the rules say."""
         ...
 
