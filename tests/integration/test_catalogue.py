@@ -80,6 +80,7 @@ products.agency                api=r  worker=ra  auditor=r
 products.beneficiary           api=ra  worker=ra  auditor=r
 products.break                 api=r  worker=ra  auditor=r
 products.break_event           api=r  worker=ra  auditor=r
+products.break_found           worker=rad
 products.break_limit           api=r  worker=ra  auditor=r
 products.break_resolution      api=r  worker=ra  auditor=r
 products.challenge             api=ra  worker=ra  auditor=r
@@ -230,7 +231,7 @@ products.pairing_effect worker update undone_at balanced_by
 products.agency worker update number_document without_number second_person_above columns answer changed_at
 products.break worker update type partner_id amount on_date facts details state owner waits_until remark ended_at
 products.break_limit worker update second_person_above changed_at
-products.break_resolution worker update state remark confirmed_by confirmed_at approved_by transactions pairing_id undone_by undone_at undone_remark
+products.break_resolution worker update state remark confirmed_by confirmed_at approved_by transactions pairings undone_by undone_at undone_remark
 products.claim_pack worker update state certification certified_on certified_at booked_lines booked_at
 products.remittal worker update state bank_reference sent_on sent_at cleared_on cleared_at
 products.remittal_line worker update state accepted claimed reason corrected_number answered_at

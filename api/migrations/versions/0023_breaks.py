@@ -53,6 +53,25 @@ def upgrade() -> None:
         CREATE INDEX break_subject ON products.break (subject_kind, subject, id);
         CREATE INDEX break_open ON products.break (currency, abs(amount) DESC, id) WHERE ended_at IS NULL;
 
+        -- What one refresh finds, until it is compared with the breaks on record: empty between two transactions. The worker may
+        -- make no temporary tables.
+        CREATE UNLOGGED TABLE products.break_found (
+            subject_kind text NOT NULL,
+            subject text NOT NULL,
+            type text NOT NULL,
+            programme_id uuid NOT NULL,
+            bank_account_id uuid,
+            fund_id uuid NOT NULL,
+            partner_id uuid,
+            amount bigint NOT NULL,
+            currency char(3) NOT NULL,
+            on_date date NOT NULL,
+            items uuid[] NOT NULL DEFAULT '{{}}',
+            details jsonb NOT NULL,
+            PRIMARY KEY (subject_kind, subject)
+        );
+        GRANT SELECT, INSERT, DELETE ON products.break_found TO mizan_worker;
+
         -- What happened to a break, in order.
         CREATE TABLE products.break_event (
             id uuid PRIMARY KEY,
@@ -75,7 +94,7 @@ def upgrade() -> None:
         CREATE TABLE products.break_resolution (
             id uuid PRIMARY KEY,
             break_id uuid NOT NULL REFERENCES products.break,
-            method text NOT NULL CHECK (method IN ('pair', 'book', 'split', 'write_off', 'wait')),
+            method text NOT NULL CHECK (method IN ('pair', 'book', 'split', 'write_off', 'wait', 'explain')),
             choice jsonb NOT NULL,
             preview jsonb NOT NULL,
             digest bytea NOT NULL CHECK (octet_length(digest) = 32),
@@ -89,7 +108,7 @@ def upgrade() -> None:
             confirmed_at timestamptz,
             approved_by text,
             transactions uuid[] NOT NULL DEFAULT '{{}}',
-            pairing_id uuid,
+            pairings uuid[] NOT NULL DEFAULT '{{}}',
             undone_by text,
             undone_at timestamptz,
             undone_remark text
@@ -130,7 +149,7 @@ def upgrade() -> None:
             TO mizan_worker;
         GRANT UPDATE (type, partner_id, amount, on_date, facts, details, state, owner, waits_until, remark, ended_at)
             ON products.break TO mizan_worker;
-        GRANT UPDATE (state, remark, confirmed_by, confirmed_at, approved_by, transactions, pairing_id, undone_by,
+        GRANT UPDATE (state, remark, confirmed_by, confirmed_at, approved_by, transactions, pairings, undone_by,
                       undone_at, undone_remark) ON products.break_resolution TO mizan_worker;
         GRANT UPDATE (second_person_above, changed_at) ON products.break_limit TO mizan_worker
     """)

@@ -52,6 +52,26 @@ class BreakRow(Base):
     ended_at: Mapped[datetime | None]
 
 
+class BreakFoundRow(Base):
+    """What one refresh finds, until it is compared with the breaks on record."""
+
+    __tablename__ = "break_found"
+    __table_args__ = ({"schema": "products"},)
+
+    subject_kind: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    programme_id: Mapped[UUID]
+    bank_account_id: Mapped[UUID | None]
+    fund_id: Mapped[UUID]
+    partner_id: Mapped[UUID | None]
+    amount: Mapped[int]
+    currency: Mapped[str] = mapped_column(CHAR(3))
+    on_date: Mapped[date]
+    items: Mapped[list[UUID]] = mapped_column(ARRAY(PG_UUID(as_uuid=True)), server_default=text("'{}'"))
+    details: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
 class BreakEventRow(Base):
     """What happened to a break."""
 
@@ -100,7 +120,7 @@ class BreakResolutionRow(Base):
     transactions: Mapped[list[UUID]] = mapped_column(
         ARRAY(PG_UUID(as_uuid=True)), server_default=text("'{}'")
     )
-    pairing_id: Mapped[UUID | None]
+    pairings: Mapped[list[UUID]] = mapped_column(ARRAY(PG_UUID(as_uuid=True)), server_default=text("'{}'"))
     undone_by: Mapped[str | None]
     undone_at: Mapped[datetime | None]
     undone_remark: Mapped[str | None]
