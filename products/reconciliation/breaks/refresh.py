@@ -1,7 +1,9 @@
 """Bringing breaks up to date with what is open now."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -108,7 +110,7 @@ def _new(cur: Cursor, now: datetime) -> int:
     return _tell(cur, "found", ids, now)
 
 
-def _tell(cur: Cursor, what: str, breaks: list[object], now: datetime) -> int:
+def _tell(cur: Cursor, what: str, breaks: Sequence[UUID], now: datetime) -> int:
     """Write the same into the history of many breaks."""
     cur.execute(
         """INSERT INTO products.break_event (id, break_id, what, by_whom, at)
