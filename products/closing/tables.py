@@ -44,6 +44,7 @@ class ExplanationRow(Base):
     __table_args__ = (
         Index("close_explanation_of", "programme_id", "month", "item", "subject", "id"),
         CheckConstraint("remark <> ''", name="remark"),
+        CheckConstraint("owner <> ''", name="owner"),
         {"schema": "products"},
     )
 
@@ -55,6 +56,7 @@ class ExplanationRow(Base):
     amount: Mapped[int | None]
     currency: Mapped[str | None] = mapped_column(CHAR(3))
     remark: Mapped[str]
+    owner: Mapped[str | None]
     explained_by: Mapped[str]
     explained_at: Mapped[datetime]
 

@@ -65,6 +65,7 @@ def upgrade() -> None:
             amount bigint,
             currency char(3),
             remark text NOT NULL CHECK (remark <> ''),
+            owner text CHECK (owner <> ''),
             explained_by text NOT NULL,
             explained_at timestamptz NOT NULL,
             CHECK ((amount IS NULL) = (currency IS NULL))
