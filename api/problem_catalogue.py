@@ -41,6 +41,30 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Start the list again without a cursor.",
         ),
         Kind(
+            "unknown_bank_account",
+            422,
+            "The statement is of no bank account here",
+            "A statement in the file is of an account (a number in a currency) that nobody has added, or that is not yours to see; the detail names"
+            " it. The file was refused whole.",
+            "Add the bank account, or its other spelling; or bring in only the accounts that are wanted: `only`. A file that names no account"
+            " needs `account`.",
+        ),
+        Kind(
+            "statement_does_not_add_up",
+            422,
+            "The statement does not add up",
+            "A statement's opening balance and its lines don't make its closing balance; the detail names the difference. The file was refused whole.",
+            "Ask the bank for the file again: lines are missing in it, or there are too many. Of CSV, look at its mapping: signs, decimals, rows"
+            " that are no entries.",
+        ),
+        Kind(
+            "statement_file_destroyed",
+            409,
+            "The file's content is destroyed",
+            "The content of a bank statement's file was destroyed when its time was over; its digest, its balances and its lines stay.",
+            "Ask the bank for the file again; its SHA-256 proves that it is the same.",
+        ),
+        Kind(
             "claim_open",
             409,
             "The sponsor has an open claim",
