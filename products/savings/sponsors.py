@@ -111,6 +111,10 @@ def fund_sponsor(
         ).scalar_one()
     else:
         tx.execute(
+            text("INSERT INTO products.sponsor_payment VALUES (:transaction, :sponsor, :reference)"),
+            {"transaction": outcome.transaction_id, "sponsor": row.id, "reference": reference},
+        )
+        tx.execute(
             text("UPDATE products.sponsor SET filled_to = :left, warned_at = NULL WHERE id = :id"),
             {"left": left, "id": row.id},
         )
