@@ -137,6 +137,7 @@ def shown(amount: int, currency: str) -> str:
 _UNSAID = frozenset(
     {"NOTPROVIDED", "NOTAVAILABLE", "NOTAPPLICABLE", "NONREF", "NOREF", "NOREFERENCE", "NONE", "NULL", "NA", "NIL", "UNKNOWN"}
 )  # fmt: skip
+_LINE_ENDS = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ufeff\u200b\u2028\u2029]+")
 
 
@@ -147,8 +148,8 @@ def text_of(*parts: str | None) -> str:
 
 
 def reference_of(written: str | None) -> str | None:
-    """A reference as it was given, on one line; None for blanks and for the banks' words for having none."""
-    found = text_of(written)[:REFERENCE_CHARACTERS_MAX].strip()
+    """A reference as it was given, put together where it goes over lines; None for blanks and the banks' words for having none."""
+    found = text_of(_LINE_ENDS.sub("", written or ""))[:REFERENCE_CHARACTERS_MAX].strip()
     bare = re.sub(r"[\W_]", "", found).upper()
     return None if not bare or bare in _UNSAID or not bare.strip("0") else found
 
