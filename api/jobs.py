@@ -15,6 +15,7 @@ from api.approvals import kinds
 from api.auth import revocation
 from api.bootstrap import bootstrap
 from api.observability import metrics, tracing
+from api.reconciling import reconcile
 from api.seal_key import sealing_key
 from api.settings import Settings, reveal
 from api.stamp import require_keys
@@ -47,6 +48,8 @@ SETTLE_SECONDS_MAX: Final = 5
 """How long one task pairs settlements; the next one goes on."""
 SETTLE_TO_THE_END_SECONDS_MAX: Final = 600
 """How long a command waits for a settlement; the worker goes on with it."""
+RECONCILE_SECONDS_MAX: Final = 10.0
+"""How long one task reconciles before it leaves the rest to the next; a statement of the rules may take longer by itself."""
 FOLD_TRANSACTIONS: Final = 10_000
 EXPAND_SECONDS_MAX: Final = 4.0
 FORGET_SECONDS_MAX: Final = 2.0
@@ -149,6 +152,7 @@ def jobs_of(settings: Settings) -> Jobs:
         requests=lambda: kinds.request_and_expire(services),
         pair_settlements=lambda: settle_all(worker, books, seconds_max=SETTLE_SECONDS_MAX),
         watch_partners=lambda: watch_partners(worker, clock),
+        reconcile=lambda: reconcile(services, seconds_max=RECONCILE_SECONDS_MAX),
         forget_tokens=lambda: worker.run(lambda tx: revocation.purge(tx, clock.now())),
         submit_payouts=rail_work.submit,
         ask_payouts=rail_work.ask,

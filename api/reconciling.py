@@ -12,7 +12,11 @@ RUN_SECONDS_MAX: Final = 300.0
 
 
 def reconcile(
-    services: Services, bank_account: str | None = None, *, made_by: str = "reconcile"
+    services: Services,
+    bank_account: str | None = None,
+    *,
+    made_by: str = "reconcile",
+    seconds_max: float = RUN_SECONDS_MAX,
 ) -> RunReport:
     """Reconcile every bank account, or the one of this slug. Raises NotFound for no such account."""
     return run.reconcile(
@@ -20,5 +24,5 @@ def reconcile(
         services.books,
         bank_account=bank_account,
         made_by=made_by,
-        seconds_max=RUN_SECONDS_MAX,
+        seconds_max=seconds_max,
     )

@@ -63,6 +63,7 @@ class Jobs:
     forget_tokens: Callable[[], object]
     pair_settlements: Callable[[], object]
     watch_partners: Callable[[], object]
+    reconcile: Callable[[], object]
     submit_payouts: Callable[[], object]
     ask_payouts: Callable[[], object]
     expire_payouts: Callable[[], object]
@@ -96,6 +97,7 @@ class Every:
     forget_tokens: float = HOUR_SECONDS
     pair_settlements: float = 5
     watch_partners: float = 15
+    reconcile: float = 60
     submit_payouts: float = 2
     ask_payouts: float = 2
     expire_payouts: float = 60
@@ -149,6 +151,7 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("forget_tokens", intervals.forget_tokens),
         ("pair_settlements", intervals.pair_settlements),
         ("watch_partners", intervals.watch_partners),
+        ("reconcile", intervals.reconcile),
         ("submit_payouts", intervals.submit_payouts),
         ("ask_payouts", intervals.ask_payouts),
         ("expire_payouts", intervals.expire_payouts),

@@ -4,22 +4,38 @@ Each step is a database transaction of its own, so that a run that is killed lea
 runs at once do the same once: rules lock their bank account, and a line stands in one pairing at most.
 """
 
-from dataclasses import dataclass
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID
 
-from ledger.database import Database
+from ledger.database import Database, Tx
+from ledger.errors import MizanError, NotFound
+from ledger.ids import new_id
+from ledger.reconciliation import bank_accounts, engine, items, rules
+from ledger.reconciliation.engine import Outcome
+from ledger.reconciliation.pairings import Proposal
+from products.reconciliation import effects, erased, sources
+from products.reconciliation.breaks.refresh import refresh as refresh_breaks
 from products.remittances.context import Books
+
+log = logging.getLogger("mizan.reconciliation")
+
+PASSES_MAX: Final = 3
+"""How often one run pairs an account: what is confirmed can make the next thing plain."""
+BALANCES_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class AccountRun:
     """What a run did on one bank account: pairings that rules made, proposals that became pairings, and those that were refused.
 
-    ``run_id`` is None where there was nothing to try.
+    ``run_id``: of the first pass of the rules.
     """
 
     bank_account: str
-    run_id: UUID | None
+    run_id: UUID
     pairings: int
     confirmed: int
     refused: int
@@ -53,4 +69,97 @@ def reconcile(
     seconds_max: float = 300.0,
 ) -> RunReport:
     """Reconcile every bank account, or the one of this slug. As the worker's role. Raises NotFound for no such account."""
-    raise NotImplementedError
+    return _Run(database, books, made_by, time.monotonic() + seconds_max).all(bank_account)
+
+
+@dataclass
+class _Run:
+    """One run, until its time is over."""
+
+    database: Database
+    books: Books
+    made_by: str
+    until: float
+    complete: bool = field(default=True, init=False)
+
+    def all(self, slug: str | None) -> RunReport:
+        with self.database.begin() as tx:
+            accounts = {one.slug: one.id for one in bank_accounts.every(tx)}
+        if slug is not None and slug not in accounts:
+            raise NotFound(f"There is no bank account “{slug}”.")
+        collected = self._collect()
+        expected = self.database.run(lambda tx: sources.refresh(tx, self.books.clock))
+        done = [
+            self._account(name, id_)
+            for name, id_ in sorted(accounts.items())
+            if slug in (None, name) and self._has_time()
+        ]
+        self._balance()
+        self.database.run(erased.forget)
+        changed = self.database.run(lambda tx: refresh_breaks(tx, self.books.clock))
+        return RunReport(collected, expected, tuple(done), changed, self.complete)
+
+    def _has_time(self) -> bool:
+        if time.monotonic() > self.until:
+            self.complete = False
+        return self.complete
+
+    def _collect(self) -> int:
+        """Make items of what has settled; how many transactions."""
+        collected = 0
+        while self._has_time():
+            made = self.database.run(lambda tx: items.collect(tx, sources.NAMING))
+            collected += made
+            if not made:
+                break
+        return collected
+
+    def _account(self, slug: str, id_: UUID) -> AccountRun:
+        first: UUID | None = None
+        pairings = confirmed = 0
+        refused: set[tuple[UUID, ...]] = set()
+        for _ in range(PASSES_MAX):
+            run_id = new_id()
+            first = first or run_id
+            outcome = self.database.run(lambda tx, run_id=run_id: self._pair(tx, id_, run_id))  # type: ignore[misc]  # a default is the way to bind a loop's name
+            pairings += outcome.pairings
+            fresh = [one for one in outcome.proposals if one.lines not in refused]
+            made = 0
+            for proposal in fresh:
+                if not self._has_time():
+                    break
+                if self._confirm(proposal, run_id):
+                    made += 1
+                else:
+                    refused.add(proposal.lines)
+            confirmed += made
+            if not made or not self._has_time():
+                break
+            self.database.run(lambda tx: sources.refresh(tx, self.books.clock))
+        return AccountRun(slug, first or new_id(), pairings, confirmed, len(refused))
+
+    def _pair(self, tx: Tx, bank_account_id: UUID, run_id: UUID) -> Outcome:
+        return engine.pair(
+            tx,
+            bank_account_id,
+            rules.of_account(tx, bank_account_id),
+            run_id=run_id,
+            clock=self.books.clock,
+            made_by=self.made_by,
+        )
+
+    def _confirm(self, proposal: Proposal, run_id: UUID) -> bool:
+        """Whether a proposal could be confirmed; what could not stays open, and its break says so."""
+        try:
+            self.database.run(
+                lambda tx: effects.confirm(tx, self.books, proposal, made_by=self.made_by, run_id=run_id)
+            )
+        except MizanError as error:
+            log.info("a proposal by the rule %s is refused: %s", proposal.rule, error.code)
+            return False
+        return True
+
+    def _balance(self) -> None:
+        for _ in range(BALANCES_MAX):
+            if not self.database.run(lambda tx: effects.balance(tx, self.books)):
+                break

@@ -48,7 +48,7 @@ class ReceiptRow(Base):
         CheckConstraint("amount > 0", name="amount"),
         CheckConstraint("state IN ('open', 'identified', 'taken_back')", name="state"),
         CheckConstraint("(state = 'open') = (ended_at IS NULL)", name="ended"),
-        CheckConstraint("(state = 'identified') = (settlement_id IS NOT NULL)", name="identified"),
+        CheckConstraint("state <> 'identified' OR settlement_id IS NOT NULL", name="identified"),
         Index("receipt_open", "bank_account_id", "id", postgresql_where=text("state = 'open'")),
         {"schema": "products"},
     )

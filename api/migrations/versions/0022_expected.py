@@ -100,7 +100,7 @@ def _effects() -> None:
             recorded_at timestamptz NOT NULL,
             ended_at timestamptz,
             CHECK ((state = 'open') = (ended_at IS NULL)),
-            CHECK ((state = 'identified') = (settlement_id IS NOT NULL))
+            CHECK (state <> 'identified' OR settlement_id IS NOT NULL)
         );
         CREATE INDEX receipt_open ON products.receipt (bank_account_id, id) WHERE state = 'open';
 

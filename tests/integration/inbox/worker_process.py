@@ -38,6 +38,7 @@ def main(broker: str, url: str, key: str) -> None:
             book_claims=nothing,
             pair_settlements=nothing,
             watch_partners=nothing,
+            reconcile=nothing,
             warn_sponsors=nothing,
             retry_waiting=nothing,
             reevaluate=nothing,
