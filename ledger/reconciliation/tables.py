@@ -60,16 +60,17 @@ class PairingRulesRow(Base):
 
 
 class PairingRunRow(Base):
-    """One run of the rules over one bank account, and how many pairings each rule made."""
+    """The rules tried once over one bank account, and how many pairings each made."""
 
     __tablename__ = "pairing_run"
     __table_args__ = (Index("pairing_run_of", "bank_account_id", "id"), {"schema": "ledger"})
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID]
     bank_account_id: Mapped[UUID] = mapped_column(ForeignKey("ledger.bank_account.id"))
     rules_version: Mapped[int] = mapped_column(Integer)
-    started_by: Mapped[str]
-    started_at: Mapped[datetime]
+    made_by: Mapped[str]
+    made_at: Mapped[datetime]
     by_rule: Mapped[dict[str, Any]]
     proposals: Mapped[int] = mapped_column(Integer)
 

@@ -95,13 +95,15 @@ def _rules() -> None:
             applied_at timestamptz NOT NULL,
             PRIMARY KEY (bank_account_id, version)
         );
-        -- One run of the rules over one bank account, that paired or proposed something. by_rule: how many pairings each made.
+        -- The rules tried in order over one bank account, once, with what they found: by_rule says how many pairings each made. A
+        -- run of everything (run_id) may try them twice.
         CREATE TABLE ledger.pairing_run (
             id uuid PRIMARY KEY,
+            run_id uuid NOT NULL,
             bank_account_id uuid NOT NULL REFERENCES ledger.bank_account,
             rules_version integer NOT NULL, -- 0: those that come with the program
-            started_by text NOT NULL,
-            started_at timestamptz NOT NULL,
+            made_by text NOT NULL,
+            made_at timestamptz NOT NULL,
             by_rule jsonb NOT NULL,
             proposals integer NOT NULL
         );

@@ -1,0 +1,222 @@
+"""The statements that find candidates: for each kind of rule, which lines and items belong together if nothing else fits as well.
+
+Every one reads from the relations `open_line` and `open_item` of a run (`ledger.reconciliation.engine`) and compares with `=`, so
+that PostgreSQL hashes: the time is that of reading what is open, however much of it fits. Parameters: `days`, and the names of
+`ledger.reconciliation.rules.Rule`.
+"""
+
+from typing import Final
+
+from ledger.reconciliation.rules import Rule, Tolerance
+
+_TOKENS = "array_remove(ARRAY[{row}.reference, {row}.end_to_end{more}], NULL) || {row}.identifiers"
+# banks lose separators and case: what is left is compared
+_PLAIN = "translate(upper(token), ' -_/.', '')"
+
+
+def tokens(row: str, *, item: bool) -> str:
+    """What a line or an item may be known by, as an array."""
+    return _TOKENS.format(row=row, more=f", {row}.batch" if item else "")
+
+
+LINE_TOKENS: Final = f"""
+    SELECT DISTINCT l.id, {_PLAIN} AS token FROM open_line l
+    CROSS JOIN LATERAL unnest({tokens("l", item=False)}) AS token
+"""
+ITEM_TOKENS: Final = f"""
+    SELECT DISTINCT i.id, {_PLAIN} AS token FROM open_item i
+    CROSS JOIN LATERAL unnest({tokens("i", item=True)}) AS token
+"""
+
+_NEAR = "i.on_date BETWEEN l.booked_on - %(days)s AND l.booked_on + %(days)s"
+_ONE_PARTY = "(l.party IS NULL OR i.party IS NULL OR l.party = i.party)"
+# what names another payment is never paired by anything else
+_NO_OTHER_NAME = "(l.end_to_end IS NULL OR i.end_to_end IS NULL OR l.end_to_end = i.end_to_end)"
+
+
+def _amounts(tolerance: Tolerance | None) -> str:
+    """Equal amounts; or less money than expected, by no more than the bank may have kept."""
+    if tolerance is None:
+        return "l.amount = i.amount"
+    return (
+        "sign(l.amount) = sign(i.amount) AND i.amount - l.amount BETWEEN 1 AND %(amount_max)s"
+        " AND (i.amount - l.amount) * 10000 <= abs(i.amount) * %(basis_points)s"
+    )
+
+
+def one_to_one(rule: Rule) -> str:
+    """Candidates (line, item, amount, difference, source, evidence of the match) of one line and one item."""
+    evidence: dict[str, str] = {"days": "i.on_date - l.booked_on"}
+    lines, items = "open_line", "open_item"
+    conditions = [_amounts(rule.tolerance), _NEAR]
+    for field in ("reference", "end_to_end"):
+        if field in rule.on:
+            conditions.append(f"l.{field} = i.{field}")
+            evidence[field] = f"l.{field}"
+    if "end_to_end" not in rule.on and "identifiers" not in rule.on:
+        conditions.append(_NO_OTHER_NAME)
+    if not rule.is_telling:
+        party = "party" in rule.on
+        conditions.append("l.party = i.party" if party else _ONE_PARTY)
+        lines, items = _uncrowded("open_line", "booked_on", party), _uncrowded("open_item", "on_date", party)
+        if party:
+            evidence["party"] = "l.party"
+    joined = f"{lines} AS l JOIN {items} AS i ON {' AND '.join(conditions)}"
+    if "identifiers" in rule.on:
+        evidence["identifier"] = "shared.token"
+        joined = (
+            "(SELECT lt.id AS line, it.id AS item, min(lt.token) AS token FROM line_token lt"
+            " JOIN item_token it ON it.token = lt.token JOIN open_line l ON l.id = lt.id JOIN open_item i ON i.id = it.id"
+            f" WHERE {' AND '.join(conditions)} GROUP BY 1, 2) AS shared"
+            " JOIN open_line l ON l.id = shared.line JOIN open_item i ON i.id = shared.item"
+        )
+    told = ", ".join(f"'{name}', {value}" for name, value in evidence.items())
+    return (
+        "SELECT l.id AS line, i.id AS item, l.amount, l.amount - i.amount AS difference, i.source,"
+        f" jsonb_build_object({told}) AS evidence FROM {joined}"
+    )
+
+
+def _uncrowded(relation: str, day: str, party: bool) -> str:
+    """What has its amount alone within a span of `alone_days`: the others would be ambiguous, and would join by the million."""
+    key = "party, amount" if party else "amount"
+    return (
+        f"(SELECT * FROM (SELECT *, count(*) OVER (PARTITION BY {key}, ({day} - DATE '2000-01-01') / (%(alone_days)s + 1))"
+        f" AS crowd FROM {relation}{' WHERE party IS NOT NULL' if party else ''}) AS one WHERE crowd = 1)"
+    )
+
+
+def not_alone(rule: Rule) -> str:
+    """Of the candidates of a rule that rests on amount and day: those that anything else, paired or not, might be as well.
+
+    Another line or item with the amount within `alone_days`, or one that bears the same name as one of the two.
+    """
+    party = " AND o.party = c.party" if "party" in rule.on else ""
+    return f"""
+    WITH c AS MATERIALIZED (
+        SELECT c.line, c.item, c.amount, l.booked_on, i.on_date, l.party,
+               {tokens("l", item=False)} AS line_tokens, {tokens("i", item=True)} AS item_tokens
+        FROM candidate c JOIN open_line l ON l.id = c.line JOIN open_item i ON i.id = c.item
+    ), all_lines AS NOT MATERIALIZED (
+        SELECT * FROM ledger.statement_line o WHERE o.bank_account_id = %(account)s AND o.booked_on >= %(since)s
+            AND o.duplicate_of IS NULL
+    ), all_items AS NOT MATERIALIZED (
+        SELECT * FROM ledger.item o WHERE o.bank_account_id = %(account)s AND o.on_date >= %(since)s
+    )
+    SELECT c.line FROM c JOIN all_lines o ON o.amount = c.amount AND o.id <> c.line{party}
+        AND abs(o.booked_on - c.booked_on) <= %(alone_days)s
+    UNION SELECT c.line FROM c JOIN all_items o ON o.amount = c.amount AND o.id <> c.item{party}
+        AND o.closed_at IS NULL AND abs(o.on_date - c.on_date) <= %(alone_days)s
+    UNION SELECT c.line FROM (SELECT line, item, {_PLAIN} AS token FROM c CROSS JOIN LATERAL unnest(line_tokens) AS token) AS c
+        JOIN (SELECT o.id, {_PLAIN} AS token FROM all_items o CROSS JOIN LATERAL unnest({tokens("o", item=True)}) AS token) AS o
+        ON o.token = c.token AND o.id <> c.item
+    UNION SELECT c.line FROM (SELECT line, item, {_PLAIN} AS token FROM c CROSS JOIN LATERAL unnest(item_tokens) AS token) AS c
+        JOIN (SELECT o.id, {_PLAIN} AS token FROM all_lines o CROSS JOIN LATERAL unnest({tokens("o", item=False)}) AS token) AS o
+        ON o.token = c.token AND o.id <> c.line
+    """
+
+
+# Groups: (lines, items, amount, source, evidence); the same line or item may still be in two of them.
+
+
+def groups(rule: Rule) -> str:
+    """Candidates of one line and many items, or of many lines and one item, whose sums are equal."""
+    if "identifiers" in rule.on:
+        return _SHARED_BY_ITEMS if rule.pairs == "one_line_to_many" else _SHARED_BY_LINES
+    if rule.pairs == "many_lines_to_one":
+        return _LINES_OF_A_DAY
+    return _items_of_a_day(by_batch="batch" in rule.on)
+
+
+# An identifier that joins many lines with many items says nothing: only one that has one of a side is looked at.
+_SHARED_BY_ITEMS: Final = f"""
+    WITH once AS (SELECT token, min(id::text)::uuid AS line FROM line_token GROUP BY token HAVING count(*) = 1),
+    shared AS (
+        SELECT once.line, it.id AS item, min(once.token) AS token FROM once JOIN item_token it ON it.token = once.token
+        GROUP BY 1, 2
+    ), alone AS (SELECT item FROM shared GROUP BY item HAVING count(*) = 1)
+    SELECT ARRAY[l.id] AS lines, array_agg(i.id ORDER BY i.id) AS items, l.amount, min(i.source) AS source,
+           jsonb_build_object('identifier', min(shared.token), 'items', count(*), 'sum', l.amount,
+                              'days', max(abs(i.on_date - l.booked_on))) AS evidence
+    FROM shared JOIN alone USING (item) JOIN open_line l ON l.id = shared.line JOIN open_item i ON i.id = shared.item
+    GROUP BY l.id, l.amount
+    HAVING count(*) > 1 AND sum(i.amount) = l.amount AND min(i.source) = max(i.source) AND bool_and({_NEAR})
+"""
+_SHARED_BY_LINES: Final = f"""
+    WITH once AS (SELECT token, min(id::text)::uuid AS item FROM item_token GROUP BY token HAVING count(*) = 1),
+    shared AS (
+        SELECT lt.id AS line, once.item, min(once.token) AS token FROM once JOIN line_token lt ON lt.token = once.token
+        GROUP BY 1, 2
+    ), alone AS (SELECT line FROM shared GROUP BY line HAVING count(*) = 1)
+    SELECT array_agg(l.id ORDER BY l.id) AS lines, ARRAY[i.id] AS items, i.amount, i.source,
+           jsonb_build_object('identifier', min(shared.token), 'lines', count(*), 'sum', i.amount,
+                              'days', max(abs(i.on_date - l.booked_on))) AS evidence
+    FROM shared JOIN alone USING (line) JOIN open_line l ON l.id = shared.line JOIN open_item i ON i.id = shared.item
+    GROUP BY i.id, i.amount, i.source
+    HAVING count(*) > 1 AND sum(l.amount) = i.amount AND bool_and({_NEAR})
+"""
+
+
+def _items_of_a_day(*, by_batch: bool) -> str:
+    batch = ", batch" if by_batch else ""
+    told = ", 'batch', f.batch" if by_batch else ""
+    return f"""
+    WITH due AS MATERIALIZED (
+        SELECT id, party, coalesce(day, on_date) AS day, source, amount{batch} FROM open_item WHERE party IS NOT NULL
+    ), sums AS (
+        SELECT party, day, source, sum(amount) AS amount, count(*) AS items{batch} FROM due
+        GROUP BY party, day, source{batch} HAVING count(*) > 1
+    ), fits AS (
+        SELECT l.id AS line, l.amount, l.booked_on, s.party, s.day, s.source, s.items{batch.replace(", ", ", s.")}
+        FROM sums s JOIN open_line l ON l.party = s.party AND l.amount = s.amount
+            AND l.booked_on BETWEEN s.day - %(days)s AND s.day + %(days)s
+    )
+    SELECT ARRAY[f.line] AS lines, array_agg(due.id ORDER BY due.id) AS items, f.amount, f.source,
+           jsonb_build_object('party', f.party, 'day', f.day, 'items', f.items, 'sum', f.amount,
+                              'days', f.day - f.booked_on{told}) AS evidence
+    FROM fits f JOIN due ON due.party = f.party AND due.day = f.day AND due.source = f.source
+        {"AND due.batch IS NOT DISTINCT FROM f.batch" if by_batch else ""}
+    GROUP BY f.line, f.amount, f.booked_on, f.party, f.day, f.source, f.items{batch.replace(", ", ", f.")}
+    """
+
+
+_LINES_OF_A_DAY: Final = """
+    WITH sums AS (
+        SELECT party, booked_on, sum(amount) AS amount, count(*) AS lines FROM open_line WHERE party IS NOT NULL
+        GROUP BY party, booked_on HAVING count(*) > 1
+    ), fits AS (
+        SELECT i.id AS item, i.amount, i.source, s.party, s.booked_on, s.lines, coalesce(i.day, i.on_date) AS day
+        FROM sums s JOIN open_item i ON i.party = s.party AND i.amount = s.amount
+            AND s.booked_on BETWEEN coalesce(i.day, i.on_date) - %(days)s AND coalesce(i.day, i.on_date) + %(days)s
+    )
+    SELECT array_agg(l.id ORDER BY l.id) AS lines, ARRAY[f.item] AS items, f.amount, f.source,
+           jsonb_build_object('party', f.party, 'day', f.day, 'lines', f.lines, 'sum', f.amount,
+                              'days', f.day - f.booked_on) AS evidence
+    FROM fits f JOIN open_line l ON l.party = f.party AND l.booked_on = f.booked_on
+    GROUP BY f.item, f.amount, f.source, f.party, f.booked_on, f.lines, f.day
+"""
+
+# Of one party, sign and time, and few: (one, amount, party, source, others, amounts). A party with one candidate is another
+# rule's; with more than `candidates_max`, too many sets would add up by chance.
+_FEW_PARTIES: Final = """
+    WITH few_parties AS (
+        SELECT party FROM (SELECT party FROM open_line WHERE party IS NOT NULL GROUP BY party HAVING count(*) <= %(open_max)s) AS l
+        JOIN (SELECT party FROM open_item GROUP BY party HAVING count(*) <= %(open_max)s) AS i USING (party)
+    )
+"""
+SEARCH_ITEMS: Final = f"""{_FEW_PARTIES}
+    SELECT l.id, l.amount, party, i.source, array_agg(i.id ORDER BY i.id), array_agg(i.amount ORDER BY i.id)
+    FROM open_line l JOIN few_parties USING (party) JOIN open_item i ON i.party = l.party AND sign(i.amount) = sign(l.amount)
+        AND abs(i.amount) < abs(l.amount) AND {_NEAR}
+    GROUP BY l.id, l.amount, party, i.source
+    HAVING count(*) BETWEEN 2 AND %(candidates_max)s AND abs(sum(i.amount)) >= abs(l.amount)
+    ORDER BY l.id, i.source LIMIT %(sums_max)s
+"""
+SEARCH_LINES: Final = f"""{_FEW_PARTIES}
+    SELECT i.id, i.amount, party, i.source, array_agg(l.id ORDER BY l.id), array_agg(l.amount ORDER BY l.id)
+    FROM open_item i JOIN few_parties USING (party) JOIN open_line l ON l.party = i.party AND sign(i.amount) = sign(l.amount)
+        AND abs(l.amount) < abs(i.amount) AND {_NEAR}
+    GROUP BY i.id, i.amount, party, i.source
+    HAVING count(*) BETWEEN 2 AND %(candidates_max)s AND abs(sum(l.amount)) >= abs(i.amount)
+    ORDER BY i.id LIMIT %(sums_max)s
+"""
