@@ -82,5 +82,5 @@ def latest(tx: Tx) -> Verification | None:
         ).fetchone()
     if row is None:
         return None
-    *told, era, xid = row
-    return Verification(*told, horizon=Horizon(era, xid))
+    id_, by, at, ok, transactions, postings, unsealed, findings, era, xid = row
+    return Verification(id_, by, at, ok, transactions, postings, unsealed, findings, Horizon(era, xid))

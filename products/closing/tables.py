@@ -1,6 +1,7 @@
 """The tables of closing; migration 0024 says what each is for, and has what a table can't say here."""
 
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -13,7 +14,6 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import CHAR
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.orm import Mapped, mapped_column
@@ -53,8 +53,7 @@ class ExplanationRow(Base):
     month: Mapped[date]
     item: Mapped[str]
     subject: Mapped[str]
-    amount: Mapped[int | None]
-    currency: Mapped[str | None] = mapped_column(CHAR(3))
+    facts: Mapped[dict[str, Any]]
     remark: Mapped[str]
     owner: Mapped[str | None]
     explained_by: Mapped[str]

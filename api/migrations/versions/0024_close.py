@@ -55,20 +55,18 @@ def upgrade() -> None:
         GRANT UPDATE (verified_at, ok, transactions, postings, unsealed, findings, era, horizon)
             ON ledger.verification TO mizan_worker;
 
-        -- Why something on a check-list is as it is: a person's word, about one finding as it then was (its amount).
+        -- Why something on a check-list is as it is: a person's word, about one finding as it then was: its facts.
         CREATE TABLE products.close_explanation (
             id uuid PRIMARY KEY,
             programme_id uuid NOT NULL REFERENCES products.programme,
             month date NOT NULL CHECK (month = date_trunc('month', month)),
             item text NOT NULL,
             subject text NOT NULL,
-            amount bigint,
-            currency char(3),
+            facts jsonb NOT NULL,
             remark text NOT NULL CHECK (remark <> ''),
             owner text CHECK (owner <> ''),
             explained_by text NOT NULL,
-            explained_at timestamptz NOT NULL,
-            CHECK ((amount IS NULL) = (currency IS NULL))
+            explained_at timestamptz NOT NULL
         );
         CREATE INDEX close_explanation_of ON products.close_explanation (programme_id, month, item, subject, id);
         CREATE TRIGGER only_grows BEFORE UPDATE OR DELETE OR TRUNCATE ON products.close_explanation
