@@ -22,7 +22,7 @@ from products.settlements.pair import record_settlement
 from products.settlements.returns import return_settlement
 from products.settlements.settlement import Landing
 
-Kind = Literal["payout", "settlement", "charge", "receipt", "conversion"]
+Kind = Literal["payout", "settlement", "charge", "receipt", "conversion", "booked"]
 
 TAKEN_BACK = "taken_back"
 """The rule of a pairing of the bank's postings with those that take them back."""
@@ -56,12 +56,13 @@ def confirm(
     """Post what a proposal means, and pair its lines with the resulting bank postings; the pairing's id.
 
     All of it in `tx`: nothing of it stands alone. Raises Conflict `proposal_outdated` where what it was made of has changed,
-    `already_paired` where somebody else was first.
+    `already_paired` where somebody else was first, `taken_back` where somebody took just this back.
     """
     sources.lock_expected(tx)
     at = postings.mirrored(tx, proposal.bank_account_id)
     lines = postings.lines(tx, proposal.lines)
     _require_open(tx, lines)
+    _require_not_taken_back(tx, proposal)
     items = _items(tx, books, proposal)
     total = sum(line.amount for line in lines)
     if total - proposal.difference != sum(one.amount for one in items):
@@ -79,9 +80,9 @@ def confirm(
         effects.append(Effect("charge", None, postings.charge(tx, books, at, lines[0], -proposal.difference)))
     if surplus:
         effects.append(Effect("receipt", *postings.receive(tx, books, at, lines[0], surplus, by=made_by)))
-    told = {"expected": [str(one.id) for one in items if one.source != "booked"]}
+    told: dict[str, Any] = {"proposed": sorted(str(one.id) for one in items)}
     if proposal.difference:
-        told["difference"] = [str(proposal.difference)]
+        told["difference"] = proposal.difference
     return pair(
         tx,
         books,
@@ -210,6 +211,19 @@ def _require_open(tx: Tx, lines: Sequence[Line]) -> None:
         raise Conflict("The line is paired already.", code="already_paired")
 
 
+def _require_not_taken_back(tx: Tx, proposal: Proposal) -> None:
+    """A rule never makes again what a person took back; a person may."""
+    if proposal.rule == pairings.BY_HAND:
+        return
+    found = cursor(tx).execute(
+        "SELECT 1 FROM ledger.pairing WHERE bank_account_id = %s AND undone_at IS NOT NULL AND lines = %s"
+        " AND evidence -> 'proposed' = to_jsonb(%s::text[]) LIMIT 1",
+        [proposal.bank_account_id, sorted(proposal.lines), sorted(str(one) for one in proposal.items)],
+    )
+    if found.fetchone() is not None:
+        raise Conflict("Somebody took just this pairing back.", code="taken_back")
+
+
 def _items(tx: Tx, books: Books, proposal: Proposal) -> list[_Item]:
     """The proposal's items as they stand now. Raises `Outdated` where one is gone."""
     cur = cursor(tx)
@@ -309,7 +323,7 @@ def _undo(
             return_settlement(tx, books, settlement, reason=remark)
         case "receipt", UUID() as receipt:
             _undo_receipt(tx, books, at, receipt, effect.transaction, remark=remark)
-        case "conversion", _:
+        case "conversion" | "booked", _:
             postings.take_back(tx, books, at, effect.transaction, remark=remark)
             others = cursor(tx).execute(
                 "UPDATE products.pairing_effect SET undone_at = %s WHERE transaction_id = %s AND pairing_id <> %s"

@@ -29,13 +29,9 @@ BALANCES_MAX: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class AccountRun:
-    """What a run did on one bank account: pairings that rules made, proposals that became pairings, and those that were refused.
-
-    ``run_id``: of the first pass of the rules.
-    """
+    """What a run did on one bank account: pairings that rules made, proposals that became pairings, and those that were refused."""
 
     bank_account: str
-    run_id: UUID
     pairings: int
     confirmed: int
     refused: int
@@ -43,11 +39,12 @@ class AccountRun:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What a run did: postings that became items, expected items that changed, each account, breaks that changed.
+    """What a run did: transactions that became items, expected items that changed, each account, breaks that changed.
 
-    ``complete``: the time sufficed; if not, the next run goes on.
+    ``run_id``: under which its pairings are on record. ``complete``: the time sufficed; if not, the next run goes on.
     """
 
+    run_id: UUID
     collected: int
     expected: int
     accounts: tuple[AccountRun, ...]
@@ -80,6 +77,7 @@ class _Run:
     books: Books
     made_by: str
     until: float
+    id: UUID = field(default_factory=new_id, init=False)
     complete: bool = field(default=True, init=False)
 
     def all(self, slug: str | None) -> RunReport:
@@ -97,7 +95,7 @@ class _Run:
         self._balance()
         self.database.run(erased.forget)
         changed = self.database.run(lambda tx: refresh_breaks(tx, self.books.clock))
-        return RunReport(collected, expected, tuple(done), changed, self.complete)
+        return RunReport(self.id, collected, expected, tuple(done), changed, self.complete)
 
     def _has_time(self) -> bool:
         if time.monotonic() > self.until:
@@ -115,20 +113,17 @@ class _Run:
         return collected
 
     def _account(self, slug: str, id_: UUID) -> AccountRun:
-        first: UUID | None = None
         pairings = confirmed = 0
         refused: set[tuple[UUID, ...]] = set()
         for _ in range(PASSES_MAX):
-            run_id = new_id()
-            first = first or run_id
-            outcome = self.database.run(lambda tx, run_id=run_id: self._pair(tx, id_, run_id))  # type: ignore[misc]  # a default is the way to bind a loop's name
+            outcome = self.database.run(lambda tx: self._pair(tx, id_))
             pairings += outcome.pairings
             fresh = [one for one in outcome.proposals if one.lines not in refused]
             made = 0
             for proposal in fresh:
                 if not self._has_time():
                     break
-                if self._confirm(proposal, run_id):
+                if self._confirm(proposal):
                     made += 1
                 else:
                     refused.add(proposal.lines)
@@ -136,23 +131,23 @@ class _Run:
             if not made or not self._has_time():
                 break
             self.database.run(lambda tx: sources.refresh(tx, self.books.clock))
-        return AccountRun(slug, first or new_id(), pairings, confirmed, len(refused))
+        return AccountRun(slug, pairings, confirmed, len(refused))
 
-    def _pair(self, tx: Tx, bank_account_id: UUID, run_id: UUID) -> Outcome:
+    def _pair(self, tx: Tx, bank_account_id: UUID) -> Outcome:
         return engine.pair(
             tx,
             bank_account_id,
             rules.of_account(tx, bank_account_id),
-            run_id=run_id,
+            run_id=self.id,
             clock=self.books.clock,
             made_by=self.made_by,
         )
 
-    def _confirm(self, proposal: Proposal, run_id: UUID) -> bool:
+    def _confirm(self, proposal: Proposal) -> bool:
         """Whether a proposal could be confirmed; what could not stays open, and its break says so."""
         try:
             self.database.run(
-                lambda tx: effects.confirm(tx, self.books, proposal, made_by=self.made_by, run_id=run_id)
+                lambda tx: effects.confirm(tx, self.books, proposal, made_by=self.made_by, run_id=self.id)
             )
         except MizanError as error:
             log.info("a proposal by the rule %s is refused: %s", proposal.rule, error.code)

@@ -24,7 +24,8 @@ _LOCK_CLASS: Final = 0x4D5E
 class ProductNaming:
     """By what a bank may know the postings of payouts, settlements, remittals, sponsors' payments and top-ups.
 
-    Identifiers are in upper case, as rules find them in free text. A batch is the payment file's message id.
+    Identifiers are in upper case, as rules find them in free text. A batch is the payment file's message id; its one part, as a
+    rail has one currency, is named after it.
     """
 
     def name(self, tx: Tx, items: Sequence[UUID]) -> None:
@@ -36,7 +37,7 @@ class ProductNaming:
 _PAYOUTS: Final = r"""
     UPDATE ledger.item i
     SET end_to_end = n.end_to_end, reference = n.reference, party = n.party, batch = n.batch, day = n.day,
-        subject = n.subject, identifiers = ARRAY[upper(n.subject), upper(n.end_to_end), upper(n.batch)]
+        subject = n.subject, identifiers = ARRAY[upper(n.subject), upper(n.end_to_end), upper(n.batch), upper(n.batch) || '-01']
     FROM (
         SELECT i.id, replace(a.id::text, '-', '') AS end_to_end, a.rail_reference AS reference, r.slug AS party,
                replace(a.batch_id::text, '-', '') AS batch, a.asked_on AS day, ledger.public_id('pay', a.payout_id) AS subject
@@ -114,7 +115,7 @@ def _refresh_payouts(tx: Tx, clock: Clock) -> int:
         INSERT INTO ledger.item AS i (id, source, bank_account_id, amount, currency, on_date, day, kind, end_to_end, reference,
             identifiers, party, batch, subject)
         SELECT a.id, 'payout', b.id, -a.amount, r.currency, (a.sent_at AT TIME ZONE f.time_zone)::date, a.asked_on, 'payout',
-               n.attempt, a.rail_reference, ARRAY[upper(n.payout), upper(n.attempt), upper(n.batch)], r.slug, n.batch, n.payout
+               n.attempt, a.rail_reference, ARRAY[upper(n.payout), upper(n.attempt), upper(n.batch), upper(n.batch) || '-01'], r.slug, n.batch, n.payout
         FROM products.payout p
         JOIN products.payout_attempt a ON a.payout_id = p.id AND a.money = 'clearing'
         JOIN products.rail r ON r.id = a.rail_id
