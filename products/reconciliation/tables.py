@@ -73,7 +73,9 @@ class PairingEffectRow(Base):
 
     __tablename__ = "pairing_effect"
     __table_args__ = (
-        CheckConstraint("kind IN ('payout', 'settlement', 'charge', 'receipt', 'conversion')", name="kind"),
+        CheckConstraint(
+            "kind IN ('payout', 'settlement', 'charge', 'receipt', 'conversion', 'booked')", name="kind"
+        ),
         Index("pairing_effect_of", "pairing_id"),
         Index("pairing_effect_transaction", "transaction_id"),
         Index(

@@ -109,7 +109,7 @@ def _effects() -> None:
         CREATE TABLE products.pairing_effect (
             id uuid PRIMARY KEY,
             pairing_id uuid NOT NULL REFERENCES ledger.pairing,
-            kind text NOT NULL CHECK (kind IN ('payout', 'settlement', 'charge', 'receipt', 'conversion')),
+            kind text NOT NULL CHECK (kind IN ('payout', 'settlement', 'charge', 'receipt', 'conversion', 'booked')),
             subject uuid,
             transaction_id uuid NOT NULL,
             undone_at timestamptz,
