@@ -34,8 +34,8 @@ def collect(tx: Tx, naming: Sequence[Naming], *, limit: int = 20_000) -> int:
     """Makes items of the settled postings on mirrored accounts, of about `limit` transactions; answers how many transactions.
 
     The last database transaction is always taken whole. 0 means that nothing is left, or that another collector is at work. Call
-    it in a transaction of its own, again until it answers 0. A posting on an account that was mirrored only afterwards is
-    collected by `collect_earlier`.
+    it in a transaction of its own, again until it answers 0. A bank account that is new gets what its ledger account moved before,
+    from the day on since which statements are due; what is older the bank never tells.
     """
     if limit < 1:
         raise ValueError("limit must be at least 1")
@@ -43,6 +43,10 @@ def collect(tx: Tx, naming: Sequence[Naming], *, limit: int = 20_000) -> int:
         return 0
     # New statements from here on: they see what the collector before us committed.
     start, horizon = _watermark(tx), settled(tx)
+    new = _new_account(tx)
+    if new is not None:
+        _collect_earlier(tx, naming, *new, start)
+        return 1
     eras = tx.execute(
         text("SELECT era FROM ledger.era WHERE era BETWEEN :first AND :current ORDER BY era"),
         {"first": start.era, "current": horizon.era},
@@ -87,15 +91,21 @@ def collect(tx: Tx, naming: Sequence[Naming], *, limit: int = 20_000) -> int:
     return 0
 
 
-def collect_earlier(tx: Tx, bank_account_id: UUID, naming: Sequence[Naming]) -> int:
-    """Makes items of what an account had moved before it became a bank account's mirror; answers how many.
+def _new_account(tx: Tx) -> tuple[UUID, str] | None:
+    """A bank account whose earlier postings, since the day that it says now, are not collected, and the mark that they are."""
+    row = tx.execute(
+        text("""
+            SELECT b.id, mark.name FROM ledger.bank_account b
+            CROSS JOIN LATERAL (SELECT concat_ws(' ', 'items of', b.id, b.statements_since) AS name) AS mark
+            WHERE NOT EXISTS (SELECT FROM ledger.fold f WHERE f.name = mark.name) LIMIT 1
+        """)
+    ).first()
+    return None if row is None else (row.id, row.name)
 
-    From the day on since which statements are due. For whoever opens a bank account over an account that is in use; again it
-    changes nothing.
-    """
-    if not _alone(tx, wait=True):
-        return 0
-    reached = _watermark(tx)
+
+def _collect_earlier(
+    tx: Tx, naming: Sequence[Naming], bank_account_id: UUID, mark: str, reached: Horizon
+) -> None:
     moved = """
         SELECT t.id, t.kind FROM ledger.transaction t WHERE t.id IN (
             SELECT p.transaction_id FROM ledger.posting p JOIN ledger.bank_account b
@@ -103,7 +113,11 @@ def collect_earlier(tx: Tx, bank_account_id: UUID, naming: Sequence[Naming]) -> 
         ) AND (t.era, t.xid) < (%(era)s, CAST(%(xid)s AS xid8))
     """
     values = {"bank_account": bank_account_id, "era": reached.era, "xid": str(reached.xid)}
-    return _add(tx, naming, _ITEMS.format(moved=moved, condition="AND b.id = %(bank_account)s"), values)
+    _add(tx, naming, _ITEMS.format(moved=moved, condition="AND b.id = %(bank_account)s"), values)
+    tx.execute(
+        text("INSERT INTO ledger.fold (name, era, xid) VALUES (:name, :era, CAST(:xid AS xid8))"),
+        {"name": mark, "era": reached.era, "xid": str(reached.xid)},
+    )
 
 
 # LATERAL with OFFSET 0 keeps the postings behind their primary key, however stale the planner's statistics are. Money that came
@@ -117,7 +131,7 @@ _ITEMS: Final = """
         FROM ledger.posting WHERE transaction_id = moved.id OFFSET 0
     ) AS p
     CROSS JOIN LATERAL (VALUES (p.debit_account), (p.credit_account)) AS side (account_id)
-    JOIN ledger.bank_account b ON b.account_id = side.account_id {condition}
+    JOIN ledger.bank_account b ON b.account_id = side.account_id AND p.effective_on >= b.statements_since {condition}
     WHERE NOT EXISTS (SELECT FROM ledger.item i WHERE i.transaction_id = p.transaction_id AND i.seq = p.seq
                       AND i.bank_account_id = b.id)
     ORDER BY p.transaction_id, p.seq, b.id
@@ -141,12 +155,12 @@ def _add(tx: Tx, naming: Sequence[Naming], query: str, values: dict[str, Any]) -
     return len(made)
 
 
-def _alone(tx: Tx, *, wait: bool = False) -> bool:
-    lock = "pg_advisory_xact_lock" if wait else "pg_try_advisory_xact_lock"
+def _alone(tx: Tx) -> bool:
     answer = tx.execute(
-        text(f"SELECT {lock}(:class, :id)"), {"class": _ADVISORY_CLASS, "id": _ADVISORY_COLLECTOR}
+        text("SELECT pg_try_advisory_xact_lock(:class, :id)"),
+        {"class": _ADVISORY_CLASS, "id": _ADVISORY_COLLECTOR},
     ).scalar_one()
-    return wait or bool(answer)
+    return bool(answer)
 
 
 def _watermark(tx: Tx) -> Horizon:
