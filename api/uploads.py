@@ -4,7 +4,7 @@ They are larger than any other body (`Settings.upload_bytes_max`), so the edge k
 banks' statements (`Settings.statement_bytes_max`), are written to disk while they arrive and read from there.
 """
 
-from typing import IO, Any, Final
+from typing import Any, BinaryIO, Final
 
 from api.deps import Call
 from ledger.errors import InvalidInput
@@ -19,9 +19,9 @@ SPOOLED: Final = frozenset({BANK_STATEMENTS})
 """Addresses at which it is written to disk while it arrives."""
 
 
-def spooled(call: Call) -> IO[bytes]:
+def spooled(call: Call) -> BinaryIO:
     """The file that was posted, on disk, from its beginning. Raises InvalidInput when there is none."""
-    file: IO[bytes] = call.request.scope["state"]["upload"]
+    file: BinaryIO = call.request.scope["state"]["upload"]
     file.seek(0)
     if not file.read(1):
         raise InvalidInput("Send the file as the request's body.")

@@ -8,6 +8,8 @@ from api.v1 import (
     approvals,
     audit,
     balances,
+    bank_accounts,
+    bank_statements,
     claim_packs,
     consents,
     deliveries,
@@ -79,6 +81,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     operators.router,
     approvals.router,
     settlement_files.router,
+    bank_statements.router,
+    bank_accounts.router,
     audit.router,
     health.router,
 )

@@ -119,25 +119,26 @@ def by_id(tx: Tx, file_id: UUID) -> StatementFile:
 
 
 def content(tx: Tx, keys: Keys, file: StatementFile) -> Iterator[bytes]:
-    """The content as it came, piece by piece. Raises `FileDestroyed` at once."""
+    """The content as it came, piece by piece."""
+    number = 1
+    while found := piece(tx, keys, file, number):
+        yield found
+        number += 1
+
+
+def piece(tx: Tx, keys: Keys, file: StatementFile, number: int) -> bytes:
+    """One piece of the content, counted from 1; empty after the last. Raises `FileDestroyed`."""
     if file.wrapped_key is None:
         raise FileDestroyed("The content of this file was destroyed when its time was over.")
-    return _pieces(tx, keys.cipher(file.wrapped_key, file.id), file.id)
-
-
-def _pieces(tx: Tx, cipher: Cipher, file_id: UUID) -> Iterator[bytes]:
-    number = 0
-    while True:
-        number += 1
-        with cursor(tx) as sql:
-            row = sql.execute(
-                "SELECT sealed FROM ledger.statement_piece WHERE file_id = %s AND number = %s",
-                (file_id, number),
-                binary=True,
-            ).fetchone()
-        if row is None:
-            return
-        yield open_piece(cipher, file_id, number, row[0])
+    with cursor(tx) as sql:
+        row = sql.execute(
+            "SELECT sealed FROM ledger.statement_piece WHERE file_id = %s AND number = %s",
+            (file.id, number),
+            binary=True,
+        ).fetchone()
+    if row is None:
+        return b""
+    return open_piece(keys.cipher(file.wrapped_key, file.id), file.id, number, row[0])
 
 
 def destroy_next(tx: Tx, clock: Clock, *, retention: timedelta) -> bool:

@@ -192,7 +192,7 @@ def test_names_and_texts_rest_sealed_are_emptied_for_one_who_is_erased_and_end_w
     with bank.databases.worker.begin() as tx:
         assert reading.texts(tx, bank.keyring, everyone) == {}
         with pytest.raises(files.FileDestroyed):
-            files.content(tx, bank.keyring, files.by_id(tx, first.file_id))
+            files.piece(tx, bank.keyring, files.by_id(tx, first.file_id), 1)
     assert kept(bank) == (2, 0, 2, 3)
 
 

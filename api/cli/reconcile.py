@@ -1,0 +1,519 @@
+"""Bank statements and accounts: `mizan reconcile import|statements|gaps|file|account …|counterparty …`."""
+
+import json
+import os
+from dataclasses import asdict, replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api import auditing, bank_statements
+from api.bank_statements import Ask
+from api.bootstrap import Services
+from api.cli import acting, output, session
+from api.v1.bank_statements import ImportedOut, imported_out
+from integrations import strict_json
+from integrations.bank_statements import csv_mapping
+from integrations.bank_statements.canonical import Format, Told
+from ledger.audit import Act
+from ledger.database import Tx
+from ledger.errors import MizanError, NotFound
+from ledger.ids import parse_public_id, public_id
+from ledger.money import AMOUNT_MAX
+from ledger.reconciliation import bank_accounts, counterparties, files, reading
+from ledger.reconciliation import gaps as between
+from ledger.reconciliation.bank_accounts import BankAccount, NewBankAccount
+from ledger.reconciliation.gaps import Gap
+
+A_DAY = ["%Y-%m-%d"]
+MAPPING_BYTES_MAX = 256 * 1024
+
+app = typer.Typer(
+    name="reconcile", help="Bank statements, and what they prove of the books.", no_args_is_help=True
+)
+accounts = typer.Typer(name="account", help="Accounts at banks, and what mirrors them.", no_args_is_help=True)
+others = typer.Typer(name="counterparty", help="Whose accounts are on the other side.", no_args_is_help=True)
+app.add_typer(accounts)
+app.add_typer(others)
+
+Slug = Annotated[str, typer.Argument(help="The bank account's name.")]
+
+
+@app.command("import")
+@session.command
+def import_files(
+    given: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Files from banks.", exists=True, dir_okay=False)
+    ],
+    account: Annotated[
+        str | None,
+        typer.Option(help="The bank account that they are of, where they don't say so.", show_default=False),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only these bank accounts' statements; all others are left out.", show_default=False
+        ),
+    ] = None,
+    fmt: Annotated[
+        Format | None, typer.Option("--format", help="The content tells when left out.", show_default=False)
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(
+            help="How CSV is read, as JSON; the bank account's own when left out.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    opening: Annotated[
+        int | None,
+        typer.Option(help="The opening balance in minor units, for CSV without one.", show_default=False),
+    ] = None,
+    closing: Annotated[
+        int | None,
+        typer.Option(help="The closing balance in minor units, for CSV without one.", show_default=False),
+    ] = None,
+    from_on: Annotated[
+        datetime | None,
+        typer.Option(formats=A_DAY, help="The first day, for CSV that doesn't say it.", show_default=False),
+    ] = None,
+    to_on: Annotated[
+        datetime | None,
+        typer.Option(formats=A_DAY, help="The last day, for CSV that doesn't say it.", show_default=False),
+    ] = None,
+    as_json: session.AsJson = False,
+) -> None:
+    """Bring in banks' files: camt.053, MT940 or CSV. Each whole or not at all; the same file twice changes nothing.
+
+    A refused file ends with exit code 1; those before it are in, and those after it are not.
+    """
+    ask = Ask(
+        name="",
+        by=session.actor(),
+        account=account,
+        only=frozenset(only) if only else None,
+        fmt=fmt,
+        mapping=mapping_in(mapping) if mapping is not None else None,
+        told=Told(opening=opening, closing=closing, from_on=_day(from_on), to_on=_day(to_on)),
+    )
+    if any(abs(balance) > AMOUNT_MAX for balance in (opening, closing) if balance is not None):
+        raise session.Refused("a balance is at most 2^53−1 minor units")
+    done: list[ImportedOut] = []
+    with session.services() as services:
+        for path in given:
+            done.append(_bring_in(services, path, replace(ask, name=path.name)))
+            if not as_json:
+                _show(path, done[-1])
+    if as_json:
+        output.as_json(
+            [one.model_dump() | {"path": str(path)} for path, one in zip(given, done, strict=True)]
+        )
+
+
+def _bring_in(services: Services, path: Path, ask: Ask) -> ImportedOut:
+    """Bring in one file; what is refused is in the audit log too."""
+    with path.open("rb") as content, output.progress(path.name, path.stat().st_size) as steps:
+
+        def work(tx: Tx) -> ImportedOut:
+            return imported_out(
+                *bank_statements.bring_in(
+                    tx,
+                    services,
+                    content,
+                    ask,
+                    progress=lambda read: steps.show(read, path.stat().st_size, path.name),
+                )
+            )
+
+        def audited(tx: Tx) -> ImportedOut:
+            made = work(tx)
+            acting.note(
+                tx,
+                services,
+                "bank_statement.imported",
+                made.file,
+                sha256=made.sha256,
+                statements=len(made.statements),
+                lines=made.lines,
+                duplicate=made.duplicate,
+            )
+            return made
+
+        try:
+            return services.worker.run(audited)
+        except MizanError as error:
+            digest, _ = bank_statements.digest_of(content) if path.stat().st_size else (b"", 0)
+            auditing.refused(
+                services,
+                Act(
+                    session.actor(),
+                    "cli",
+                    "bank_statement.imported",
+                    f"sha256:{digest.hex()}",
+                    "refused",
+                    detail={"code": error.code},
+                ),
+            )
+            raise
+
+
+@app.command()
+@session.command
+def statements(
+    account: Annotated[str | None, typer.Option(help="Only this bank account's.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    as_json: session.AsJson = False,
+) -> None:
+    """Bank statements that came in, the latest first."""
+    with session.services() as services, services.worker.read() as tx:
+        of = bank_accounts.by_slug(tx, account).id if account is not None else None
+        found = reading.statements(tx, bank_account_id=of, limit=limit)
+    if as_json:
+        output.as_json(
+            [
+                asdict(one)
+                | {
+                    "id": public_id(bank_statements.STATEMENT, one.id),
+                    "file_id": public_id(bank_statements.FILE, one.file_id),
+                    "bank_account_id": public_id(bank_statements.ACCOUNT, one.bank_account_id),
+                    "digest": one.digest.hex(),
+                }
+                for one in found
+            ]
+        )
+        return
+    output.table(
+        [
+            "statement",
+            "account",
+            "number",
+            "from",
+            "to",
+            "opening>",
+            "closing>",
+            "lines>",
+            "duplicates>",
+            "file",
+        ],
+        [
+            [
+                public_id(bank_statements.STATEMENT, one.id),
+                one.account,
+                one.number,
+                one.from_on,
+                one.to_on,
+                output.amount_in(one.opening, one.currency),
+                f"{output.amount_in(one.closing, one.currency)} {one.currency}",
+                one.lines,
+                one.duplicates,
+                one.file,
+            ]
+            for one in found
+        ],
+    )
+
+
+@app.command()
+@session.command
+def gaps(
+    account: Slug,
+    through: Annotated[
+        datetime | None,
+        typer.Option(formats=A_DAY, help="The day that statements should have reached.", show_default=False),
+    ] = None,
+    as_json: session.AsJson = False,
+) -> None:
+    """What doesn't fit between an account's statements. Exit code 1: something is in doubt."""
+    with session.services() as services, services.worker.read() as tx:
+        of = bank_accounts.by_slug(tx, account)
+        found = between.gaps(tx, of.id, through=_day(through))
+    if as_json:
+        output.as_json([_gap_json(one) for one in found])
+    elif found:
+        output.table(
+            ["what", "from", "to", "expected>", "found>", "numbers", "after", "statement"],
+            [
+                [
+                    one.kind.replace("_", " "),
+                    one.from_on,
+                    one.to_on,
+                    output.amount_in(one.expected, of.currency) if one.expected is not None else None,
+                    output.amount_in(one.found, of.currency) if one.found is not None else None,
+                    f"{one.numbers[0]}-{one.numbers[1]}" if one.numbers else None,
+                    public_id(bank_statements.STATEMENT, one.before) if one.before else None,
+                    public_id(bank_statements.STATEMENT, one.statement) if one.statement else None,
+                ]
+                for one in found
+            ],
+        )
+    else:
+        print("Nothing is missing.")
+    if any(not one.harmless for one in found):
+        raise typer.Exit(1)
+
+
+@app.command("file")
+@session.command
+def fetch_file(
+    statement: Annotated[str, typer.Argument(help="A statement's id: bst_…")],
+    to: Annotated[
+        Path,
+        typer.Option(help="The new file to write. It holds names and account numbers: only you can read it."),
+    ],
+    as_json: session.AsJson = False,
+) -> None:
+    """Write the file that a statement came in, as it came."""
+    statement_id = parse_public_id(bank_statements.STATEMENT, statement)
+    opened = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with session.services() as services, os.fdopen(opened, "wb") as written:
+
+        def work(tx: Tx) -> str:
+            file = files.by_id(tx, reading.statement(tx, statement_id).file_id)
+            written.seek(0)
+            for piece in files.content(tx, services.keyring, file):
+                written.write(piece)
+            return file.digest.hex()
+
+        digest = acting.run(services, work, "bank_statement_file.fetched", statement)
+    if as_json:
+        output.as_json({"statement": statement, "path": str(to), "sha256": digest})
+        return
+    output.fields({"statement": statement, "written to": to, "sha256": digest})
+
+
+@accounts.command("add")
+@session.command
+def add_account(
+    slug: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and hyphens.")],
+    fund: Annotated[str, typer.Option(help="The fund's code, such as ejoheza/savers.")],
+    currency: Annotated[str, typer.Option(help="Its currency (ISO 4217).")],
+    identification: Annotated[str, typer.Option(help="IBAN, or the bank's own number.")],
+    since: Annotated[
+        datetime, typer.Option(formats=A_DAY, help="The first day that statements are expected for.")
+    ],
+    name: Annotated[str | None, typer.Option(help="What people call it.", show_default=False)] = None,
+    rail: Annotated[
+        str | None,
+        typer.Option(
+            help="The rail whose float it holds; the fund's bank when left out.", show_default=False
+        ),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Another way in which the bank writes its number.", show_default=False),
+    ] = None,
+    servicer: Annotated[str | None, typer.Option(help="The bank.", show_default=False)] = None,
+    as_json: session.AsJson = False,
+) -> None:
+    """Add a bank account: which account of the books it is the other side of. Nothing is booked."""
+    if (
+        not slug
+        or len(slug) > 63
+        or not all(one.isascii() and (one.islower() or one.isdigit() or one == "-") for one in slug)
+    ):
+        raise session.Refused("a name has lower-case letters, digits and hyphens")
+    with session.services() as services:
+
+        def work(tx: Tx) -> BankAccount:
+            mirrored = bank_statements.mirrored_account(tx, fund, currency.upper(), rail)
+            new = NewBankAccount(
+                slug, name or slug, mirrored, identification, since.date(), tuple(also or ()), servicer
+            )
+            return bank_accounts.add(tx, services.clock, new)
+
+        added = acting.run(
+            services, work, "bank_account.added", slug, fund=fund, identification=identification
+        )
+    _show_accounts([added], as_json=as_json, one=True)
+
+
+@accounts.command("list")
+@session.command
+def list_accounts(as_json: session.AsJson = False) -> None:
+    """Bank accounts, and what of the books mirrors each."""
+    with session.services() as services, services.worker.read() as tx:
+        found = bank_accounts.every(tx)
+    _show_accounts(found, as_json=as_json)
+
+
+@accounts.command("mapping")
+@session.command
+def account_mapping(
+    account: Annotated[
+        str | None, typer.Argument(help="The bank account's name.", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="How its CSV files are read from now on, as JSON.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    print_schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of mappings instead.", show_default=False)
+    ] = False,
+) -> None:
+    """Show, or change, how a bank account's CSV files are read. Prints JSON."""
+    if print_schema:
+        print(json.dumps(csv_mapping.schema(), indent=2, ensure_ascii=False))
+        return
+    if account is None:
+        raise session.Refused("say which bank account's mapping, or --schema")
+    slug = account
+    with session.services() as services:
+        if file is None:
+            with services.worker.read() as tx:
+                shown = bank_accounts.by_slug(tx, slug).statement_mapping
+            if shown is None:
+                raise NotFound("Nobody has said yet how this bank account's files are read.")
+        else:
+            shown = mapping_in(file)
+            csv_mapping.parse(shown)
+            new = shown
+
+            def work(tx: Tx) -> None:
+                bank_accounts.change(tx, bank_accounts.by_slug(tx, slug).id, statement_mapping=new)
+
+            acting.run(services, work, "bank_account.changed", slug)
+    print(json.dumps(shown, indent=2, ensure_ascii=False))
+
+
+@others.command("add")
+@session.command
+def add_counterparty(
+    account: Slug,
+    identification: Annotated[str, typer.Argument(help="The other side's IBAN, or its bank's own number.")],
+    party: Annotated[str, typer.Argument(help="A partner's slug, or a name of yours.")],
+    as_json: session.AsJson = False,
+) -> None:
+    """Say whose account the other side is: lines that come in are told so, and those that named nobody."""
+    if not 1 <= len(party) <= 63 or not party.isprintable() or not party.isascii() or " " in party:
+        raise session.Refused("a party's name has 1 to 63 printable ASCII characters, without spaces")
+    with session.services() as services:
+        added = acting.run(
+            services,
+            lambda tx: counterparties.add(
+                tx,
+                services.keyring,
+                services.clock,
+                bank_accounts.by_slug(tx, account).id,
+                identification,
+                party,
+                by=session.actor(),
+            ),
+            "bank_counterparty.added",
+            account,
+            party=party,
+        )
+    if as_json:
+        output.as_json(asdict(added) | {"id": public_id(bank_statements.COUNTERPARTY, added.id)})
+        return
+    print(f"{account}: …{added.ending} is {added.party}.")
+
+
+@others.command("list")
+@session.command
+def list_counterparties(account: Slug, as_json: session.AsJson = False) -> None:
+    """Accounts on the other side whose owners are known, the newest first."""
+    with session.services() as services, services.worker.read() as tx:
+        found = counterparties.every(tx, bank_accounts.by_slug(tx, account).id, limit=10_000)
+    if as_json:
+        output.as_json(
+            [asdict(one) | {"id": public_id(bank_statements.COUNTERPARTY, one.id)} for one in found]
+        )
+        return
+    output.table(
+        ["counterparty", "ending", "party", "source", "added by", "added at"],
+        [
+            [
+                public_id(bank_statements.COUNTERPARTY, one.id),
+                f"…{one.ending}",
+                one.party,
+                one.source,
+                one.added_by,
+                one.added_at,
+            ]
+            for one in found
+        ],
+    )
+
+
+def mapping_in(file: Path) -> dict[str, Any]:
+    """A mapping in a file. Raises `Refused` for what is no JSON object."""
+    if file.stat().st_size > MAPPING_BYTES_MAX:
+        raise session.Refused(f"a mapping has at most {MAPPING_BYTES_MAX} bytes")
+    try:
+        given = strict_json.loads(file.read_bytes())
+    except strict_json.NotStrictJson as error:
+        raise session.Refused(f"{file}: {error}") from None
+    if not isinstance(given, dict):
+        raise session.Refused(f"{file}: a mapping is a JSON object")
+    return given
+
+
+def _day(at: datetime | None) -> date | None:
+    return at.date() if at is not None else None
+
+
+def _show(path: Path, done: ImportedOut) -> None:
+    if done.duplicate:
+        print(f"{path.name}: it is here already; nothing changed.")
+        return
+    repeated = sum(one.duplicates for one in done.statements)
+    print(f"{path.name}: {len(done.statements)} statements with {done.lines} lines.")
+    if repeated:
+        print(f"  {repeated} of the lines were in overlapping statements before, and take part in nothing.")
+    if done.skipped:
+        print(f"  left out: {done.skipped} statements of {', '.join(done.skipped_accounts)}.")
+
+
+def _show_accounts(found: list[BankAccount], *, as_json: bool, one: bool = False) -> None:
+    if as_json:
+        rows = [
+            asdict(account)
+            | {
+                "id": public_id(bank_statements.ACCOUNT, account.id),
+                "fund_id": None,
+                "account_id": public_id("acc", account.account_id),
+            }
+            for account in found
+        ]
+        for row in rows:
+            del row["fund_id"]
+        output.as_json(rows[0] if one else rows)
+        return
+    output.table(
+        ["account", "fund", "mirrored by", "number", "currency", "statements since", "bank"],
+        [
+            [
+                account.slug,
+                account.fund,
+                f"{account.code} {account.owner}".strip(),
+                account.identification,
+                account.currency,
+                account.statements_since,
+                account.servicer,
+            ]
+            for account in found
+        ],
+    )
+
+
+def _gap_json(one: Gap) -> dict[str, object]:
+    return {
+        "kind": one.kind,
+        "harmless": one.harmless,
+        "from_on": one.from_on,
+        "to_on": one.to_on,
+        "before": public_id(bank_statements.STATEMENT, one.before) if one.before else None,
+        "statement": public_id(bank_statements.STATEMENT, one.statement) if one.statement else None,
+        "expected": one.expected,
+        "found": one.found,
+        "numbers": one.numbers,
+    }
