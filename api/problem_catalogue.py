@@ -714,6 +714,27 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Correct the mapping, or ask the partner for a whole file.",
         ),
         Kind(
+            "unknown_statement_format",
+            422,
+            "This is no bank statement that is read here",
+            "Statements are read from camt.053 (versions 02 to 13), MT940 and CSV with a mapping. The detail says what the file is instead, where its first bytes tell.",
+            "Ask the bank for camt.053, or save the sheet as CSV and say how it is read.",
+        ),
+        Kind(
+            "invalid_bank_statement",
+            422,
+            "The bank statement can't be read, or contradicts itself",
+            "The file is cut off, lacks a balance, an account or a date, has an amount that can be read in two ways, or has details that don't add up to their entry. The detail names the statement and the entry, or the row. Nothing of the file was kept.",
+            "Ask the bank for a whole file; of CSV, correct the mapping, or say what the file leaves out.",
+        ),
+        Kind(
+            "invalid_statement_mapping",
+            422,
+            "No statement can be read by this mapping",
+            "The mapping breaks its JSON Schema, or contradicts itself; `errors` leads to the fault.",
+            "Correct it; the reference on bank statements shows every part of a mapping.",
+        ),
+        Kind(
             "invalid_settlement_days",
             422,
             "The days of the file are not known",

@@ -50,6 +50,7 @@ def parse(chunks: Iterable[bytes], handler: Handler) -> Iterator[None]:
     )
     spent = 0.0
     blank = True
+    ended = False
     try:
         for chunk in chunks:
             # Some banks' files begin with empty lines, which XML does not allow before its declaration.
@@ -64,12 +65,13 @@ def parse(chunks: Iterable[bytes], handler: Handler) -> Iterator[None]:
             yield
         if blank:
             raise NotStrictXml("it is empty")
+        ended = True
         parser.close()
         yield
     except etree.XMLSyntaxError as error:
         line, column = error.position
-        cut = " (it seems to be cut off there)" if target.depth > 0 and "end of" in str(error).lower() else ""
-        raise NotStrictXml(f"it is not well-formed at line {line}, column {column}{cut}") from None
+        what = "cut off" if ended and target.depth > 0 else "not well-formed"
+        raise NotStrictXml(f"it is {what} at line {line}, column {column}") from None
 
 
 class _Target:
@@ -97,8 +99,8 @@ class _Target:
         if self._text:
             self._text = []
         self._characters = 0
-        name, namespace = self._split(tag)
-        self._handler.start(name, namespace, attributes)
+        found = self._names.get(tag) or self._split(tag)
+        self._handler.start(found[0], found[1], attributes)
 
     def data(self, text: str) -> None:
         self._characters += len(text)
@@ -111,16 +113,14 @@ class _Target:
         text = "".join(self._text).strip() if self._text else ""
         self._text = []
         self._characters = 0
-        self._handler.end(self._split(tag)[0], text)
+        self._handler.end((self._names.get(tag) or self._split(tag))[0], text)
 
     def close(self) -> None:
         """All was said to the handler already."""
 
     def _split(self, tag: str) -> tuple[str, str]:
-        found = self._names.get(tag)
-        if found is None:
-            namespace, _, name = tag.rpartition("}")
-            found = name, namespace[1:]
-            if len(self._names) < _NAMES_KEPT_MAX:
-                self._names[tag] = found
+        namespace, _, name = tag.rpartition("}")
+        found = name, namespace[1:]
+        if len(self._names) < _NAMES_KEPT_MAX:
+            self._names[tag] = found
         return found

@@ -45,7 +45,7 @@ class Spool:
 
     def count(self, held: "Held") -> None:
         """One more line is in memory; beyond the limit all of them go to disk."""
-        if not held.waiting:
+        if len(held.waiting) == 1:
             self._holding.append(held)
         self._in_memory += 1
         if self._in_memory >= LINES_IN_MEMORY_MAX:
@@ -96,7 +96,6 @@ class Held:
 
     def add(self, line: Line) -> None:
         """One more line."""
-        self.spool.count(self)
         self.waiting.append(line)
         self.count += 1
         self.total += line.amount
@@ -107,6 +106,7 @@ class Held:
         if self.last_on is None or line.booked_on > self.last_on:
             self.last_on = line.booked_on
         self.entries = max(self.entries, line.entry)
+        self.spool.count(self)
 
     def spill(self) -> None:
         """Write to disk what is in memory."""

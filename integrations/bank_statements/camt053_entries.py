@@ -40,6 +40,18 @@ _REFERENCES: Final = (
 )
 _ENTRY_REFERENCES: Final = ("NtryRef", "NtryDtls/Btch/MsgId", "NtryDtls/Btch/PmtInfId")
 _TEXTS: Final = ("RmtInf/Ustrd", "RmtInf/Strd/AddtlRmtInf", "AddtlTxInf", "RtrInf/Rsn/Cd", "RtrInf/AddtlInf")
+_DOMAIN: Final = ("BkTxCd/Domn/Cd", "BkTxCd/Domn/Fmly/Cd", "BkTxCd/Domn/Fmly/SubFmlyCd")
+_NAMES: Final = {
+    role: (
+        *(f"RltdPties/{role}/{path}" for path in ("Nm", "Pty/Nm", "Agt/FinInstnId/Nm")),
+        *(f"RltdPties/Ultmt{role}/{path}" for path in ("Nm", "Pty/Nm")),
+    )
+    for role in ("Dbtr", "Cdtr")
+}
+_ACCOUNTS: Final = {
+    role: tuple(f"RltdPties/{role}Acct/{path}" for path in ("Id/IBAN", "Id/Othr/Id", "Id/BBAN", "Prxy/Id"))
+    for role in ("Dbtr", "Cdtr")
+}
 _TRUE: Final = frozenset({"true", "1"})
 
 
@@ -171,8 +183,8 @@ def _line(entry: _Entry, detail: int, amount: int, details: list[Record]) -> Lin
 
 def _kind(record: Record) -> str | None:
     """The bank's code of what happened: domain, family and sub-family, or its own."""
-    domain = [record.first(f"BkTxCd/Domn/{path}") for path in ("Cd", "Fmly/Cd", "Fmly/SubFmlyCd")]
-    found = "/".join(part for part in domain if part) or record.first("BkTxCd/Prtry/Cd")
+    domain = [part for path in _DOMAIN if (part := record.first(path))]
+    found = "/".join(domain) or record.first("BkTxCd/Prtry/Cd")
     return canonical.text_of(found)[:70] or None
 
 
@@ -182,17 +194,9 @@ def _counterparty(entry: _Entry, detail: Record) -> tuple[str | None, str | None
     A reversal names the parties of the payment that it takes back, in their own roles.
     """
     roles = ("Dbtr", "Cdtr") if entry.amount > 0 else ("Cdtr", "Dbtr")
-    for role in roles:
-        name = detail.first(
-            *(f"RltdPties/{role}{path}" for path in ("/Nm", "/Pty/Nm", "/Agt/FinInstnId/Nm")),
-            *(f"RltdPties/Ultmt{role}{path}" for path in ("/Nm", "/Pty/Nm")),
-        )
-        number = canonical.account_of(
-            detail.first(
-                *(f"RltdPties/{role}Acct/{path}" for path in ("Id/IBAN", "Id/Othr/Id", "Id/BBAN", "Prxy/Id"))
-            )
-        )
-        is_own = number is not None and number == entry.account
-        if (name or number) and not is_own and (role == roles[0] or entry.reversal):
+    for role in roles if entry.reversal else roles[:1]:
+        name = detail.first(*_NAMES[role])
+        number = canonical.account_of(detail.first(*_ACCOUNTS[role]))
+        if (name or number) and (number is None or number != entry.account):
             return canonical.text_of(name)[:140] or None, number
     return None, None

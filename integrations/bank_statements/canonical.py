@@ -22,6 +22,7 @@ Progress = Callable[[int], None]
 REFERENCE_CHARACTERS_MAX: Final = 140
 """Longer references are none of a bank's: camt's have at most 35 characters, creditor references 140."""
 TEXT_CHARACTERS_MAX: Final = 4_000
+ACCOUNT_CHARACTERS_MAX: Final = 70
 REFERENCES_MAX: Final = 10_000
 """References kept of one line; more than a batch of payments has."""
 
@@ -137,21 +138,27 @@ def shown(amount: int, currency: str) -> str:
 _UNSAID = frozenset(
     {"NOTPROVIDED", "NOTAVAILABLE", "NOTAPPLICABLE", "NONREF", "NOREF", "NOREFERENCE", "NONE", "NULL", "NA", "NIL", "UNKNOWN"}
 )  # fmt: skip
+_MARKS = re.compile(r"[\W_]+")
 _LINE_ENDS = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ufeff\u200b\u2028\u2029]+")
 
 
 def text_of(*parts: str | None) -> str:
     """Free text on one line: parts joined by a space, control characters and runs of space made one space."""
-    joined = " ".join(part for part in parts if part)
-    return " ".join(_CONTROLS.sub(" ", joined).split())[:TEXT_CHARACTERS_MAX]
+    joined = " ".join([part for part in parts if part])
+    if not joined.isprintable():
+        joined = _CONTROLS.sub(" ", joined)
+    return " ".join(joined.split())[:TEXT_CHARACTERS_MAX]
 
 
 def reference_of(written: str | None) -> str | None:
     """A reference as it was given, put together where it goes over lines; None for blanks and the banks' words for having none."""
-    found = text_of(_LINE_ENDS.sub("", written or ""))[:REFERENCE_CHARACTERS_MAX].strip()
-    bare = re.sub(r"[\W_]", "", found).upper()
-    return None if not bare or bare in _UNSAID or not bare.strip("0") else found
+    if not written:
+        return None
+    whole = written if written.isprintable() else _LINE_ENDS.sub("", written)
+    found = text_of(whole)[:REFERENCE_CHARACTERS_MAX].strip()
+    bare = found.upper() if found.isalnum() else _MARKS.sub("", found).upper()
+    return None if bare in _UNSAID or not bare.strip("0") else found
 
 
 def references_of(written: Iterable[str | None], *, besides: Iterable[str | None] = ()) -> tuple[str, ...]:
@@ -168,15 +175,17 @@ def account_of(written: str | None, currency: str | None = None) -> str | None:
 
     ``DEUTDEFF/NL91 ABNA…`` and ``NL91ABNA…EUR`` are that IBAN; any other number stays whole.
     """
-    number = re.sub(r"\s", "", text_of(written)).upper()
+    number = "".join(text_of(written).split()).upper()
     if not number:
         return None
+    if currency is None and number.isalnum() and not number.startswith("IBAN"):
+        return number[:ACCOUNT_CHARACTERS_MAX]
     last = number.rpartition("/")[2]
     for candidate in (number, last, number.removeprefix("IBAN"), number.removesuffix(currency or "")):
         if is_iban(candidate):
             return candidate
     without = last.removesuffix(currency or "")
-    return without if is_iban(without) else number[:70]
+    return without if is_iban(without) else number[:ACCOUNT_CHARACTERS_MAX]
 
 
 _IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}", re.ASCII)
