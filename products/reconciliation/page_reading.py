@@ -160,7 +160,10 @@ def funds(tx: Tx, programmes: frozenset[UUID] | None) -> list[Fund]:
             "programmes": None if programmes is None else list(programmes),
         },
     )
-    return [Fund(*named, currencies=tuple(currencies)) for *named, currencies in rows]
+    return [
+        Fund(id_, code, name, zone, programme_id, programme, tuple(currencies))
+        for id_, code, name, zone, programme_id, programme, currencies in rows
+    ]
 
 
 def waiting(tx: Tx) -> dict[Key, Waiting]:

@@ -22,6 +22,7 @@ class RailDay:
     come back, what statement lines show.
     """
 
+    days_since: int
     on: date
     rail: str
     programme: str
@@ -35,7 +36,6 @@ class RailDay:
     confirmed: int
     back: int
     bank: int
-    days_since: int
 
     @property
     def under_way(self) -> int:
@@ -109,10 +109,7 @@ def rows(
         },
     )
     now = clock.now()
-    days = [
-        RailDay(*values, days_since=max((effective_day(now, zone) - values[0]).days, 0))
-        for *values, zone in found
-    ]
+    days = [RailDay(max((effective_day(now, zone) - values[0]).days, 0), *values) for *values, zone in found]
     return [day for day in days if state in (None, day.state)]
 
 
