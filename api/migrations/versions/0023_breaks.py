@@ -116,7 +116,7 @@ def upgrade() -> None:
         CREATE INDEX break_resolution_of ON products.break_resolution (break_id, id);
         -- of two who resolve one break at once, one wins
         CREATE UNIQUE INDEX break_resolution_standing ON products.break_resolution (break_id)
-            WHERE state IN ('requested', 'done') AND method <> 'wait';
+            WHERE state = 'done' AND method <> 'wait';
         CREATE TRIGGER only_changes BEFORE DELETE OR TRUNCATE ON products.break_resolution
             FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse();
 

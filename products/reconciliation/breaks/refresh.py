@@ -13,7 +13,7 @@ from ledger.ids import new_id
 from products.reconciliation.breaks import typing
 
 SYSTEM: Final = "system"
-_LOCK_CLASS: Final = 0x4D5E
+_LOCK_CLASS: Final = 0x4D5F
 """Advisory lock: one refresh at a time."""
 
 

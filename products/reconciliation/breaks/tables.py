@@ -98,7 +98,7 @@ class BreakResolutionRow(Base):
             "break_resolution_standing",
             "break_id",
             unique=True,
-            postgresql_where=text("state IN ('requested', 'done') AND method <> 'wait'"),
+            postgresql_where=text("state = 'done' AND method <> 'wait'"),
         ),
         {"schema": "products"},
     )
