@@ -44,7 +44,13 @@ def upgrade() -> None:
         -- what a posting is is never changed; what names it, and what is expected, may be
         GRANT UPDATE (amount, on_date, day, kind, end_to_end, reference, identifiers, party, batch, subject, closed_at)
             ON ledger.item TO mizan_worker;
-        GRANT UPDATE (undone_at, undone_by, undone_remark) ON ledger.pairing TO mizan_worker
+        GRANT UPDATE (undone_at, undone_by, undone_remark) ON ledger.pairing TO mizan_worker;
+        -- what a run works on lies in temporary tables; a database that was made for Mizan before grants them to nobody
+        DO $$ BEGIN
+            IF NOT has_database_privilege('mizan_worker', current_database(), 'TEMPORARY') THEN
+                EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO mizan_worker', current_database());
+            END IF;
+        END $$
     """)
 
 
