@@ -205,18 +205,18 @@ _FEW_PARTIES: Final = """
     )
 """
 SEARCH_ITEMS: Final = f"""{_FEW_PARTIES}
-    SELECT l.id, l.amount, party, i.source, array_agg(i.id ORDER BY i.id), array_agg(i.amount ORDER BY i.id)
+    SELECT l.id, l.amount, l.party, i.source, array_agg(i.id ORDER BY i.id), array_agg(i.amount ORDER BY i.id)
     FROM open_line l JOIN few_parties USING (party) JOIN open_item i ON i.party = l.party AND sign(i.amount) = sign(l.amount)
         AND abs(i.amount) < abs(l.amount) AND {_NEAR}
-    GROUP BY l.id, l.amount, party, i.source
+    GROUP BY l.id, l.amount, l.party, i.source
     HAVING count(*) BETWEEN 2 AND %(candidates_max)s AND abs(sum(i.amount)) >= abs(l.amount)
     ORDER BY l.id, i.source LIMIT %(sums_max)s
 """
 SEARCH_LINES: Final = f"""{_FEW_PARTIES}
-    SELECT i.id, i.amount, party, i.source, array_agg(l.id ORDER BY l.id), array_agg(l.amount ORDER BY l.id)
+    SELECT i.id, i.amount, i.party, i.source, array_agg(l.id ORDER BY l.id), array_agg(l.amount ORDER BY l.id)
     FROM open_item i JOIN few_parties USING (party) JOIN open_line l ON l.party = i.party AND sign(i.amount) = sign(l.amount)
         AND abs(l.amount) < abs(i.amount) AND {_NEAR}
-    GROUP BY i.id, i.amount, party, i.source
+    GROUP BY i.id, i.amount, i.party, i.source
     HAVING count(*) BETWEEN 2 AND %(candidates_max)s AND abs(sum(l.amount)) >= abs(i.amount)
     ORDER BY i.id LIMIT %(sums_max)s
 """
