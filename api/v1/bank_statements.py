@@ -156,6 +156,8 @@ def import_bank_statement(
     second time changes nothing and is answered with 200.
     """
     content = uploads.spooled(call)
+    # a refusal is found in the audit log by the file
+    call.request.state.audit_object = f"sha256:{bank_statements.digest_of(content)[0].hex()}"
     imported, digest = bank_statements.bring_in(
         call.tx,
         call.services,
