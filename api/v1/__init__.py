@@ -35,6 +35,7 @@ from api.v1 import (
     proofs,
     quotes,
     rails,
+    reconciliation,
     remittals,
     remittances,
     session,
@@ -83,6 +84,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     settlement_files.router,
     bank_statements.router,
     bank_accounts.router,
+    reconciliation.router,
     audit.router,
     health.router,
 )
