@@ -63,6 +63,8 @@ class Jobs:
     forget_tokens: Callable[[], object]
     pair_settlements: Callable[[], object]
     watch_partners: Callable[[], object]
+    take_statements: Callable[[], object]
+    destroy_statement_files: Callable[[], object]
     reconcile: Callable[[], object]
     submit_payouts: Callable[[], object]
     ask_payouts: Callable[[], object]
@@ -97,6 +99,8 @@ class Every:
     forget_tokens: float = HOUR_SECONDS
     pair_settlements: float = 5
     watch_partners: float = 15
+    take_statements: float = 15
+    destroy_statement_files: float = HOUR_SECONDS
     reconcile: float = 60
     submit_payouts: float = 2
     ask_payouts: float = 2
@@ -151,6 +155,8 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("forget_tokens", intervals.forget_tokens),
         ("pair_settlements", intervals.pair_settlements),
         ("watch_partners", intervals.watch_partners),
+        ("take_statements", intervals.take_statements),
+        ("destroy_statement_files", intervals.destroy_statement_files),
         ("reconcile", intervals.reconcile),
         ("submit_payouts", intervals.submit_payouts),
         ("ask_payouts", intervals.ask_payouts),

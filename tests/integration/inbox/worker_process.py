@@ -38,6 +38,8 @@ def main(broker: str, url: str, key: str) -> None:
             book_claims=nothing,
             pair_settlements=nothing,
             watch_partners=nothing,
+            take_statements=nothing,
+            destroy_statement_files=nothing,
             reconcile=nothing,
             warn_sponsors=nothing,
             retry_waiting=nothing,
