@@ -1,0 +1,174 @@
+"""What pairing a statement's lines does to the books, and taking it back; each world is verified at its end."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from ledger.clock import FixedClock
+from ledger.ids import public_id
+from ledger.reconciliation.pairings import BY_HAND, Proposal
+from products.reconciliation import by_hand, effects
+from products.reconciliation.suggestions import suggestions
+from products.settlements.returns import return_settlement
+from tests.conftest import Databases
+from tests.integration.reconciliation.counting import ACME_ACCOUNT, Counting
+from tests.tying import expect_all_ties
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def counting(databases: Databases, clock: FixedClock) -> Iterator[Counting]:
+    """A world that is verified when the test is done with it."""
+    made = Counting(databases, clock)
+    yield made
+    expect_all_ties(databases)
+
+
+def settlements(counting: Counting) -> list[tuple[str, int, int, int]]:
+    """State, amount, paired and unidentified of each settlement, the oldest first."""
+    rows = counting.paying.rows(
+        "SELECT state, amount, paired, unidentified FROM products.settlement ORDER BY recorded_at, id"
+    )
+    return [(row["state"], row["amount"], row["paired"], row["unidentified"]) for row in rows]
+
+
+def test_what_a_partner_pays_by_bank_transfer_settles_what_it_collected_and_no_more(
+    counting: Counting,
+) -> None:
+    partner = counting.net_partner()
+    person = counting.world.member(partner)
+    enrolment = person.enrolments["savings"]
+    now = counting.clock.now()
+    counting.world.send(
+        partner,
+        *(
+            counting.world.completed(person, collected=collected, at=now - ago * DAY)
+            for collected, ago in ((10_000, 3), (10_013, 3), (11_007, 2), (7_001, 1))
+        ),
+    )
+    counting.reconcile()
+    assert counting.expected() == [("settlement", 20_013), ("settlement", 11_007), ("settlement", 7_001)]
+
+    # one line for two days, one that says less than was owed
+    both, less = counting.statement(
+        counting.line(31_020, account=ACME_ACCOUNT), counting.line(6_000, 2, account=ACME_ACCOUNT)
+    )
+    report = counting.reconcile()
+    assert (report.pairings, report.accounts[0].confirmed) == (1, 1)
+    assert counting.is_paired(both)
+    assert not counting.is_paired(less)
+    assert settlements(counting) == [("paired", 31_020, 31_020, 0)]
+    assert counting.world.balance("member_savings", enrolment) == 31_020
+    assert counting.world.balance("member_contributions_pending", enrolment) == 7_001
+    assert (counting.balance("bank"), counting.balance("unidentified_receipts")) == (31_020, 0)
+    assert counting.expected() == [("settlement", 7_001)]
+    assert counting.reconcile().pairings == 0
+
+    counting.undo(counting.pairing(both))
+    assert settlements(counting) == [("returned", 31_020, 31_020, 0)]
+    assert counting.balance("bank") == 0
+    assert not counting.is_paired(both)
+    assert counting.open_booked() == []
+    # what a person took back, no rule makes again
+    assert counting.reconcile().pairings == 0
+    assert settlements(counting) == [("returned", 31_020, 31_020, 0)]
+
+
+def test_payments_of_a_bank_file_are_paid_when_the_statement_says_so(counting: Counting) -> None:
+    counting.bank_rail()
+    person = counting.paying.person(saved=40_000)
+    batch = counting.sent(person, 1_001, 1_002, 1_003)
+    single, charged = counting.sent(person, 2_000) + counting.sent(person, 4_000)
+    message = counting.paying.attempt(batch[0])["batch_id"].hex
+    end_to_end = [counting.paying.attempt(one)["id"].hex for one in (single, charged)]
+    assert {counting.paying.state(one) for one in (*batch, single, charged)} == {"submitted"}
+
+    lines = counting.statement(
+        counting.line(-3_006, says=f"SALA {message}-01"),  # the bank booked the file as one
+        counting.line(-2_000, 2, end_to_end=end_to_end[0]),
+        counting.line(-4_015, 3, end_to_end=end_to_end[1].upper()),  # and took something for itself
+    )
+    counting.reconcile()
+    assert [counting.is_paired(line) for line in lines] == [True, True, True]
+    assert {counting.paying.state(one) for one in (*batch, single, charged)} == {"paid"}
+    assert counting.balance("payout_clearing") == 0
+    assert counting.balance("bank") == -3_006 - 2_000 - 4_015
+    # the administrator bears it, and owes it to the savers
+    assert (counting.balance("bank_charges"), counting.balance("due_to_funds")) == (15, 15)
+    assert counting.balance("member_savings", person.enrolments["savings"].hex) == 40_000 - 9_006
+    owed = [("settlement", 40_000)]  # what the partner owes from which the members' money came
+    assert (counting.expected(), counting.open_booked()) == (owed, [])
+
+    counting.undo(counting.pairing(lines[2]))
+    assert counting.paying.state(charged) == "in_transit: confirmation_taken_back"
+    assert (counting.balance("bank_charges"), counting.balance("payout_clearing")) == (0, 4_000)
+    counting.reconcile()
+    assert not counting.is_paired(lines[2])
+    assert counting.expected() == [("payout", -4_000), *owed]
+    # a person may do it again
+    counting.databases.worker.run(
+        lambda tx: effects.confirm(
+            tx,
+            counting.world.books,
+            Proposal(
+                counting.savers.id,
+                (lines[2],),
+                (counting.paying.attempt(charged)["id"],),
+                BY_HAND,
+                {"remark": "it was right"},
+                -15,
+            ),
+            made_by="opr_test",
+        )
+    )
+    assert counting.paying.history(charged)[-3:] == ["paid", "in_transit", "paid"]
+    assert counting.balance("payout_clearing") == 0
+    assert counting.open_booked() == []
+
+
+def test_money_that_comes_back_is_suggested_and_never_taken_for_granted(counting: Counting) -> None:
+    counting.bank_rail()
+    partner = counting.net_partner()
+    member = counting.world.member(partner)
+    counting.world.send(partner, counting.world.completed(member, collected=10_000))
+    person = counting.paying.person()
+    [payout] = counting.sent(person, 5_000)
+    end_to_end = counting.paying.attempt(payout)["id"].hex
+    counting.statement(
+        counting.line(-5_000, end_to_end=end_to_end),
+        counting.line(10_000, 2, account=ACME_ACCOUNT, end_to_end="ACME-7"),
+    )
+    counting.reconcile()
+    assert counting.paying.state(payout) == "paid"
+
+    counting.clock.advance(2 * DAY)
+    back, bounced = counting.statement(
+        counting.line(5_000, end_to_end=end_to_end), counting.line(-10_000, 2, end_to_end="ACME-7")
+    )
+    counting.reconcile()
+    assert not counting.is_paired(back)
+    assert not counting.is_paired(bounced)
+    with counting.databases.worker.begin() as tx:
+        found = {one.line: (one.kind, one.subject, one.evidence) for one in suggestions(tx)}
+        (settlement,) = tx.exec_driver_sql("SELECT id FROM products.settlement").scalars()
+    assert found == {
+        back: ("payout_returned", public_id("pay", payout), f"end_to_end {end_to_end}"),
+        bounced: ("settlement_returned", public_id("stl", settlement), "end_to_end ACME-7"),
+    }
+
+    counting.databases.worker.run(
+        lambda tx: by_hand.came_back(
+            tx, counting.world.books, back, payout, remark="account closed", actor="opr_test"
+        )
+    )
+    assert counting.paying.state(payout) == "returned: other"
+    assert counting.is_paired(back)
+    counting.databases.worker.run(
+        lambda tx: return_settlement(tx, counting.world.books, settlement, reason="insufficient funds")
+    )
+    counting.reconcile()
+    assert counting.is_paired(bounced)
+    assert (counting.balance("bank"), counting.open_booked()) == (0, [])
+    assert counting.balance("partner_receivable", partner.slug) == 10_000
