@@ -27,6 +27,7 @@ from api.cli import (
     programme,
     rail,
     reconcile,
+    reconcile_overview,
     remittal,
     serve,
     settlement,
@@ -74,6 +75,7 @@ app.add_typer(partner.organisations)
 
 by_hand.add_to(ledger.app)
 settlement_file.add_to(settlement.app)
+reconcile_overview.add_to(reconcile.app)
 
 
 def _version(asked: bool) -> None:
