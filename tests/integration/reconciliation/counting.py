@@ -65,8 +65,6 @@ class Counting:
     statements: int = 0
 
     def __post_init__(self) -> None:
-        with self.databases.superuser.begin() as tx:
-            tx.exec_driver_sql(f"GRANT TEMPORARY ON DATABASE {self.databases.name} TO mizan_worker")
         self.paying = Paying.on(self.databases, self.clock)
         self.bank = CarefulBank(self.databases, self.world.books.keyring, self.clock)
         self.savers = self.bank.account(since=date(2026, 2, 1))

@@ -5,13 +5,19 @@ from datetime import timedelta
 
 import pytest
 
+from ledger.accounts import open_accounts
 from ledger.clock import FixedClock
+from ledger.errors import Conflict
 from ledger.ids import public_id
+from ledger.reconciliation import bank_accounts
+from ledger.reconciliation.bank_accounts import NewBankAccount
 from ledger.reconciliation.pairings import BY_HAND, Proposal
-from products.reconciliation import by_hand, effects
+from products import chart
+from products.reconciliation import by_hand, conversions, effects
 from products.reconciliation.suggestions import suggestions
 from products.settlements.returns import return_settlement
 from tests.conftest import Databases
+from tests.integration.reconciliation.bank import entry
 from tests.integration.reconciliation.counting import ACME_ACCOUNT, Counting
 from tests.tying import expect_all_ties
 
@@ -172,3 +178,90 @@ def test_money_that_comes_back_is_suggested_and_never_taken_for_granted(counting
     assert counting.is_paired(bounced)
     assert (counting.balance("bank"), counting.open_booked()) == (0, [])
     assert counting.balance("partner_receivable", partner.slug) == 10_000
+
+
+def test_money_of_nobody_known_is_a_receipt_until_a_partner_is_found_to_have_sent_it(
+    counting: Counting,
+) -> None:
+    worker, books = counting.databases.worker, counting.world.books
+    partner = counting.net_partner()
+    person = counting.world.member(partner)
+    counting.world.send(partner, counting.world.completed(person, collected=10_000))
+    unknown, taken, other = counting.statement(
+        counting.line(15_000, says="MISC"), counting.line(-250, 2, says="FEE"), counting.line(777, 3)
+    )
+    counting.reconcile()
+    assert not counting.is_paired(unknown)
+
+    worker.run(lambda tx: by_hand.receive(tx, books, unknown, remark="who is it?", actor="opr_test"))
+    receipt = worker.run(lambda tx: by_hand.receive(tx, books, other, remark="who?", actor="opr_test"))
+    worker.run(lambda tx: by_hand.charge(tx, books, taken, remark="monthly fee", actor="opr_test"))
+    with pytest.raises(Conflict) as caught:
+        worker.run(lambda tx: by_hand.receive(tx, books, unknown, remark="again", actor="opr_test"))
+    assert caught.value.code == "already_paired"
+    assert (counting.balance("unidentified_receipts"), counting.balance("bank_charges")) == (15_777, 250)
+    assert (counting.balance("bank"), counting.balance("due_from_funds")) == (15_527, 250)
+
+    (found,) = counting.paying.rows("SELECT id FROM products.receipt WHERE line_id = %s", unknown)
+    done = worker.run(lambda tx: by_hand.identify(tx, books, found["id"], partner))
+    assert (done.paired, done.unidentified) == (10_000, 5_000)
+    assert counting.world.balance("member_savings", person.enrolments["savings"]) == 10_000
+    assert counting.balance("bank") == 15_527
+
+    # what is left of it pays for what the partner owes next
+    counting.world.send(partner, counting.world.completed(person, collected=9_000))
+    counting.clock.advance(DAY)
+    counting.reconcile()
+    assert counting.expected() == [("settlement", 4_000)]
+    [rest] = counting.statement(counting.line(4_000, account=ACME_ACCOUNT))
+    counting.reconcile()
+    assert counting.is_paired(rest)
+    assert counting.balance("partner_receivable", partner.slug) == 0
+    assert (counting.balance("unidentified_receipts"), counting.balance("bank")) == (777, 19_527)
+
+    counting.undo(receipt)
+    counting.undo(counting.pairing(taken))
+    counting.undo(counting.pairing(unknown), "it was another's after all")
+    assert (counting.balance("unidentified_receipts"), counting.balance("bank_charges")) == (0, 0)
+    assert counting.balance("bank") == 4_000
+    assert counting.balance("partner_receivable", partner.slug) == 15_000
+    assert counting.open_booked() == []
+    assert counting.reconcile().pairings == 0
+
+
+def test_a_conversion_pairs_two_lines_and_its_rate_is_on_record(counting: Counting) -> None:
+    worker, books = counting.databases.worker, counting.world.books
+    with worker.begin() as tx:
+        [dollars] = open_accounts(tx, [chart.spec(chart.BANK, counting.savers.fund_id, "", "USD")])
+        abroad = bank_accounts.add(
+            tx, counting.clock, NewBankAccount("savers-usd", "In dollars", dollars, "USD 1", counting.today)
+        )
+    [out] = counting.statement(counting.line(-1_432_500, end_to_end="FX-1"))
+    counting.bank.sends(
+        counting.bank.says(
+            [entry(1, 100_050, counting.today, end_to_end="FX-1", currency="USD")],
+            account=abroad.identification,
+            currency="USD",
+        )
+    )
+    (row,) = counting.paying.rows("SELECT id FROM ledger.statement_line WHERE currency = 'USD'")
+    came = row["id"]
+    counting.reconcile()
+    with worker.begin() as tx:
+        assert [(one.from_line, one.to_line, one.evidence) for one in conversions.candidates(tx)] == [
+            (out, came, "FX-1")
+        ]
+    first, second = worker.run(
+        lambda tx: conversions.convert(tx, books, out, came, remark="bought dollars", actor="opr_test")
+    )
+    (booked,) = counting.paying.rows(
+        "SELECT details FROM ledger.transaction WHERE kind = 'currency_converted'"
+    )
+    assert booked["details"]["rate"] == "0.0006984293"
+    assert counting.open_booked() == []
+    assert (counting.pairing(out), counting.pairing(came)) == (first, second)
+
+    counting.undo(second)
+    assert not counting.is_paired(out)
+    assert counting.balance("conversion") == 0
+    assert counting.open_booked() == []
