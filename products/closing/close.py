@@ -154,12 +154,11 @@ def _new(tx: Tx, fund_id: UUID, day: date) -> bool:
 def _in_order(tx: Tx, period: Period) -> list[Fund]:
     """The funds in the order in which all take their locks."""
     with cursor(tx) as sql:
-        numbers = dict(
-            sql.execute(
-                "SELECT id, number FROM ledger.fund WHERE id = ANY (%s)", (period.fund_ids,)
-            ).fetchall()
-        )
-    return sorted(period.funds, key=lambda fund: numbers[fund.id])
+        rows = sql.execute(
+            "SELECT id FROM ledger.fund WHERE id = ANY (%s) ORDER BY number", (period.fund_ids,)
+        ).fetchall()
+    by_id = {fund.id: fund for fund in period.funds}
+    return [by_id[id_] for (id_,) in rows]
 
 
 def _close_funds(tx: Tx, period: Period, actor: str, remark: str, clock: Clock) -> None:
@@ -255,6 +254,26 @@ _COLUMNS: Final = """
     (SELECT jsonb_object_agg(f.format, encode(f.digest, 'hex')) FROM products.close_file f WHERE f.close_id = c.id),
     e.era, CAST(CAST(e.xid AS text) AS bigint)
 """
+_FIELDS: Final = (
+    "id",
+    "programme_id",
+    "programme",
+    "month",
+    "revision",
+    "through",
+    "digest",
+    "closed_by",
+    "closed_at",
+    "remark",
+    "reopened_at",
+    "reopened_by",
+    "reopen_reason",
+    "era",
+    "snapshot",
+    "files",
+    "entry_era",
+    "entry_xid",
+)
 _FROM: Final = """
     products.close c JOIN products.programme g ON g.id = c.programme_id JOIN ledger.audit_entry e ON e.id = c.audit_entry
 """
@@ -302,7 +321,9 @@ def file(tx: Tx, close_id: UUID, format_: Format) -> bytes:
 
 
 def _read(tx: Tx, row: tuple[Any, ...]) -> Close:
-    told, (files, era, xid) = row[:-3], row[-3:]
-    seal = seal_covering(tx, era, xid)
-    digests: dict[Format, bytes] = {name: bytes.fromhex(value) for name, value in (files or {}).items()}
-    return Close(*told, *(digests, seal.number if seal is not None else None))
+    named = dict(zip(_FIELDS, row, strict=True))
+    seal = seal_covering(tx, named.pop("entry_era"), named.pop("entry_xid"))
+    files: dict[Format, bytes] = {
+        name: bytes.fromhex(value) for name, value in (named.pop("files") or {}).items()
+    }
+    return Close(**named, files=files, seal=seal.number if seal is not None else None)
