@@ -146,6 +146,8 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ufeff\u200b\u2028\u2029]+")
 def text_of(*parts: str | None) -> str:
     """Free text on one line: parts joined by a space, control characters and runs of space made one space."""
     joined = " ".join([part for part in parts if part])
+    if not joined:
+        return ""
     if not joined.isprintable():
         joined = _CONTROLS.sub(" ", joined)
     return " ".join(joined.split())[:TEXT_CHARACTERS_MAX]
@@ -175,6 +177,8 @@ def account_of(written: str | None, currency: str | None = None) -> str | None:
 
     ``DEUTDEFF/NL91 ABNA…`` and ``NL91ABNA…EUR`` are that IBAN; any other number stays whole.
     """
+    if not written:
+        return None
     number = "".join(text_of(written).split()).upper()
     if not number:
         return None

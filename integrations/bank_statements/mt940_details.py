@@ -19,7 +19,7 @@ _CODES: Final = (
     *("NAME", "IBAN", "BIC", "CNTP", "ORDP", "BENM", "OCMT", "CHGS", "EXCH", "PHON"),
 )  # fmt: skip
 _SLASHES = re.compile(r"/(" + "|".join(_CODES) + r")/")
-_LINE_FULL: Final = 65
+LINE_FULL: Final = 65
 """Characters of a whole line: what goes on in the next one is not a new word."""
 
 _DETAILS: Final = mt940.tags.TransactionDetails()
@@ -77,7 +77,7 @@ def _of_slashes(text: str) -> Details:
         told.setdefault(code, value.strip().strip("/"))
     party = told.get("CNTP", "").split("/")
     name = told.get("NAME") or told.get("ORDP") or told.get("BENM") or (party[2] if len(party) > 2 else None)
-    remittance = re.sub(r"^(?:USTD|STRD)/{1,2}(?:CUR/)?", "", told.get("REMI", ""))
+    remittance = re.sub(r"^(?:USTD|STRD)(?:/{1,2}|$)(?:CUR/)?", "", told.get("REMI", ""))
     return Details(
         end_to_end=canonical.reference_of(told.get("EREF")),
         references=canonical.references_of(
@@ -97,5 +97,5 @@ def _joined(text: str, between: str) -> str:
     """Lines put together: without anything between where a line was full."""
     joined = ""
     for line in text.split("\n"):
-        joined += line if line.endswith("\n") else line + ("" if len(line) >= _LINE_FULL else between)
+        joined += line if line.endswith("\n") else line + ("" if len(line) >= LINE_FULL else between)
     return joined.strip()

@@ -15,7 +15,7 @@ import mt940
 from integrations.bank_statements import canonical
 from integrations.bank_statements.assembly import Balance, Held, Page, Spool
 from integrations.bank_statements.canonical import InvalidStatement, UnknownFormat, UnreadableAmount
-from integrations.bank_statements.mt940_details import details_of
+from integrations.bank_statements.mt940_details import LINE_FULL, details_of
 from ledger.reconciliation.statements import Line
 
 FIELD_LINES_MAX: Final = 1_000
@@ -81,7 +81,7 @@ def _fields(lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
             yield tag, "\n".join(value), begun
 
     for number, written in enumerate(lines, 1):
-        line = written.rstrip()
+        line = _without_padding(written.rstrip("\n"))
         closes = line == "-" or line.startswith("-}")
         opens = "{1:" in line if closes else line.startswith(("{1:", "{4:"))
         if closes or opens:
@@ -104,6 +104,12 @@ def _fields(lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
                     f"a field has more than {FIELD_LINES_MAX} lines", where=f"line {begun}"
                 )
     yield from ended()
+
+
+def _without_padding(line: str) -> str:
+    """The line without space at its end; a single space at the end of a full line stands between two words."""
+    stripped = line.rstrip()
+    return f"{stripped} " if len(line) >= LINE_FULL and len(line) == len(stripped) + 1 else stripped
 
 
 def _begins(inside: str | None, tag: str, value: str) -> bool:
