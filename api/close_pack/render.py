@@ -17,7 +17,7 @@ from urllib.parse import quote
 import typst
 from jinja2 import Environment, StrictUndefined
 
-from api.csv_export import cell as csv_cell
+from api.cells import cell as csv_cell
 from ledger.money import exponent
 from products.closing.close import Format
 from products.closing.document import digest
