@@ -12,6 +12,8 @@ from ledger.errors import Conflict, InvalidInput, NotFound
 from ledger.periods import effective_day
 from products import chart
 
+_LOCK_CLASS: Final = 0x4D63
+"""Advisory lock: one close or reopening of a programme at a time."""
 _MONTH: Final = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 
 
@@ -93,17 +95,17 @@ def find(
 ) -> Period:
     """A programme's month. ``programmes``: those that the caller may see, None for all. Raises `NotFound`.
 
-    With ``lock`` the programme's row is held until ``tx`` ends: of two who close or reopen at once, the second waits.
+    With ``lock``, of two who close or reopen at once the second waits until ``tx`` ends, and sees what the first did.
     """
     with cursor(tx) as sql:
         row = sql.execute(
-            "SELECT id, name, time_zone, currency FROM products.programme WHERE slug = %s"
-            + (" FOR NO KEY UPDATE" if lock else ""),
-            (programme,),
+            "SELECT id, name, time_zone, currency FROM products.programme WHERE slug = %s", (programme,)
         ).fetchone()
         if row is None or (programmes is not None and row[0] not in programmes):
             raise NotFound("There is no such programme.")
         programme_id, name, time_zone, currency = row
+        if lock:
+            sql.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK_CLASS, programme))
         funds = sql.execute(
             "SELECT f.id, f.code, p.role, f.name, f.closed_through FROM ledger.fund f"
             " JOIN products.programme_fund p ON p.fund_id = f.id WHERE p.programme_id = %(programme)s"
