@@ -1,4 +1,4 @@
-"""What the bank statement proves of payments: that they were paid, or that this was a mistake; and that they came back."""
+"""What the bank statement proves of payments: that they were paid; and that this was a mistake."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -37,19 +37,6 @@ def confirm(
     )
     posted: dict[UUID, UUID] = dict(rows.fetchall())
     return told, [posted[attempt] for attempt, _ in paid]
-
-
-def came_back(tx: Tx, books: Books, payout_id: UUID, *, on: date, actor: str) -> UUID:
-    """A payment that was paid stands on the bank's statement as a credit: it came back. The transaction that gives it back.
-
-    Raises NotFound, and `WrongState` for a payout that is not paid.
-    """
-    attempt_id, rail, amount, number = _paid(tx, payout_id)
-    said = Report("returned", attempt_id, reason="other", amount=amount, currency=rail.currency)
-    (told,) = reports.apply(tx, books, rail, [said], source="statement", booked_on=on, actor=actor)
-    if told.outcome != "applied":
-        raise WrongState("The payout can't have come back: what is on record of it contradicts.")
-    return _transaction(tx, f"payout:{payout_id}:{number}:back")
 
 
 def take_back(tx: Tx, books: Books, payout_id: UUID, *, actor: str) -> UUID:

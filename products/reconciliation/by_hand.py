@@ -1,11 +1,13 @@
 """What a person finds in a statement line that nothing was expected for, and what follows: posted, paired, and to be taken back.
 
-Money in of an unknown sender is a receipt until it is known whose it is; money out that nobody asked for is the bank's charge; a
-credit can be a payment that came back. None of this is ever done by a rule.
+Money in of an unknown sender is a receipt until it is known whose it is; money out that nobody asked for is the bank's charge.
+Neither is ever done by a rule.
 """
 
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final, Literal
 from uuid import UUID
 
 from ledger.database import Tx, cursor
@@ -13,9 +15,7 @@ from ledger.errors import Conflict, InvalidInput, NotFound
 from ledger.ids import public_id
 from ledger.periods import effective_day
 from ledger.reconciliation.pairings import BY_HAND
-from products.payouts import confirmation
 from products.reconciliation import postings, sources
-from products.reconciliation.booked import items_of
 from products.reconciliation.effects import Effect, pair
 from products.reconciliation.postings import Line, Mirrored
 from products.remittances.context import Books
@@ -23,8 +23,40 @@ from products.remittances.partners import Partner
 from products.settlements.pair import record_settlement
 from products.settlements.settlement import Landing, Settlement
 
-RECEIPT_PREFIX = "rcp"
+RECEIPT_PREFIX: Final = "rcp"
 """Of the public ids of receipts."""
+
+State = Literal["open", "identified", "taken_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Money that came in and lies in unidentified receipts, in minor units; `settlement_id`: what it turned out to be."""
+
+    id: UUID
+    bank_account: str
+    fund: str
+    line_id: UUID
+    amount: int
+    currency: str
+    booked_on: date
+    state: State
+    settlement_id: UUID | None
+    recorded_at: datetime
+
+
+def receipts(
+    tx: Tx, *, bank_account_id: UUID | None, state: State | None, after: UUID | None, limit: int
+) -> list[Receipt]:
+    """Receipts (of one account, in one state), in the order in which they were recorded, from after one on."""
+    rows = cursor(tx).execute(
+        """SELECT r.id, b.slug, f.code, r.line_id, r.amount, r.currency, r.booked_on, r.state, r.settlement_id, r.recorded_at
+           FROM products.receipt r JOIN ledger.bank_account b ON b.id = r.bank_account_id JOIN ledger.fund f ON f.id = r.fund_id
+           WHERE r.id > %(after)s AND (%(account)s::uuid IS NULL OR r.bank_account_id = %(account)s)
+             AND (%(state)s::text IS NULL OR r.state = %(state)s) ORDER BY r.id LIMIT %(limit)s""",
+        {"account": bank_account_id, "state": state, "after": after or UUID(int=0), "limit": limit},
+    )
+    return [Receipt(*row) for row in rows]
 
 
 def receive(tx: Tx, books: Books, line_id: UUID, *, remark: str, actor: str) -> UUID:
@@ -51,36 +83,6 @@ def charge(tx: Tx, books: Books, line_id: UUID, *, remark: str, actor: str) -> U
     return _paired(tx, books, at, line, [Effect("charge", None, transaction)], remark, actor)
 
 
-def came_back(tx: Tx, books: Books, line_id: UUID, payout_id: UUID, *, remark: str, actor: str) -> UUID:
-    """A payment that was paid came back as this line: the money is the member's again; the pairing.
-
-    Raises NotFound, InvalidInput for another amount than was paid, `WrongState`, Conflict `already_paired`.
-    """
-    at, line = _line(tx, line_id)
-    row = (
-        cursor(tx)
-        .execute("SELECT amount FROM products.payout_attempt WHERE payout_id = %s", [payout_id])
-        .fetchone()
-    )
-    if row is None:
-        raise NotFound("There is no such payout, or it was never submitted.")
-    if row[0] != line.amount:
-        raise InvalidInput(f"the payout was of {row[0]} minor units", pointer="/payout")
-    transaction = confirmation.came_back(tx, books, payout_id, on=line.booked_on, actor=actor)
-    # the payout is returned by its own rules: taking the pairing back leaves it so, and the line open
-    return pair(
-        tx,
-        books,
-        at,
-        [line],
-        [],
-        rule=BY_HAND,
-        evidence={"remark": remark, "payout": public_id("pay", payout_id)},
-        made_by=actor,
-        booked=[id_ for id_, _ in items_of(tx, [transaction], at.id)],
-    )
-
-
 def identify(
     tx: Tx,
     books: Books,
@@ -88,23 +90,25 @@ def identify(
     partner: Partner,
     *,
     days: Sequence[date] | None = None,
+    funds: Collection[UUID] | None = None,
 ) -> Settlement:
     """A receipt turns out to be what a partner paid: unidentified receipts → partner receivable, for some days or the oldest.
 
-    Raises NotFound, Conflict `receipt_closed`, InvalidInput for a currency that the partner collects nothing in.
+    ``funds``: those whose receipts the caller may touch, None for all. Raises NotFound, Conflict `receipt_closed`, InvalidInput for a
+    currency that the partner collects nothing in.
     """
     cur = cursor(tx)
     row = cur.execute(
         "SELECT bank_account_id, fund_id, currency, amount, state FROM products.receipt WHERE id = %s FOR NO KEY UPDATE",
         [receipt_id],
     ).fetchone()
-    if row is None:
+    if row is None or (funds is not None and row[1] not in funds):
         raise NotFound("There is no such receipt.")
     account, fund, currency, amount, state = row
     if state != "open":
         raise Conflict(f"The receipt is {state.replace('_', ' ')}.", code="receipt_closed")
     at = postings.mirrored(tx, account)
-    funds = [
+    paying = [
         one for one, home in sources.homes(tx, [at.programme_id]).items() if home.bank_account_id == at.id
     ]
     today = effective_day(books.clock.now(), at.time_zone)
@@ -117,7 +121,7 @@ def identify(
         through=max(days) if days else today,
         reference=public_id(RECEIPT_PREFIX, receipt_id),
         days=days,
-        funds=funds,
+        funds=paying,
         landing=Landing(fund, today, booked=True),
     )
     cur.execute(

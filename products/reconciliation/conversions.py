@@ -4,6 +4,7 @@ Currencies cross through a conversion account, one in each, with the rate record
 themselves, and what the two conversion accounts hold, valued, is what converting has cost.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
@@ -12,7 +13,7 @@ from uuid import UUID
 
 from ledger.accounts import open_accounts
 from ledger.database import Tx, cursor
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, NotFound
 from ledger.money import exponent
 from ledger.posting import Posting
 from ledger.reconciliation.pairings import BY_HAND
@@ -37,14 +38,23 @@ class Candidate:
 
 
 def convert(
-    tx: Tx, books: Books, from_line: UUID, to_line: UUID, *, remark: str, actor: str
+    tx: Tx,
+    books: Books,
+    from_line: UUID,
+    to_line: UUID,
+    *,
+    remark: str,
+    actor: str,
+    funds: Collection[UUID] | None = None,
 ) -> tuple[UUID, UUID]:
     """Book a conversion, and pair both of its lines: the one that went out and the one that came in; the two pairings.
 
-    Raises NotFound, InvalidInput for lines that can't be one conversion, Conflict `already_paired`.
+    ``funds``: those whose lines the caller may touch, None for all. Raises NotFound, InvalidInput for lines that can't be one conversion, Conflict `already_paired`.
     """
     [out], [came] = postings.lines(tx, [from_line]), postings.lines(tx, [to_line])
     here, there = postings.mirrored(tx, out.bank_account_id), postings.mirrored(tx, came.bank_account_id)
+    if funds is not None and not {here.fund_id, there.fund_id} <= set(funds):
+        raise NotFound("There is no such statement line.")
     if out.amount > 0 or came.amount < 0:
         raise InvalidInput("a conversion goes out of one account and comes to another", pointer="/from")
     if here.fund_id != there.fund_id or out.currency == came.currency:

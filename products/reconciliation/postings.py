@@ -23,7 +23,7 @@ from products.posting import BooksRefused, post_whole
 from products.remittances.context import Books
 from products.settlements.bearers import administrator
 
-LINE_PREFIX: Final = "lin"
+LINE_PREFIX: Final = "bsl"
 """Of the public ids of statement lines."""
 
 

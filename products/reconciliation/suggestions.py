@@ -1,6 +1,7 @@
 """What a line seems to be that only a person may decide: a payment that came back, a settlement that the bank took back.
 
-Each names its evidence. Nothing here is ever done by itself: money that is given back to a member or taken from one twice is
+Each names its evidence, and becomes true by the requests that two managers decide on: of a payout's resolution, of a settlement's
+return; the bank's posting that follows is then paired with the line. Nothing here is ever done by itself: money that is given back to a member or taken from one twice is
 not got back.
 """
 
@@ -25,21 +26,23 @@ class Suggestion:
     evidence: str
 
 
-def suggestions(tx: Tx, bank_account_id: UUID | None = None, *, limit: int = LIMIT_MAX) -> list[Suggestion]:
-    """What open lines (of one account) seem to be, where exactly one thing fits, in the order of the lines."""
+def suggestions(
+    tx: Tx, bank_account_id: UUID | None = None, *, after: UUID | None = None, limit: int = LIMIT_MAX
+) -> list[Suggestion]:
+    """What open lines (of one account) seem to be, where exactly one thing fits, in the order of the lines, from after one on."""
     rows = cursor(tx).execute(
         f"""
         WITH line AS MATERIALIZED (
             SELECT l.*, b.account_id, b.fund_id, array_remove(l.identifiers
                        || ARRAY[upper(replace(l.end_to_end, '-', '')), upper(l.reference)], NULL) AS names
             FROM ledger.statement_line l JOIN ledger.bank_account b ON b.id = l.bank_account_id
-            WHERE l.duplicate_of IS NULL AND (%(account)s::uuid IS NULL OR l.bank_account_id = %(account)s)
+            WHERE l.duplicate_of IS NULL AND l.id > %(after)s AND (%(account)s::uuid IS NULL OR l.bank_account_id = %(account)s)
               AND NOT EXISTS (SELECT FROM ledger.paired_line p WHERE p.line_id = l.id)
         ), {_PAYOUTS}, {_SETTLEMENTS}
         SELECT id, kind, min(subject), min(evidence) FROM (SELECT * FROM payout UNION SELECT * FROM settlement) AS found
         GROUP BY id, kind HAVING count(DISTINCT subject) = 1 ORDER BY id LIMIT %(limit)s
         """,
-        {"account": bank_account_id, "limit": limit, "bank": chart.BANK.name},
+        {"account": bank_account_id, "after": after or UUID(int=0), "limit": limit, "bank": chart.BANK.name},
     )
     return [Suggestion(*row) for row in rows]
 

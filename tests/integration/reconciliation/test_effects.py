@@ -13,6 +13,7 @@ from ledger.reconciliation import bank_accounts
 from ledger.reconciliation.bank_accounts import NewBankAccount
 from ledger.reconciliation.pairings import BY_HAND, Proposal
 from products import chart
+from products.payouts.resolve import resolve
 from products.reconciliation import by_hand, conversions, effects
 from products.reconciliation.suggestions import suggestions
 from products.settlements.returns import return_settlement
@@ -165,16 +166,13 @@ def test_money_that_comes_back_is_suggested_and_never_taken_for_granted(counting
     }
 
     counting.databases.worker.run(
-        lambda tx: by_hand.came_back(
-            tx, counting.world.books, back, payout, remark="account closed", actor="opr_test"
-        )
+        lambda tx: resolve(tx, counting.world.books, payout, "returned", actor="opr_test")
     )
-    assert counting.paying.state(payout) == "returned: other"
-    assert counting.is_paired(back)
     counting.databases.worker.run(
         lambda tx: return_settlement(tx, counting.world.books, settlement, reason="insufficient funds")
     )
     counting.reconcile()
+    assert counting.is_paired(back)
     assert counting.is_paired(bounced)
     assert (counting.balance("bank"), counting.open_booked()) == (0, [])
     assert counting.balance("partner_receivable", partner.slug) == 10_000
