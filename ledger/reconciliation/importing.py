@@ -379,9 +379,12 @@ def fingerprint(keys: Keys, line: Line) -> bytes:
 
 
 def _identifiers(rules: Rules, line: Line) -> list[str]:
-    """The line's other references, and what the patterns find in whatever it says, each once."""
-    everything = " ".join(filter(None, (line.text, line.end_to_end, line.reference, *line.references)))
-    return list(dict.fromkeys((*line.references, *rules.identifiers_in(everything))))
+    """The line's other references, and what the patterns find in its text and in each reference, each once."""
+    found = dict.fromkeys(line.references)
+    for said in (line.text, line.end_to_end, line.reference, *line.references):
+        if said:
+            found.update(dict.fromkeys(rules.identifiers_in(said)))
+    return list(found)
 
 
 def _does_not_add_up(opened: _Open, end: StatementEnd, difference: int) -> str:
