@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from api import auditing, idempotency, statements_folder
+from api import auditing, closing, idempotency, statements_folder
 from api.approvals import kinds
 from api.auth import revocation
 from api.bootstrap import Services, bootstrap
@@ -143,6 +143,7 @@ def jobs_of(settings: Settings) -> Jobs:
         expire_holds=expire_holds,
         fold_balances=lambda: fold_all(worker),
         seal=lambda: seal_all(sealer, key, clock),
+        verify=lambda: closing.verify_asked(services),
         ensure_partitions=ensure_partitions,
         destroy_inbox_keys=lambda: worker.run(lambda tx: destroy_keys(tx, clock, retention=retention)),
         forget_answers=lambda: worker.run(lambda tx: idempotency.purge(tx, clock.now())),

@@ -53,6 +53,7 @@ class Jobs:
     expire_holds: Callable[[], object]
     fold_balances: Callable[[], object]
     seal: Callable[[], object]
+    verify: Callable[[], object]
     ensure_partitions: Callable[[], object]
     destroy_inbox_keys: Callable[[], object]
     forget_answers: Callable[[], object]
@@ -89,6 +90,7 @@ class Every:
     expire_holds: float = 60
     fold: float = 5
     seal: float = 10
+    verify: float = 15
     ensure_partitions: float = HOUR_SECONDS
     destroy_inbox_keys: float = HOUR_SECONDS
     forget_answers: float = HOUR_SECONDS
@@ -145,6 +147,7 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("expire_holds", intervals.expire_holds),
         ("fold_balances", intervals.fold),
         ("seal", intervals.seal),
+        ("verify", intervals.verify),
         ("ensure_partitions", intervals.ensure_partitions),
         ("destroy_inbox_keys", intervals.destroy_inbox_keys),
         ("forget_answers", intervals.forget_answers),

@@ -5,7 +5,7 @@ A run sees one snapshot: everything before its horizon was replayed. What was po
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -15,6 +15,8 @@ from ledger.database import Tx, cursor
 from ledger.horizon import Horizon
 from ledger.ids import new_id
 from ledger.report import Report
+
+_ADVISORY_CLASS: Final = 0x4D5A
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,13 @@ def asked(tx: Tx) -> UUID | None:
     with cursor(tx) as sql:
         row = sql.execute("SELECT id FROM ledger.verification WHERE verified_at IS NULL").fetchone()
     return row[0] if row is not None else None
+
+
+def alone(tx: Tx) -> bool:
+    """Whether nobody else carries one out until ``tx`` ends."""
+    with cursor(tx) as sql:
+        row = sql.execute("SELECT pg_try_advisory_xact_lock(%s, 3)", (_ADVISORY_CLASS,)).fetchone()
+    return row == (True,)
 
 
 def record(tx: Tx, report: Report, seen: Horizon, *, actor: str, clock: Clock) -> UUID:

@@ -4,6 +4,7 @@ The funds are closed first, which waits for postings under way and keeps new one
 What came in between and made something red undoes it all.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -19,6 +20,7 @@ from ledger.ids import new_id
 from ledger.seals import seal_covering
 from products.closing import checklist, pack
 from products.closing.document import PACK_BYTES_MAX, digest
+from products.closing.figures import Figure
 from products.closing.findings import CheckList
 from products.closing.pack import Closed, Pack
 from products.closing.partners import Valuing
@@ -318,6 +320,14 @@ def file(tx: Tx, close_id: UUID, format_: Format) -> bytes:
     if row is None:
         raise NotFound("There is no such file.")
     return bytes(row[0])
+
+
+def figure(tx: Tx, of: Close, name: str) -> Figure:
+    """A figure of a close's pack, as it was then. Raises `NotFound`."""
+    found = json.loads(file(tx, of.id, "json"))["figures"].get(name)
+    if found is None:
+        raise NotFound("There is no such figure in the pack.")
+    return Figure.from_json(found)
 
 
 def _read(tx: Tx, row: tuple[Any, ...]) -> Close:

@@ -29,6 +29,8 @@ MONEY = {
     "remittals:write",
     "rails:write",
     "settlements:write",
+    "reconciliation:write",
+    "periods:write",
 }
 """Who may do what these allow moves or promises money by a POST."""
 MOVES_NOTHING = {
@@ -37,6 +39,9 @@ MOVES_NOTHING = {
     "request_reopening",
     "request_programme_version",
     "compare_settlement_file",
+    "assign_break",
+    "preview_break_resolution",
+    "request_verification",
 }
 """What such a scope also allows: it ends a request, files one that no money follows from, or compares."""
 NO_MONEY = {

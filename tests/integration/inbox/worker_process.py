@@ -48,6 +48,7 @@ def main(broker: str, url: str, key: str) -> None:
             expire_holds=nothing,
             fold_balances=nothing,
             seal=nothing,
+            verify=nothing,
             ensure_partitions=nothing,
             destroy_inbox_keys=nothing,
             forget_answers=nothing,
