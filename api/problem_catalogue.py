@@ -93,6 +93,13 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Choose another way to end it.",
         ),
         Kind(
+            "resolution_does_not_add_up",
+            422,
+            "The resolution does not add up",
+            "The lines and the items differ and nothing says where the difference goes, or the parts of a split are not the break; the detail says by how much.",
+            "Say in `to` to which account the difference is booked, or correct the parts.",
+        ),
+        Kind(
             "not_a_loss",
             422,
             "Nothing was lost",

@@ -1,6 +1,16 @@
 """Every kind of request there is: importing this registers them. A new kind is a `register` in a module named here."""
 
-from api.approvals import books, breaks, claims, payouts, periods, programmes, remittals, reversals, settlements
+from api.approvals import (
+    books,
+    breaks,
+    claims,
+    payouts,
+    periods,
+    programmes,
+    remittals,
+    reversals,
+    settlements,
+)
 from api.approvals.service import KINDS, expire
 from api.auth import admission
 from api.bootstrap import Services

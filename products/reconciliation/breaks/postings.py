@@ -21,7 +21,7 @@ from ledger.database import Tx, cursor
 from ledger.errors import Conflict, InvalidInput, NotFound
 from ledger.ids import new_id
 from ledger.posting import Posting, Transaction, post
-from ledger.reconciliation.pairings import BY_HAND, Proposal
+from ledger.reconciliation.pairings import BY_HAND, AlreadyPaired, Proposal
 from products import chart
 from products.reconciliation.breaks.choices import BOOKABLE, OF_ADMINISTRATOR, Choice, Target
 from products.reconciliation.effects import Effect, confirm, pair
@@ -35,7 +35,7 @@ KIND: Final = "break_resolved"
 class DoesNotAddUp(InvalidInput):
     """What was chosen is more or less than what is there."""
 
-    code = "does_not_add_up"
+    code = "resolution_does_not_add_up"
 
 
 class NotALoss(InvalidInput):
@@ -108,7 +108,7 @@ def subject_of(tx: Tx, kind: str, subject: str, programme_id: UUID) -> Subject:
         .fetchone()
     )
     if row is None:
-        raise Conflict("It is paired already.", code="already_paired")
+        raise AlreadyPaired("It is paired already.")
     id_, source, on_date, bank, amount, currency, fund, account = row
     return Subject(kind, id_, source, bank, fund, account, programme_id, amount, currency, on_date)
 

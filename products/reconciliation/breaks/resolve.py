@@ -417,5 +417,11 @@ def takes_two(tx: Tx, asked: Resolution) -> bool:
     """Whether a second person decides this resolution: above the limit, and for more than waiting."""
     if asked.method == "wait":
         return False
-    found = lock(tx, asked.break_id)
-    return asked.amount > second_person_above(tx, found.programme_id, found.currency)
+    above = tx.execute(
+        text(
+            "SELECT l.second_person_above FROM products.break b LEFT JOIN products.break_limit l"
+            " ON l.programme_id = b.programme_id AND l.currency = b.currency WHERE b.id = :id"
+        ),
+        {"id": asked.break_id},
+    ).scalar_one()
+    return asked.amount > (above or 0)

@@ -101,7 +101,7 @@ def test_a_line_is_paired_by_hand_with_what_it_differs_by_said(world: Breaking) 
     world.refresh()
     with pytest.raises(InvalidInput, match="differ by -1000") as refused:
         world.preview(line, Choice("pair", items=(item,)))
-    assert refused.value.code == "does_not_add_up"
+    assert refused.value.code == "resolution_does_not_add_up"
     seen = world.preview(line, Choice("pair", items=(item,), to=Target("bank_charges")))
     assert [one["amount"] for one in seen.preview["postings"]] == [1_000, 1_000]
     assert seen.amount == 99_000  # a wrong pairing is as wrong as what it pairs
