@@ -29,6 +29,12 @@ RECEIPT_PREFIX: Final = "rcp"
 State = Literal["open", "identified", "taken_back"]
 
 
+class ReceiptClosed(Conflict):
+    """It is known whose the receipt is, or it was taken back."""
+
+    code = "receipt_closed"
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """Money that came in and lies in unidentified receipts, in minor units; `settlement_id`: what it turned out to be."""
@@ -106,7 +112,7 @@ def identify(
         raise NotFound("There is no such receipt.")
     account, fund, currency, amount, state = row
     if state != "open":
-        raise Conflict(f"The receipt is {state.replace('_', ' ')}.", code="receipt_closed")
+        raise ReceiptClosed(f"The receipt is {state.replace('_', ' ')}.")
     at = postings.mirrored(tx, account)
     paying = [
         one for one, home in sources.homes(tx, [at.programme_id]).items() if home.bank_account_id == at.id

@@ -11,7 +11,7 @@ from ledger.database import Tx, cursor
 from ledger.errors import Conflict, NotFound
 from ledger.ids import new_id
 from ledger.reconciliation import pairings
-from ledger.reconciliation.pairings import Proposal
+from ledger.reconciliation.pairings import AlreadyPaired, Proposal
 from products.payouts import confirmation
 from products.reconciliation import postings, sources
 from products.reconciliation.booked import items_of
@@ -32,6 +32,12 @@ class Outdated(Conflict):
     """What a proposal was made of has changed since: the next run makes another."""
 
     code = "proposal_outdated"
+
+
+class TakenBack(Conflict):
+    """A person took just this pairing back: no rule makes it again."""
+
+    code = "pairing_taken_back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ def confirm(
     """Post what a proposal means, and pair its lines with the resulting bank postings; the pairing's id.
 
     All of it in `tx`: nothing of it stands alone. Raises Conflict `proposal_outdated` where what it was made of has changed,
-    `already_paired` where somebody else was first, `taken_back` where somebody took just this back.
+    `already_paired` where somebody else was first, `pairing_taken_back` where somebody took just this back.
     """
     sources.lock_expected(tx)
     at = postings.mirrored(tx, proposal.bank_account_id)
@@ -208,7 +214,7 @@ def _require_open(tx: Tx, lines: Sequence[Line]) -> None:
         "SELECT 1 FROM ledger.paired_line WHERE line_id = ANY (%s) LIMIT 1", [[line.id for line in lines]]
     )
     if taken.fetchone() is not None:
-        raise Conflict("The line is paired already.", code="already_paired")
+        raise AlreadyPaired("the line is paired already")
 
 
 def _require_not_taken_back(tx: Tx, proposal: Proposal) -> None:
@@ -221,7 +227,7 @@ def _require_not_taken_back(tx: Tx, proposal: Proposal) -> None:
         [proposal.bank_account_id, sorted(proposal.lines), sorted(str(one) for one in proposal.items)],
     )
     if found.fetchone() is not None:
-        raise Conflict("Somebody took just this pairing back.", code="taken_back")
+        raise TakenBack("Somebody took just this pairing back.")
 
 
 def _items(tx: Tx, books: Books, proposal: Proposal) -> list[_Item]:
@@ -308,7 +314,7 @@ def _settle(
             landing=Landing(at.fund_id, lines[-1].booked_on),
         )
         if done.replayed:
-            raise Conflict("The line is paired already.", code="already_paired")
+            raise AlreadyPaired("the line is paired already")
         effects.append(Effect("settlement", done.id, _reference(tx, f"settlement:{done.id}:cash")))
     return effects
 

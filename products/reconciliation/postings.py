@@ -18,6 +18,7 @@ from ledger.database import Tx, cursor
 from ledger.errors import Conflict, NotFound
 from ledger.ids import new_id, public_id
 from ledger.posting import Posting, Transaction, reverse
+from ledger.reconciliation.pairings import AlreadyPaired
 from products import chart
 from products.posting import BooksRefused, post_whole
 from products.remittances.context import Books
@@ -25,6 +26,18 @@ from products.settlements.bearers import administrator
 
 LINE_PREFIX: Final = "bsl"
 """Of the public ids of statement lines."""
+
+
+class DuplicateLine(Conflict):
+    """The line stands in an overlapping statement too, where it takes part."""
+
+    code = "duplicate_line"
+
+
+class NotUndoable(Conflict):
+    """What a pairing posted can't be taken back any more."""
+
+    code = "not_undoable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +101,7 @@ def lines(tx: Tx, ids: Sequence[UUID]) -> list[Line]:
     if len(rows) != len(set(ids)):
         raise NotFound("There is no such statement line.")
     if any(row[5] is not None for row in rows):
-        raise Conflict(
-            "The line stands in another statement, too: that one takes part.", code="duplicate_line"
-        )
+        raise DuplicateLine("The line stands in another statement, too: that one takes part.")
     return [Line(*row[:5]) for row in rows]
 
 
@@ -176,7 +187,7 @@ def book(
         post_whole(tx, [transaction], clock=books.clock)
     except BooksRefused as refused:
         if refused.outcome.status in ("replayed", "conflict"):
-            raise Conflict("The line is paired already.", code="already_paired") from None
+            raise AlreadyPaired("the line is paired already") from None
         raise
     return id_
 
@@ -202,10 +213,7 @@ def take_back(tx: Tx, books: Books, at: Mirrored, transaction: UUID, *, remark: 
         details={"remark": remark},
     )
     if outcome.status != "posted" or outcome.transaction_id is None:
-        raise Conflict(
-            f"What the pairing posted can't be taken back: {outcome.reason or outcome.status}.",
-            code="not_undoable",
-        )
+        raise NotUndoable(f"What the pairing posted can't be taken back: {outcome.reason or outcome.status}.")
     return outcome.transaction_id
 
 
