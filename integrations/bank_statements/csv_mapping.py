@@ -4,6 +4,7 @@ The schema is published: `schema`, and `mapping.schema.json` beside this file. A
 from 1 where the file has none. What the file doesn't say (its account, its balances), the caller says.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -251,3 +252,7 @@ def schema() -> dict[str, Any]:
 def parse(given: Mapping[str, Any]) -> StatementMapping:
     """A mapping, validated by the schema and then as a whole. Raises `InvalidStatementMapping`, with a pointer to the first fault."""
     return validated(StatementMapping, schema(), given, InvalidStatementMapping)
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=2))

@@ -91,12 +91,13 @@ class _Reader:
     def row(self, number: int, row: Sequence[str]) -> None:
         """One row. Raises `Fault`."""
         mapping = self._mapping
-        if self._is_labelled(row):
-            return
         if self.is_above_entries:
             for name, cell in mapping.cells.items():
                 if cell.row == number:
                     self._find(name, cell, row)
+        if self._is_labelled(row):
+            return
+        if self.is_above_entries:
             if number <= mapping.skip_rows:
                 return
             if mapping.header:

@@ -115,6 +115,11 @@ def _likely(content: bytes) -> str:
     except UnicodeError:
         first = next(index for index, byte in enumerate(content) if byte > 127)
         sample = content[max(0, first - _SAMPLE_BYTES // 2) : first + _SAMPLE_BYTES]
-        found = from_bytes(sample, cp_isolation=_CANDIDATES).best()
-        return found.encoding if found is not None else WESTERN
+        matches = from_bytes(sample, cp_isolation=_CANDIDATES)
+        best = matches.best()
+        # A few letters with marks look as good in several encodings: then it is the one that most banks write.
+        as_good = [one for one in matches if best is not None and one.chaos <= best.chaos]
+        if best is None or any(WESTERN in one.could_be_from_charset for one in as_good):
+            return WESTERN
+        return best.encoding
     return "utf-8"

@@ -162,13 +162,14 @@ def test_csv_is_read_as_it_was_written(
     assert found == {}
 
 
-def read_or_refused(content: bytes, fmt: Format | None) -> None:
+def read_or_refused(content: bytes, fmt: Format | None) -> str | None:
+    """Read all of it; what is said where it is refused."""
     try:
         for event in read(io.BytesIO(content), fmt, mapping=MAPPING, today=TODAY):
             assert event
     except (InvalidStatement, UnknownFormat) as refused:
-        assert refused.detail
-        assert "\x00" not in refused.detail
+        return refused.detail
+    return None
 
 
 @settings(max_examples=300 * FUZZ, deadline=None)
@@ -185,7 +186,7 @@ def read_or_refused(content: bytes, fmt: Format | None) -> None:
     fmt=st.sampled_from([None, *Format]),
 )
 def test_anything_at_all_is_read_or_refused(content: bytes, fmt: Format | None) -> None:
-    read_or_refused(content, fmt)
+    assert "\x00" not in (read_or_refused(content, fmt) or "")
 
 
 @settings(max_examples=100 * FUZZ, deadline=None)
@@ -212,19 +213,12 @@ def test_a_mutated_file_is_read_or_refused(data: st.DataObject) -> None:
                 content[at:at] = content[at:end]
         if not content:
             break
-    read_or_refused(bytes(content), fmt)
+    assert "\x00" not in (read_or_refused(bytes(content), fmt) or "")
 
 
 @settings(max_examples=20 * FUZZ, deadline=None)
 @given(file=files(), data=st.data())
-def test_a_file_that_is_cut_off_gives_whole_statements_only_and_then_a_refusal(
-    file: list[Statement], data: st.DataObject
-) -> None:
+def test_a_file_that_is_cut_off_anywhere_is_refused(file: list[Statement], data: st.DataObject) -> None:
     for written in (camt(file), mt940(file)):
         cut = written[: data.draw(st.integers(1, len(written) - 3))].encode()
-        ended = 0
-        events = read(io.BytesIO(cut), None, today=TODAY)
-        with pytest.raises((InvalidStatement, UnknownFormat)):
-            for event in events:
-                ended += type(event).__name__ == "StatementEnd"
-        assert ended <= len(file)
+        assert read_or_refused(cut, None)
