@@ -232,6 +232,8 @@ products.agency worker update number_document without_number second_person_above
 products.break worker update type partner_id amount on_date facts details state owner waits_until remark ended_at
 products.break_limit worker update second_person_above changed_at
 products.break_resolution worker update state remark confirmed_by confirmed_at approved_by transactions pairings undone_by undone_at undone_remark
+products.opening_load worker update state done committed_by committed_at final_by final_at taken_back_by taken_back_at taken_back_because
+products.opening_row worker update transaction_id reversal_id
 products.claim_pack worker update state certification certified_on certified_at booked_lines booked_at
 products.remittal worker update state bank_reference sent_on sent_at cleared_on cleared_at
 products.remittal_line worker update state accepted claimed reason corrected_number answered_at
@@ -346,6 +348,15 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
         "mizan_api",
         "EXISTS ( SELECT FROM products.close c WHERE c.id = close_file.close_id)",
     ),
+    "products.opening_load": ("staff", "mizan_api", STAFF),
+    **{
+        f"products.{name}": (
+            "of_load",
+            "mizan_api",
+            f"EXISTS ( SELECT FROM products.opening_load l WHERE l.id = {name}.load_id)",
+        )
+        for name in ("opening_row", "opening_window")
+    },
     "ledger.verification": ("staff", "mizan_api", "setting mizan.access = 'staff'"),
     "products.remittal_line": ("own_rows", "public", OWN),
     "api.approval_request": ("staff", "mizan_api", STAFF),
@@ -516,6 +527,10 @@ TRIGGERS = {
     ("products.close", "only_reopens"): "before update row products.close_changed",
     ("products.close_explanation", "only_grows"): GROWS,
     ("products.close_file", "only_grows"): GROWS,
+    ("products.opening_load", "only_changes"): CHANGES,
+    ("products.opening_row", "only_changes"): CHANGES,
+    ("products.opening_row", "only_posted"): "before update row products.opening_row_changed",
+    ("products.opening_window", "only_grows"): GROWS,
     ("products.programme_version", "version_is_immutable"): (
         "before delete update row products.refuse_version_change"
     ),
