@@ -28,6 +28,7 @@ from api.cli import (
     rail,
     reconcile,
     reconcile_overview,
+    reconcile_receipts,
     remittal,
     serve,
     settlement,
@@ -76,6 +77,7 @@ app.add_typer(partner.organisations)
 by_hand.add_to(ledger.app)
 settlement_file.add_to(settlement.app)
 reconcile_overview.add_to(reconcile.app)
+reconcile_receipts.add_to(reconcile.app)
 
 
 def _version(asked: bool) -> None:

@@ -114,7 +114,7 @@ def list_receipts(
         [public_id(RECEIPT_PREFIX, rows[limit - 1].id)] if len(rows) > limit else None
     )
     return Page(
-        data=[_receipt(one) for one in rows[:limit]],
+        data=[receipt_out(one) for one in rows[:limit]],
         next_cursor=call.write_cursor(last, "receipts", account=bank_account, state=state),
     )
 
@@ -202,7 +202,7 @@ def list_reconciliation_suggestions(
         [public_id(bank_statements.LINE, rows[limit - 1].line)] if len(rows) > limit else None
     )
     return Page(
-        data=[_suggestion(one) for one in rows[:limit]],
+        data=[suggestion_out(one) for one in rows[:limit]],
         next_cursor=call.write_cursor(last, "reconciliation-suggestions", account=bank_account),
     )
 
@@ -216,7 +216,8 @@ def _funds(call: Call) -> frozenset[UUID] | None:
     return bank_statements.funds_of(call.tx, call.actor.sight(["reconciliation:write"]).programmes)
 
 
-def _receipt(one: Receipt) -> ReceiptOut:
+def receipt_out(one: Receipt) -> ReceiptOut:
+    """A receipt as it is shown."""
     return ReceiptOut(
         id=public_id(RECEIPT_PREFIX, one.id),
         bank_account=one.bank_account,
@@ -230,7 +231,8 @@ def _receipt(one: Receipt) -> ReceiptOut:
     )
 
 
-def _suggestion(one: Suggestion) -> SuggestionOut:
+def suggestion_out(one: Suggestion) -> SuggestionOut:
+    """A suggestion as it is shown."""
     return SuggestionOut(
         line=public_id(bank_statements.LINE, one.line),
         kind=one.kind,
