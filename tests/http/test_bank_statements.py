@@ -8,10 +8,13 @@ from datetime import date
 import httpx
 import pytest
 
+from api.settings import Settings
+from ledger.clock import FixedClock
 from products.programmes.loader import catalogue
 from products.programmes.registry import apply
+from tests.conftest import Databases
 from tests.http.operators import Person, person
-from tests.http.served import Served
+from tests.http.served import Served, served
 
 OCTETS = "application/octet-stream"
 
@@ -35,6 +38,11 @@ GOOD = mt940(("C500,", "Alice Uwimana rent"), ("D20,", "fee of March"), closing=
 
 @pytest.fixture
 def manager(api: Served) -> Person:
+    return with_account(api)
+
+
+def with_account(api: Served) -> Person:
+    """A fund manager, who has added the savers' bank account."""
     manager = person(api, "manager")
     new = {
         "slug": "kigali-savers",
@@ -182,3 +190,19 @@ def test_a_bank_account_is_of_a_fund_that_its_staff_see_and_of_nobody_elses(
     }
     assert manager.call("POST", "/v1/bank-accounts", taken).json()["code"] == "account_conflict"
     assert elsewhere.call("POST", "/v1/bank-accounts", taken).status_code == 404
+
+
+def test_a_large_file_goes_to_disk_and_what_is_too_large_or_unproven_goes_nowhere(
+    settings: Settings, databases: Databases, clock: FixedClock
+) -> None:
+    with served(settings, databases.worker, clock, statement_bytes_max=3_000_000) as api:
+        manager = with_account(api)
+        lines = 30_000
+        large = mt940(
+            *(("C1,", f"line {number}") for number in range(lines)), closing=f"C260302RWF{1_000 + lines},"
+        )
+        assert settings.request_body_bytes_max < len(large) < 3_000_000
+        assert send(api, manager, large).json()["lines"] == lines
+        assert send(api, manager, bytes(3_000_001)).status_code == 413
+        anonymous = api.http.post("/v1/bank-statements", content=bytes(settings.request_body_bytes_max + 1))
+        assert anonymous.status_code == 413

@@ -37,6 +37,7 @@ from products.remittances.quoting import give
 from tests.conftest import Databases
 from tests.integration.inbox.builders import Inbox, Journal
 from tests.integration.left_files import leave_files
+from tests.integration.left_statements import leave_statements
 from tests.world import Person, World
 
 SCHEMAS: Final = ["api", "integrations", "ledger", "products"]
@@ -81,6 +82,12 @@ NOT_OF_PARTNERS: Final = {
     "ledger.period_event",
     "ledger.audit_entry",
     "api.approval_request",
+    "ledger.bank_account",
+    "ledger.bank_counterparty",
+    "ledger.bank_statement",
+    "ledger.statement_file",
+    "ledger.statement_line",
+    "ledger.statement_piece",
     "integrations.payment_answer",
     "integrations.payment_answer_line",
     "integrations.payment_file",
@@ -230,6 +237,7 @@ def apart(databases: Databases, clock: FixedClock) -> Apart:
                 tx, name=slug, partner_id=partner.id, environment=Environment.SANDBOX, at=clock.now()
             )
     leave_files(world, partners)
+    leave_statements(world)
     with databases.worker.begin() as tx:
         ensure_rails(tx, clock)
     drain(databases.worker, Journal(databases), clock, world.books.keyring)
