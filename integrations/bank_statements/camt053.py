@@ -8,13 +8,13 @@ say what it is made of.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from integrations import xml_stream
 from integrations.bank_statements import canonical
 from integrations.bank_statements.assembly import Balance, Held, Page, Spool
-from integrations.bank_statements.camt053_entries import lines_of
+from integrations.bank_statements.camt053_entries import DETAIL_PATHS, lines_of
 from integrations.bank_statements.camt053_records import Record, day_of, signed
 from integrations.bank_statements.canonical import InvalidStatement, UnknownFormat, statement_at
 from integrations.strict_xml import NotStrictXml
@@ -22,6 +22,7 @@ from integrations.strict_xml import NotStrictXml
 VERSIONS: Final = range(2, 14)
 DETAILS_MAX: Final = 50_000
 """Of one entry: they are in memory until the entry ends."""
+DETAILS_CHARACTERS_MAX: Final = 32 * 1024 * 1024
 
 _NAMESPACE = re.compile(r"(?:.*[:/])?(?P<message>[a-z]{4}\.[0-9]{3})\.[0-9]{3}\.(?P<version>[0-9]{2})")
 _MESSAGE: Final = "BkToCstmrStmt"
@@ -79,6 +80,7 @@ class _Reader:
         self._statements = 0
         self._statement: _Statement | None = None
         self._details: list[Record] = []
+        self._characters = 0
         self._message = ""
         self.found = False
 
@@ -103,13 +105,19 @@ class _Reader:
             self._outside(name, namespace)
             return
         record = self._records[-1]
-        path = record.enter(name, attributes.get("Ccy") if attributes else None)
+        path = self._entered(record, name, attributes)
         if record.kind == "Stmt" and path in _SKIPPED:
             self._skipping = 1
         elif path in _OPENED.get(record.kind, ()):
-            self._records.append(Record(name))
+            self._records.append(Record(name, DETAIL_PATHS if name == "TxDtls" else None))
             if name == "Ntry" and self._statement is not None:
                 self._statement.entries += 1
+
+    def _entered(self, record: Record, name: str, attributes: Mapping[str, str]) -> str:
+        try:
+            return record.enter(name, attributes.get("Ccy") if attributes else None)
+        except ValueError as fault:
+            raise InvalidStatement(str(fault), where=self.where) from None
 
     def end(self, name: str, text: str) -> None:
         """An element ends."""
@@ -159,10 +167,14 @@ class _Reader:
                 statement.balances.append(record)
             case "TxDtls":
                 self._details.append(record)
-                if len(self._details) > DETAILS_MAX:
-                    raise InvalidStatement(f"it has more than {DETAILS_MAX} details", where=self.where)
+                self._characters += record.characters
+                if len(self._details) > DETAILS_MAX or self._characters > DETAILS_CHARACTERS_MAX:
+                    raise InvalidStatement(
+                        f"it has more than {DETAILS_MAX} details, or {DETAILS_CHARACTERS_MAX} characters in them",
+                        where=self.where,
+                    )
             case "Ntry":
-                details, self._details = self._details, []
+                details, self._details, self._characters = self._details, [], 0
                 self._entry(statement, record, details)
             case _:
                 self._statement = None
@@ -219,7 +231,7 @@ class _Reader:
                 number=canonical.text_of(record.first("ElctrncSeqNb", "LglSeqNb"))[:35] or None,
                 sequence=_number(record.first("StmtPgntn/PgNb")),
                 from_on=day_of(period[0]),
-                to_on=_last_day(period[1], day_of(period[0])),
+                to_on=_last_day(period[1], day_of(period[0]), closing.on),
                 created=_moment(record.first("CreDtTm")),
                 skipped=statement.skipped,
                 reversals_either_way=True,
@@ -292,13 +304,12 @@ def _moment(written: str | None) -> datetime | None:
         return None
 
 
-def _last_day(written: str | None, first: date | None) -> date | None:
-    """The period's last day; midnight ends the day before it."""
+def _last_day(written: str | None, first: date | None, closing_on: date | None) -> date | None:
+    """The period's last day. Midnight ends the day before it, unless the closing balance is of that day."""
     last = day_of(written)
-    ends_at_midnight = "T00:00:00" in (written or "") and last is not None
-    if last is not None and ends_at_midnight and first is not None and first < last:
-        return date.fromordinal(last.toordinal() - 1)
-    return last
+    if last is None or "T00:00:00" not in (written or "") or first is None or first >= last:
+        return last
+    return last if closing_on is not None and closing_on >= last else last - timedelta(days=1)
 
 
 def _number(written: str | None) -> int | None:

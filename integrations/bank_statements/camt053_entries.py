@@ -52,6 +52,15 @@ _ACCOUNTS: Final = {
     role: tuple(f"RltdPties/{role}Acct/{path}" for path in ("Id/IBAN", "Id/Othr/Id", "Id/BBAN", "Prxy/Id"))
     for role in ("Dbtr", "Cdtr")
 }
+_CHARGES: Final = ("Chrgs/TtlChrgsAndTaxAmt", "Chrgs/Rcrd/Amt", "Chrgs/Amt")
+DETAIL_PATHS: Final = frozenset(
+    {
+        *("CdtDbtInd", "Refs/EndToEndId", "Refs/AcctSvcrRef", "BkTxCd/Prtry/Cd"),
+        *(*_AMOUNTS, *_CHARGES, *_REFERENCES, *_TEXTS, *_DOMAIN),
+        *(path for role in ("Dbtr", "Cdtr") for path in (*_NAMES[role], *_ACCOUNTS[role])),
+    }
+)
+"""All that is read of a detail."""
 _TRUE: Final = frozenset({"true", "1"})
 
 
@@ -140,13 +149,10 @@ def _worth(detail: Record, currency: str, where: str) -> int | None:
 
 def _charges(detail: Record, currency: str, where: str) -> int:
     """What was taken off for charges, in the entry's currency."""
-    total = detail.amount("Chrgs/TtlChrgsAndTaxAmt")
-    if total is not None:
-        return magnitude(total[0], currency, where) if total[1] == currency else 0
-    for path in ("Chrgs/Rcrd/Amt", "Chrgs/Amt"):
-        written, currencies = list(detail.all(path)), list(detail.all(path + "@"))
-        if written and set(currencies) == {currency}:
-            return sum(magnitude(one, currency, where) for one in written)
+    for path in _CHARGES:
+        written, currencies = list(detail.all(path)), set(detail.all(path + "@"))
+        if written:
+            return sum(magnitude(one, currency, where) for one in written) if currencies == {currency} else 0
     return 0
 
 

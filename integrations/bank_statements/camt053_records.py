@@ -10,17 +10,24 @@ from integrations.bank_statements.canonical import InvalidStatement, UnreadableA
 
 VALUES_MAX: Final = 5_000
 """Of one record. An entry with its details in records of their own has some dozens."""
+CHARACTERS_MAX: Final = 256 * 1024
+"""Of one record's texts."""
 
 _DAY = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T Z+-].*)?", re.ASCII)
 
 
 class Record:
-    """The texts below one element, by the path of local names that leads to them; a currency (`Ccy`) stands beside its amount."""
+    """The texts below one element, by the path of local names that leads to them; a currency (`Ccy`) stands beside its amount.
 
-    __slots__ = ("_path", "_paths", "_values", "_written", "kind")
+    Where `wanted` says which paths are read, no others are kept.
+    """
 
-    def __init__(self, kind: str) -> None:
+    __slots__ = ("_path", "_paths", "_values", "_wanted", "_written", "characters", "kind")
+
+    def __init__(self, kind: str, wanted: frozenset[str] | None = None) -> None:
         self.kind = kind
+        self.characters = 0
+        self._wanted = wanted
         self._values: dict[str, list[str]] = {}
         self._path = ""
         self._paths: list[str] = []
@@ -36,7 +43,7 @@ class Record:
         self._paths.append(self._path)
         self._path = f"{self._path}/{name}" if self._path else name
         if currency is not None:
-            self._keep(self._path + "@", currency)
+            self._keep(self._path, currency, "@")
         return self._path
 
     def leave(self, text: str) -> None:
@@ -45,11 +52,14 @@ class Record:
             self._keep(self._path, text)
         self._path = self._paths.pop()
 
-    def _keep(self, path: str, text: str) -> None:
+    def _keep(self, path: str, text: str, mark: str = "") -> None:
+        if self._wanted is not None and path not in self._wanted:
+            return
         self._written += 1
-        if self._written > VALUES_MAX:
-            raise ValueError(f"it has more than {VALUES_MAX} values")
-        self._values.setdefault(path, []).append(text)
+        self.characters += len(text)
+        if self._written > VALUES_MAX or self.characters > CHARACTERS_MAX:
+            raise ValueError(f"it has more than {VALUES_MAX} values, or {CHARACTERS_MAX} characters")
+        self._values.setdefault(path + mark, []).append(text)
 
     def first(self, *paths: str) -> str | None:
         """The first text at the first of the paths that has one."""

@@ -19,6 +19,7 @@ from integrations.bank_statements.mt940_details import LINE_FULL, details_of
 from ledger.reconciliation.statements import Line
 
 FIELD_LINES_MAX: Final = 1_000
+FIELD_CHARACTERS_MAX: Final = 64 * 1024
 
 _FIELD = re.compile(r":([0-9]{2}[A-Z]?|NS):(.*)", re.DOTALL)
 _KNOWN: Final = frozenset(
@@ -74,7 +75,7 @@ def _fields(lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
     """Each field's tag, value and first line. The tags ``{`` and ``}`` stand for the beginning and the end of a message's text."""
     tag: str | None = None
     value: list[str] = []
-    begun = 0
+    begun = characters = 0
 
     def ended() -> Iterator[tuple[str, str, int]]:
         if tag is not None:
@@ -84,6 +85,7 @@ def _fields(lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
         line = _without_padding(written.rstrip("\n"))
         closes = line == "-" or line.startswith("-}")
         opens = "{1:" in line if closes else line.startswith(("{1:", "{4:"))
+        opens = opens or (tag is None and line in ("{", "{1"))  # a file that is cut off there
         if closes or opens:
             yield from ended()
             tag, value = None, []
@@ -96,12 +98,14 @@ def _fields(lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
         found = _FIELD.fullmatch(line.lstrip("\ufeff"))
         if found is not None and _begins(tag, found[1], found[2]):
             yield from ended()
-            tag, value, begun = found[1], [found[2]], number
+            tag, value, begun, characters = found[1], [found[2]], number, len(found[2])
         elif tag is not None and line:
             value.append(line)
-            if len(value) > FIELD_LINES_MAX:
+            characters += len(line)
+            if len(value) > FIELD_LINES_MAX or characters > FIELD_CHARACTERS_MAX:
                 raise InvalidStatement(
-                    f"a field has more than {FIELD_LINES_MAX} lines", where=f"line {begun}"
+                    f"a field has more than {FIELD_LINES_MAX} lines, or {FIELD_CHARACTERS_MAX} characters",
+                    where=f"line {begun}",
                 )
     yield from ended()
 

@@ -348,6 +348,16 @@ def test_the_days_of_a_statement_that_names_none_are_those_of_its_balances(
     assert (head.from_on, head.to_on) == days
 
 
+def test_a_period_that_ends_at_midnight_ends_the_day_before_unless_it_closes_then() -> None:
+    content = document(entry(5), 5).replace(f"<ToDtTm>{DAY}T23:59:59", "<ToDtTm>2026-03-03T00:00:00")
+    assert statement_in(content).head.to_on == DAY
+    closing = camt_balance("OPBD", 0, "EUR", DAY) + camt_balance("CLBD", 5, "EUR", date(2026, 3, 3))
+    content = document(entry(5), 5, balances=closing).replace(
+        f"<ToDtTm>{DAY}T23:59:59", "<ToDtTm>2026-03-03T00:00:00"
+    )
+    assert statement_in(content).head.to_on == date(2026, 3, 3)
+
+
 def test_balances_of_every_kind_are_told_apart() -> None:
     def ends(*balances: tuple[str, int]) -> tuple[int, int]:
         written = "".join(camt_balance(code, amount, "EUR", DAY) for code, amount in balances)
@@ -423,6 +433,7 @@ NESTED = "<a>" * 40 + "</a>" * 40
         (("<Stmt>", "<Stmt " + " ".join(f'x{at}="1"' for at in range(70)) + ">"), "attributes"),
         (("<Stmt>", f"<Stmt><Id>{'y' * 1_100_000}</Id>"), "characters of text"),
         (("<Stmt>", "<Stmt>" + "<Id>1</Id>" * 5_001), "values"),
+        (("<Stmt>", "<Stmt>" + f"<Id>{'1' * 200_000}</Id>" * 2), "characters"),
         (("<Id>", "<Id>&nbsp;"), "not well-formed"),
         (("<Id>", "<Id>\x00"), "not well-formed"),
         (("</Stmt>", "</Stmt>junk</Document><Document>"), "not well-formed"),

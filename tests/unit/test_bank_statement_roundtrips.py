@@ -220,5 +220,6 @@ def test_a_mutated_file_is_read_or_refused(data: st.DataObject) -> None:
 @given(file=files(), data=st.data())
 def test_a_file_that_is_cut_off_anywhere_is_refused(file: list[Statement], data: st.DataObject) -> None:
     for written in (camt(file), mt940(file)):
-        cut = written[: data.draw(st.integers(1, len(written) - 3))].encode()
-        assert read_or_refused(cut, None)
+        cut = written[: data.draw(st.integers(1, len(written) - 3))]
+        # Between two messages, MT940 is whole.
+        assert read_or_refused(cut.encode(), None) or cut.rstrip().endswith(("\n-", "\n-}"))
