@@ -27,6 +27,7 @@ from api.cli import (
     programme,
     rail,
     reconcile,
+    reconcile_breaks,
     reconcile_overview,
     reconcile_receipts,
     remittal,
@@ -76,6 +77,7 @@ app.add_typer(partner.organisations)
 
 by_hand.add_to(ledger.app)
 settlement_file.add_to(settlement.app)
+reconcile.app.add_typer(reconcile_breaks.app)
 reconcile_overview.add_to(reconcile.app)
 reconcile_receipts.add_to(reconcile.app)
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from api import bank_statements
 from api.approvals.breaks import BREAK, RESOLUTION
+from api.v1.receipts import PAIRING
 from api.v1.schemas import Currency, Day, In, Instant, MoneyOut, Out, Slug, Text
 from ledger.ids import parse_public_id, public_id
 from ledger.money import AMOUNT_MAX
@@ -19,7 +20,6 @@ from products.reconciliation.breaks.suggestions import Likeness, Suggestion
 from products.reconciliation.breaks.typing import BreakType, SubjectKind
 
 ITEM: Final = "itm"
-PAIRING: Final = "pai"
 _SUBJECTS: Final = {
     "line": bank_statements.LINE,
     "item": ITEM,
