@@ -1,7 +1,8 @@
 """Breaks: `mizan reconcile breaks list|show|assign|wait|resolve|undo|limit`."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -17,14 +18,16 @@ from ledger.ids import parse_public_id, public_id
 from products.programmes.registry import find
 from products.reconciliation.breaks import queries, resolve
 from products.reconciliation.breaks.choices import Choice, Method, Part, Target
-from products.reconciliation.breaks.queries import Break, Filters, Sort, State
+from products.reconciliation.breaks.queries import STATES, Break, Filters, Sort
 from products.reconciliation.breaks.resolve import Resolution
 from products.reconciliation.breaks.suggestions import suggestions
-from products.reconciliation.breaks.typing import BreakType
+from products.reconciliation.breaks.typing import TYPES
 
 app = typer.Typer(name="breaks", help="What does not tie, and how people end it.", no_args_is_help=True)
 A_DAY = ["%Y-%m-%d"]
 SHOWN_MAX = 200
+
+T = TypeVar("T")
 
 Name = Annotated[str, typer.Argument(metavar="BRK", help="The break, brk_….")]
 Remark = Annotated[str, typer.Option(help="Why.")]
@@ -39,10 +42,10 @@ def _filter(help_: str) -> Any:  # a typer option
 @session.command
 def list_(
     type_: Annotated[
-        list[BreakType] | None, typer.Option("--type", help="Only those of this type.", show_default=False)
+        list[str] | None, typer.Option("--type", help="Only those of this type.", show_default=False)
     ] = None,
     state: Annotated[
-        list[State] | None, _filter("Only those in this state; open and waiting when left out.")
+        list[str] | None, _filter("Only those in this state; open and waiting when left out.")
     ] = None,
     programme: Annotated[str | None, _filter("Only this programme's.")] = None,
     bank_account: Annotated[str | None, _filter("Only this bank account's.")] = None,
@@ -59,8 +62,8 @@ def list_(
 ) -> None:
     """List breaks, by value or by age. Values of two currencies are never compared."""
     filters = Filters(
-        tuple(type_ or ()),
-        tuple(state or ("open", "waiting")),
+        _known(type_ or (), TYPES, "type"),
+        _known(state or ("open", "waiting"), STATES, "state"),
         programme,
         bank_account,
         fund,
@@ -341,6 +344,15 @@ def limit(
                 "a second person above": f"{output.amount_in(standing, chosen)} {chosen}",
             }
         )
+
+
+def _known(given: Sequence[str], known: Sequence[T], what: str) -> tuple[T, ...]:
+    """What was given, if each is known; typer checks one choice, and no list of them."""
+    names: dict[str, T] = {str(one): one for one in known}
+    for one in given:
+        if one not in names:
+            raise session.Refused(f"there is no {what} “{one}”: {', '.join(names)}")
+    return tuple(names[one] for one in given)
 
 
 def _currency_of(tx: Tx, programme_id: UUID) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from sqlalchemy import text
@@ -14,6 +14,7 @@ from ledger.errors import NotFound
 from products.reconciliation.breaks.typing import BreakType, SubjectKind
 
 State = Literal["open", "waiting", "resolved", "gone"]
+STATES: Final[tuple[State, ...]] = get_args(State)
 Sort = Literal["value", "age"]
 
 
