@@ -2,8 +2,8 @@
 
 Half of the lines are one item's, a third belong to groups (one line to two items, three lines to one item), the rest are noise, as are
 the items that are left. The engine tries every rule that comes with the program, in the transaction that a run is. The floor is one
-hash join of both tables on account, currency, reference and amount, that writes the ids of the pairs into a table: it finds only
-the half that has a reference, never asks whether a second line or item fits as well, and records nothing. Twice the lines are paired
+hash join of the same rows on a key that tells the truth beforehand, writing the ids of every line and item that belong together into
+a table without an index; the one that only counts them is shown beside it. Twice the lines are paired
 in a second database of the same server. Memory is what a process had resident at most, the shared buffers that it touched included.
 """
 
@@ -31,7 +31,7 @@ CURRENCY = "PHP"
 SAMPLE_SECONDS = 0.02
 
 _PAIRS = """
-    FROM ledger.statement_line l JOIN ledger.item i USING (bank_account_id, currency, reference, amount)
+    FROM ledger.statement_line l JOIN ledger.item i ON i.bank_account_id = l.bank_account_id AND i.subject = l.kind
 """
 
 

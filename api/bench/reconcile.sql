@@ -1,6 +1,7 @@
 -- Statement lines and items whose truth is known, loaded in bulk: half of the lines are one item's with a reference of their own, a
 -- sixth are two items' each, a sixth are three to an item, the rest are nobody's. Of the groups half share an identifier and half
--- only a party and a day, and every five-hundredth of the latter has a stranger among its items. Ids are in no order that helps.
+-- only a party and a day, and every five-hundredth of the latter has a stranger among its items. Ids are in no order that
+-- helps. The truth, by which the floor joins, stands where no rule looks: in a line's kind and an item's subject.
 CREATE SCHEMA bench;
 CREATE FUNCTION bench.id(kind integer, number bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
     SELECT CAST(lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(number), 12, '0') AS uuid) $$;
@@ -11,7 +12,7 @@ CREATE PROCEDURE bench.load(size bigint, bank_account uuid, code char(3), today 
 DECLARE
     sixth bigint := size / 6;
     half bigint := size / 2;
-    parties bigint := greatest(10, size / 2000);
+    parties bigint := greatest(10, size / 1000);
     booked bigint;
 BEGIN
     INSERT INTO ledger.statement_file (id, digest, name, format, bytes, received_at, received_by, wrapped_key)
@@ -28,7 +29,7 @@ BEGIN
                                        kind, reversal, reference, identifiers, party, fingerprint)
     SELECT bench.id(3, g), bench.id(2, 0), bank_account, g, 0, day, day,
            CASE kind WHEN 'items' THEN 2 * amount + 1 WHEN 'one' THEN amount WHEN 'lines' THEN amount ELSE 2000000000 + g END, code,
-           'PMNT/RCDT/ESCT', false,
+           coalesce(kind || grouped, 'line' || g), false,
            CASE WHEN kind = 'one' THEN 'REF' || lpad(chance::text, 12, '0') WHEN kind IS NULL THEN 'BANK' || g END,
            CASE WHEN kind IN ('items', 'lines') AND grouped % 2 = 0 THEN ARRAY[upper(kind) || grouped] ELSE '{}' END,
            CASE WHEN kind IN ('items', 'lines') AND grouped % 2 = 1 THEN kind || grouped % parties END,
@@ -51,9 +52,10 @@ BEGIN
     GET DIAGNOSTICS booked = ROW_COUNT;
     INSERT INTO posted SELECT NULL, NULL, 3000000000 + g, today - (bench.shuffled(g) % 330)::integer, 'OURS' || g, 0
         FROM generate_series(1, size - booked) AS g;
-    INSERT INTO ledger.item (id, source, bank_account_id, amount, currency, on_date, kind, reference, batch, party, transaction_id,
-                             seq)
-    SELECT bench.id(4, number), 'booked', bank_account, amount, code, day, 'bench', reference,
+    INSERT INTO ledger.item (id, source, bank_account_id, amount, currency, on_date, kind, subject, reference, batch, party,
+                             transaction_id, seq)
+    SELECT bench.id(4, number), 'booked', bank_account, amount, code, day, 'bench',
+           CASE WHEN part < 2 THEN coalesce(kind || grouped, 'item' || number) END, reference,
            CASE WHEN grouped % 2 = 0 AND kind <> 'one' THEN upper(kind) || grouped END,
            CASE WHEN grouped % 2 = 1 AND kind <> 'one' THEN kind || grouped % parties END, bench.id(5, number), 0
     FROM (SELECT *, row_number() OVER (ORDER BY hashint8(CAST(amount * 1000003 + coalesce(grouped, 0) AS bigint))) AS number FROM posted) AS item

@@ -11,7 +11,10 @@ from ledger.reconciliation.rules import Rule, Tolerance
 
 _TOKENS = "array_remove(ARRAY[{row}.reference, {row}.end_to_end{more}], NULL) || {row}.identifiers"
 # banks lose separators and case: what is left is compared
-_PLAIN = "translate(upper(token), ' -_/.', '')"
+
+
+def _plain(token: str) -> str:
+    return f"translate(upper({token}), ' -_/.', '')"
 
 
 def tokens(row: str, *, item: bool) -> str:
@@ -19,14 +22,38 @@ def tokens(row: str, *, item: bool) -> str:
     return _TOKENS.format(row=row, more=f", {row}.batch" if item else "")
 
 
-LINE_TOKENS: Final = f"""
-    SELECT DISTINCT l.id, {_PLAIN} AS token FROM open_line l
-    CROSS JOIN LATERAL unnest({tokens("l", item=False)}) AS token
+def _exploded(relation: str, single: tuple[str, ...]) -> str:
+    """Everything that the rows of a relation may be known by, one row each; nothing is computed for what bears no name."""
+    parts = []
+    for at, column in enumerate(single):
+        others = "".join(f" AND {_plain(column)} IS DISTINCT FROM {_plain(other)}" for other in single[:at])
+        parts.append(
+            f"SELECT id, {_plain(column)} AS token FROM {relation} WHERE {column} IS NOT NULL{others}"
+        )
+    others = "".join(f" AND {_plain('t')} IS DISTINCT FROM {_plain(other)}" for other in single)
+    parts.append(
+        f"SELECT id, {_plain('t')} FROM {relation} CROSS JOIN LATERAL unnest(identifiers) AS t"
+        f" WHERE identifiers <> '{{}}'{others}"
+    )
+    return " UNION ALL ".join(parts)
+
+
+NAMES_MAX: Final = 10_000
+"""What joins more pairs of lines and items than this is nobody's name."""
+
+SHARED: Final = f"""
+    WITH line_token AS MATERIALIZED ({_exploded("open_line", ("reference", "end_to_end"))}),
+    item_token AS MATERIALIZED ({_exploded("open_item", ("reference", "end_to_end", "batch"))}),
+    lines AS (SELECT token, count(*) AS lines FROM line_token GROUP BY token),
+    items AS (SELECT token, count(*) AS items FROM item_token GROUP BY token),
+    names AS MATERIALIZED (
+        SELECT token, lines, items FROM lines JOIN items USING (token) WHERE lines * items <= {NAMES_MAX} AND token <> ''
+    )
+    SELECT lt.id AS line, it.id AS item, min(names.token) AS token, bool_or(names.lines = 1) AS of_one_line,
+           bool_or(names.items = 1) AS of_one_item
+    FROM names JOIN line_token lt USING (token) JOIN item_token it USING (token) GROUP BY 1, 2
 """
-ITEM_TOKENS: Final = f"""
-    SELECT DISTINCT i.id, {_PLAIN} AS token FROM open_item i
-    CROSS JOIN LATERAL unnest({tokens("i", item=True)}) AS token
-"""
+"""Lines and items that bear a name in common."""
 
 _NEAR = "i.on_date BETWEEN l.booked_on - %(days)s AND l.booked_on + %(days)s"
 _ONE_PARTY = "(l.party IS NULL OR i.party IS NULL OR l.party = i.party)"
@@ -63,13 +90,8 @@ def one_to_one(rule: Rule) -> str:
             evidence["party"] = "l.party"
     joined = f"{lines} AS l JOIN {items} AS i ON {' AND '.join(conditions)}"
     if "identifiers" in rule.on:
-        evidence["identifier"] = "shared.token"
-        joined = (
-            "(SELECT lt.id AS line, it.id AS item, min(lt.token) AS token FROM line_token lt"
-            " JOIN item_token it ON it.token = lt.token JOIN open_line l ON l.id = lt.id JOIN open_item i ON i.id = it.id"
-            f" WHERE {' AND '.join(conditions)} GROUP BY 1, 2) AS shared"
-            " JOIN open_line l ON l.id = shared.line JOIN open_item i ON i.id = shared.item"
-        )
+        evidence["identifier"] = "s.token"
+        joined = f"shared s JOIN open_line l ON l.id = s.line JOIN open_item i ON i.id = s.item AND {' AND '.join(conditions)}"
     told = ", ".join(f"'{name}', {value}" for name, value in evidence.items())
     return (
         "SELECT l.id AS line, i.id AS item, l.amount, l.amount - i.amount AS difference, i.source,"
@@ -86,17 +108,20 @@ def _uncrowded(relation: str, day: str, party: bool) -> str:
     )
 
 
-def not_alone(rule: Rule) -> str:
+def not_alone(rule: Rule, found: str) -> str:
     """Of the candidates of a rule that rests on amount and day: those that anything else, paired or not, might be as well.
 
-    Another line or item with the amount within `alone_days`, or one that bears the same name as one of the two.
+    Another line or item with the amount within `alone_days`, or one that bears the same name as one of the two; or they belong to
+    what a party paid on a day, which says more than an amount does.
     """
+    parties = f"party IN (SELECT p.party FROM {found} f JOIN open_line p ON p.id = f.line WHERE p.party IS NOT NULL UNION"
+    parties += f" SELECT p.party FROM {found} f JOIN open_item p ON p.id = f.item WHERE p.party IS NOT NULL)"
     party = " AND o.party = c.party" if "party" in rule.on else ""
     return f"""
     WITH c AS MATERIALIZED (
         SELECT c.line, c.item, c.amount, l.booked_on, i.on_date, l.party,
                {tokens("l", item=False)} AS line_tokens, {tokens("i", item=True)} AS item_tokens
-        FROM candidate c JOIN open_line l ON l.id = c.line JOIN open_item i ON i.id = c.item
+        FROM {found} c JOIN open_line l ON l.id = c.line JOIN open_item i ON i.id = c.item
     ), all_lines AS NOT MATERIALIZED (
         SELECT * FROM ledger.statement_line o WHERE o.bank_account_id = %(account)s AND o.booked_on >= %(since)s
             AND o.duplicate_of IS NULL
@@ -107,12 +132,14 @@ def not_alone(rule: Rule) -> str:
         AND abs(o.booked_on - c.booked_on) <= %(alone_days)s
     UNION SELECT c.line FROM c JOIN all_items o ON o.amount = c.amount AND o.id <> c.item{party}
         AND o.closed_at IS NULL AND abs(o.on_date - c.on_date) <= %(alone_days)s
-    UNION SELECT c.line FROM (SELECT line, item, {_PLAIN} AS token FROM c CROSS JOIN LATERAL unnest(line_tokens) AS token) AS c
-        JOIN (SELECT o.id, {_PLAIN} AS token FROM all_items o CROSS JOIN LATERAL unnest({tokens("o", item=True)}) AS token) AS o
+    UNION SELECT c.line FROM (SELECT line, item, {_plain("token")} AS token FROM c CROSS JOIN LATERAL unnest(line_tokens) AS token) AS c
+        JOIN (SELECT o.id, {_plain("token")} AS token FROM all_items o CROSS JOIN LATERAL unnest({tokens("o", item=True)}) AS token) AS o
         ON o.token = c.token AND o.id <> c.item
-    UNION SELECT c.line FROM (SELECT line, item, {_PLAIN} AS token FROM c CROSS JOIN LATERAL unnest(item_tokens) AS token) AS c
-        JOIN (SELECT o.id, {_PLAIN} AS token FROM all_lines o CROSS JOIN LATERAL unnest({tokens("o", item=False)}) AS token) AS o
+    UNION SELECT c.line FROM (SELECT line, item, {_plain("token")} AS token FROM c CROSS JOIN LATERAL unnest(item_tokens) AS token) AS c
+        JOIN (SELECT o.id, {_plain("token")} AS token FROM all_lines o CROSS JOIN LATERAL unnest({tokens("o", item=False)}) AS token) AS o
         ON o.token = c.token AND o.id <> c.line
+    UNION SELECT unnest(g.lines || g.items) FROM ({_items_of_a_day(by_batch=False, among=parties)}) AS g
+    UNION SELECT unnest(g.lines || g.items) FROM ({_lines_of_a_day(among=parties)}) AS g
     """
 
 
@@ -124,45 +151,37 @@ def groups(rule: Rule) -> str:
     if "identifiers" in rule.on:
         return _SHARED_BY_ITEMS if rule.pairs == "one_line_to_many" else _SHARED_BY_LINES
     if rule.pairs == "many_lines_to_one":
-        return _LINES_OF_A_DAY
+        return _lines_of_a_day()
     return _items_of_a_day(by_batch="batch" in rule.on)
 
 
 # An identifier that joins many lines with many items says nothing: only one that has one of a side is looked at.
 _SHARED_BY_ITEMS: Final = f"""
-    WITH once AS (SELECT token, min(id::text)::uuid AS line FROM line_token GROUP BY token HAVING count(*) = 1),
-    shared AS (
-        SELECT once.line, it.id AS item, min(once.token) AS token FROM once JOIN item_token it ON it.token = once.token
-        GROUP BY 1, 2
-    ), alone AS (SELECT item FROM shared GROUP BY item HAVING count(*) = 1)
     SELECT ARRAY[l.id] AS lines, array_agg(i.id ORDER BY i.id) AS items, l.amount, min(i.source) AS source,
-           jsonb_build_object('identifier', min(shared.token), 'items', count(*), 'sum', l.amount,
+           jsonb_build_object('identifier', min(s.token), 'items', count(*), 'sum', l.amount,
                               'days', max(abs(i.on_date - l.booked_on))) AS evidence
-    FROM shared JOIN alone USING (item) JOIN open_line l ON l.id = shared.line JOIN open_item i ON i.id = shared.item
+    FROM shared s JOIN open_line l ON l.id = s.line JOIN open_item i ON i.id = s.item
+    WHERE s.of_one_line
     GROUP BY l.id, l.amount
     HAVING count(*) > 1 AND sum(i.amount) = l.amount AND min(i.source) = max(i.source) AND bool_and({_NEAR})
 """
 _SHARED_BY_LINES: Final = f"""
-    WITH once AS (SELECT token, min(id::text)::uuid AS item FROM item_token GROUP BY token HAVING count(*) = 1),
-    shared AS (
-        SELECT lt.id AS line, once.item, min(once.token) AS token FROM once JOIN line_token lt ON lt.token = once.token
-        GROUP BY 1, 2
-    ), alone AS (SELECT line FROM shared GROUP BY line HAVING count(*) = 1)
     SELECT array_agg(l.id ORDER BY l.id) AS lines, ARRAY[i.id] AS items, i.amount, i.source,
-           jsonb_build_object('identifier', min(shared.token), 'lines', count(*), 'sum', i.amount,
+           jsonb_build_object('identifier', min(s.token), 'lines', count(*), 'sum', i.amount,
                               'days', max(abs(i.on_date - l.booked_on))) AS evidence
-    FROM shared JOIN alone USING (line) JOIN open_line l ON l.id = shared.line JOIN open_item i ON i.id = shared.item
+    FROM shared s JOIN open_line l ON l.id = s.line JOIN open_item i ON i.id = s.item
+    WHERE s.of_one_item
     GROUP BY i.id, i.amount, i.source
     HAVING count(*) > 1 AND sum(l.amount) = i.amount AND bool_and({_NEAR})
 """
 
 
-def _items_of_a_day(*, by_batch: bool) -> str:
+def _items_of_a_day(*, by_batch: bool, among: str = "party IS NOT NULL") -> str:
     batch = ", batch" if by_batch else ""
     told = ", 'batch', f.batch" if by_batch else ""
     return f"""
     WITH due AS MATERIALIZED (
-        SELECT id, party, coalesce(day, on_date) AS day, source, amount{batch} FROM open_item WHERE party IS NOT NULL
+        SELECT id, party, coalesce(day, on_date) AS day, source, amount{batch} FROM open_item WHERE {among}
     ), sums AS (
         SELECT party, day, source, sum(amount) AS amount, count(*) AS items{batch} FROM due
         GROUP BY party, day, source{batch} HAVING count(*) > 1
@@ -180,9 +199,10 @@ def _items_of_a_day(*, by_batch: bool) -> str:
     """
 
 
-_LINES_OF_A_DAY: Final = """
+def _lines_of_a_day(*, among: str = "party IS NOT NULL") -> str:
+    return f"""
     WITH sums AS (
-        SELECT party, booked_on, sum(amount) AS amount, count(*) AS lines FROM open_line WHERE party IS NOT NULL
+        SELECT party, booked_on, sum(amount) AS amount, count(*) AS lines FROM open_line WHERE {among}
         GROUP BY party, booked_on HAVING count(*) > 1
     ), fits AS (
         SELECT i.id AS item, i.amount, i.source, s.party, s.booked_on, s.lines, coalesce(i.day, i.on_date) AS day
@@ -194,7 +214,8 @@ _LINES_OF_A_DAY: Final = """
                               'days', f.day - f.booked_on) AS evidence
     FROM fits f JOIN open_line l ON l.party = f.party AND l.booked_on = f.booked_on
     GROUP BY f.item, f.amount, f.source, f.party, f.booked_on, f.lines, f.day
-"""
+    """
+
 
 # Of one party, sign and time, and few: (one, amount, party, source, others, amounts). A party with one candidate is another
 # rule's; with more than `candidates_max`, too many sets would add up by chance.

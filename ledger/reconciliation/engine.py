@@ -6,12 +6,13 @@ made again. Runs of an account wait for each other; a person who pairs at the sa
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import text
 
 from ledger.clock import Clock
@@ -53,21 +54,10 @@ _ITEMS: Final = """
     WHERE i.bank_account_id = %(account)s AND i.currency = %(currency)s AND i.closed_at IS NULL AND i.on_date >= %(since)s
       AND NOT EXISTS (SELECT FROM ledger.paired_item p WHERE p.item_id = i.id)
 """
-_TEMPORARY: Final = ("open_line", "open_item", "line_token", "item_token", "candidate", "twice", "found")
-
-# The id is a UUIDv7 whose last 48 bits count on from the rule's own, so that a rule's pairings lie side by side.
-_MADE: Final = """
-    INSERT INTO ledger.pairing (id, bank_account_id, run_id, rule, evidence, amount, lines, items, made_by, made_at)
-    SELECT CAST(%(ids)s || lpad(to_hex(row_number() OVER ()), 12, '0') AS uuid), %(account)s, %(run)s, %(rule)s, f.evidence,
-           f.amount, f.lines, f.items, %(by)s, %(at)s
-    FROM ({found}) AS f
-"""
+_NUMBERED: Final = "SELECT row_number() OVER () AS n, g.* FROM ({groups}) AS g"
 _NOT_UNDONE: Final = """
     NOT EXISTS (SELECT FROM ledger.pairing u WHERE u.bank_account_id = %(account)s AND u.undone_at IS NOT NULL
                 AND u.lines = f.lines AND u.items = f.items)
-"""
-_NOT_TWICE: Final = """
-    NOT EXISTS (SELECT FROM twice t WHERE t.id = c.line) AND NOT EXISTS (SELECT FROM twice t WHERE t.id = c.item)
 """
 
 
@@ -98,7 +88,6 @@ def pair(
         raise NotFound("there is no such bank account")
     now = clock.now()
     run = _Run(
-        tx=tx,
         cursor=cursor(tx),
         common={
             "account": bank_account_id,
@@ -110,10 +99,17 @@ def pair(
         },
     )
     before = run.tune(_SETTINGS)
-    for rule in rules.rules:
-        if not run.follow(rule):
+    for left in range(TRIES_MAX - 1, -1, -1):
+        try:
+            with tx.begin_nested():
+                run.follow(rules.rules)
             break
-    run.clear()
+        except psycopg.Error as error:
+            if sqlstate(error) != _UNIQUE_VIOLATION:
+                raise
+            # A person was first. The savepoint took back what the run did: look again.
+            if not left:
+                raise AlreadyPaired("lines of this bank account are being paired by others now") from error
     run.tune(before)
     outcome = Outcome(sum(run.by_rule.values()), tuple(run.proposals), run.by_rule)
     if outcome.pairings or outcome.proposals:
@@ -125,128 +121,121 @@ def pair(
 class _Run:
     """One run over one bank account: what is open, and what was found."""
 
-    tx: Tx
     cursor: Cursor
     common: Mapping[str, Any]
     proposals: list[Proposal] = field(default_factory=list)
     by_rule: dict[str, int] = field(default_factory=dict)
-    _proposed: list[UUID] = field(default_factory=list)
-    _tokens: bool = False
-    _read: bool = False
+    _found: list[tuple[Rule, str]] = field(default_factory=list)
+    _open: dict[str, int] = field(default_factory=dict)
+    _has_expected: bool = False
+    _names_known: bool = False
 
     def tune(self, settings: Mapping[str, str]) -> dict[str, str]:
         """Sets PostgreSQL's settings for this transaction; answers what they were."""
         before = {}
         for name, value in settings.items():
-            before[name] = str(self._execute("SELECT current_setting(%(name)s)", name=name).fetchall()[0][0])
+            before[name] = str(self._row("SELECT current_setting(%(name)s)", name=name)[0])
             self._execute("SELECT set_config(%(name)s, %(value)s, true)", name=name, value=value)
         return before
 
-    def clear(self) -> None:
-        """Drops the run's relations."""
-        self._execute(f"DROP TABLE IF EXISTS {', '.join(f'pg_temp.{name}' for name in _TEMPORARY)}")
-
-    def follow(self, rule: Rule) -> bool:
-        """Tries a rule; False when nothing is left to try the next with."""
-        for _ in range(TRIES_MAX):
-            proposed = len(self._proposed)
-            try:
-                with self.tx.begin_nested():
-                    if not self._read:
-                        self._read_what_is_open()
-                    if not self._anything():
-                        return False
-                    made, proposals = self._try(rule)
+    def follow(self, rules: Sequence[Rule]) -> None:
+        """Tries the rules in order, and writes what they found all at once: a trigger's scans cost as much for one as for all."""
+        for found in (self.proposals, self.by_rule, self._found):
+            found.clear()
+        self._names_known = False
+        self._read_what_is_open()
+        for number, rule in enumerate(rules):
+            if not all(self._open.values()):
                 break
-            except Exception as error:
-                if sqlstate(error) != _UNIQUE_VIOLATION:
-                    raise
-                # A person was first. The savepoint took back what the rule did: look again.
-                self._read = self._tokens = False
-                del self._proposed[proposed:]
-        else:
-            raise AlreadyPaired("lines of this bank account are being paired by others at this moment")
-        self.proposals += proposals
-        if made:
-            self.by_rule[rule.name] = made
-        return True
+            query = self._find(number, rule)
+            if query is not None:
+                self._keep(rule, f"SELECT * FROM ({query}) AS f WHERE {_NOT_UNDONE}")
+        if self.by_rule:
+            self._write()
+        self._drop_relations()
 
     def _execute(self, statement: str, **values: object) -> Cursor:
         return self.cursor.execute(statement, {**self.common, **values}, prepare=False)
 
+    def _row(self, statement: str, **values: object) -> tuple[Any, ...]:
+        row = self._execute(statement, **values).fetchone()
+        if row is None:
+            raise RuntimeError("the query answers one row")
+        return row
+
     def _relation(self, name: str, query: str, **values: object) -> int:
-        """Makes a relation of the run anew from a query; how many rows it has."""
-        self._execute(f"DROP TABLE IF EXISTS pg_temp.{name}")
+        """Makes a relation of the run from a query; how many rows it has."""
         return self._execute(f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS {query}", **values).rowcount
 
+    def _drop_relations(self) -> None:
+        """So that a transaction may have more than one run."""
+        (names,) = self._row(
+            "SELECT string_agg(format('pg_temp.%%I', relname), ', ') FROM pg_class WHERE relnamespace = pg_my_temp_schema()"
+            r" AND relkind = 'r' AND relname ~ '^(open_line|open_item|shared|taken|rest|(found|twice)_\d+)$'"
+        )
+        self._execute(f"DROP TABLE {names}")
+
     def _read_what_is_open(self) -> None:
-        for name, query, row in (("open_line", _LINES, "l"), ("open_item", _ITEMS, "i")):
-            self._relation(name, f"{query} AND NOT {row}.id = ANY (%(proposed)s)", proposed=self._proposed)
+        for name, query in (("open_line", _LINES), ("open_item", _ITEMS)):
+            self._open[name] = self._relation(name, query)
             self._execute(f"ANALYZE {name}")
-        self._read = True
+        (self._has_expected,) = self._row("SELECT EXISTS (SELECT FROM open_item WHERE source <> 'booked')")
 
-    def _anything(self) -> bool:
-        row = self._execute(
-            "SELECT EXISTS (SELECT FROM open_line) AND EXISTS (SELECT FROM open_item)"
-        ).fetchone()
-        return row is not None and bool(row[0])
-
-    def _tokens_of_what_is_open(self) -> None:
-        if not self._tokens:
-            self._relation("line_token", candidates.LINE_TOKENS)
-            self._relation("item_token", candidates.ITEM_TOKENS)
-            self._tokens = True
-
-    def _try(self, rule: Rule) -> tuple[int, list[Proposal]]:
-        """Makes what a rule finds: how many pairings, and its proposals."""
-        if "identifiers" in rule.on:
-            self._tokens_of_what_is_open()
+    def _find(self, number: int, rule: Rule) -> str | None:
+        """What a rule finds: a query for (lines, items, amount, difference, source, evidence), or nothing."""
+        if "identifiers" in rule.on and not self._names_known:
+            self._relation("shared", candidates.SHARED)
+            self._execute("ANALYZE shared")
+            self._names_known = True
         if rule.search is not None:
-            found = self._search(rule)
-        elif rule.pairs == "one_to_one":
-            found = self._one_to_one(rule)
-        else:
-            found = self._groups(rule)
-        if found is None:
-            return 0, []
-        proposals = self._propose(rule, found)
-        made = self._make(rule, found)
-        if made or proposals:
-            self._leave_the_rest()
-        return made, proposals
+            return self._search(number, rule)
+        if rule.pairs == "one_to_one":
+            return self._one_to_one(number, rule)
+        found = f"found_{number}"
+        return (
+            self._once(number, found)
+            if self._relation(found, _NUMBERED.format(groups=candidates.groups(rule)), **_limits(rule))
+            else None
+        )
 
-    def _one_to_one(self, rule: Rule) -> str | None:
-        if not self._relation("candidate", candidates.one_to_one(rule), **_limits(rule)):
+    def _one_to_one(self, number: int, rule: Rule) -> str | None:
+        found, twice = f"found_{number}", f"twice_{number}"
+        if not self._relation(found, candidates.one_to_one(rule), **_limits(rule)):
             return None
-        self._relation(
-            "twice",
-            "SELECT line AS id FROM candidate GROUP BY line HAVING count(*) > 1"
-            " UNION ALL SELECT item FROM candidate GROUP BY item HAVING count(*) > 1",
+        ambiguous = self._relation(
+            twice,
+            f"SELECT line AS id FROM {found} GROUP BY line HAVING count(*) > 1"
+            f" UNION ALL SELECT item FROM {found} GROUP BY item HAVING count(*) > 1",
         )
         if not rule.is_telling:
-            self._execute(f"INSERT INTO twice {candidates.not_alone(rule)}", **_limits(rule))
+            query = candidates.not_alone(rule, found)
+            ambiguous += self._execute(f"INSERT INTO {twice} {query}", **_limits(rule)).rowcount
+        once = (
+            f"WHERE NOT EXISTS (SELECT FROM {twice} t WHERE t.id = c.line)"
+            f" AND NOT EXISTS (SELECT FROM {twice} t WHERE t.id = c.item)"
+        )
         return (
             "SELECT ARRAY[c.line] AS lines, ARRAY[c.item] AS items, c.amount, c.difference, c.source, c.evidence"
-            f" FROM candidate c WHERE {_NOT_TWICE}"
+            f" FROM {found} c {once if ambiguous else ''}"
         )
 
-    def _groups(self, rule: Rule) -> str | None:
-        if not self._relation("found", candidates.groups(rule), **_limits(rule)):
-            return None
-        return self._once_in_found()
-
-    def _once_in_found(self) -> str:
-        self._relation(
-            "twice",
-            "SELECT id FROM found f CROSS JOIN LATERAL unnest(f.lines || f.items) AS id GROUP BY id HAVING count(*) > 1",
+    def _once(self, number: int, found: str) -> str:
+        """Of groups, those of which no line and no item is in another one too."""
+        ambiguous = self._relation(
+            f"twice_{number}",
+            f"""
+            WITH member AS (SELECT g.n, id FROM {found} g CROSS JOIN LATERAL unnest(g.lines || g.items) AS id),
+            many AS (SELECT id FROM member GROUP BY id HAVING count(*) > 1)
+            SELECT DISTINCT member.n FROM member JOIN many USING (id)
+            """,
         )
+        once = f"WHERE NOT EXISTS (SELECT FROM twice_{number} t WHERE t.n = g.n)" if ambiguous else ""
         return (
-            "SELECT f.lines, f.items, f.amount, CAST(0 AS bigint) AS difference, f.source, f.evidence FROM found f"
-            " WHERE NOT EXISTS (SELECT FROM (SELECT f.lines, f.items) AS g CROSS JOIN LATERAL unnest(g.lines || g.items) AS u(id)"
-            " JOIN twice t ON t.id = u.id)"
+            "SELECT g.lines, g.items, g.amount, CAST(0 AS bigint) AS difference, g.source, g.evidence"
+            f" FROM {found} g {once}"
         )
 
-    def _search(self, rule: Rule) -> str | None:
+    def _search(self, number: int, rule: Rule) -> str | None:
         """Sums over few candidates are searched here, set by set; whatever PostgreSQL could do it would do slower."""
         assert rule.search is not None  # noqa: S101  the caller's condition
         one_line = rule.pairs == "one_line_to_many"
@@ -256,57 +245,77 @@ class _Run:
             sums_max=SUMS_MAX,
             open_max=PARTY_OPEN_MAX,
         ).fetchall()
-        rows = []
+        rows: list[tuple[object, ...]] = []
         for one, amount, party, source, others, amounts in sums:
             chosen = only_subset(amount, amounts, steps_max=rule.search.steps_max)
             if chosen is None:
                 continue
             many = [others[at] for at in chosen]
-            evidence = {
-                "party": party,
-                "items" if one_line else "lines": len(many),
-                "sum": amount,
-                "searched": len(amounts),
-            }
+            told = {"party": party, "sum": amount, "searched": len(amounts)}
+            told |= {"items": len(many)} if one_line else {"lines": len(many)}
             rows.append(
-                (*(([one], many) if one_line else (many, [one])), amount, source, json.dumps(evidence))
+                (len(rows), *(([one], many) if one_line else (many, [one])), amount, source, json.dumps(told))
             )
         if not rows:
             return None
-        self._relation(
-            "found",
-            "SELECT ARRAY[]::uuid[] AS lines, ARRAY[]::uuid[] AS items, 0::bigint AS amount, ''::text AS source,"
-            " '{}'::jsonb AS evidence WHERE false",
+        found = f"found_{number}"
+        self._execute(
+            f"CREATE TEMPORARY TABLE {found} (n bigint, lines uuid[], items uuid[], amount bigint, source text, evidence jsonb)"
+            " ON COMMIT DROP"
         )
-        self.cursor.executemany("INSERT INTO found VALUES (%s, %s, %s, %s, %s::jsonb)", rows)
-        return self._once_in_found()
+        self.cursor.executemany(f"INSERT INTO {found} VALUES (%s, %s, %s, %s, %s, %s)", rows)
+        return self._once(number, found)
 
-    def _propose(self, rule: Rule, found: str) -> list[Proposal]:
+    def _keep(self, rule: Rule, query: str) -> None:
+        """Keeps what a rule found, and takes it out of what is open."""
+        proposals = self._proposed(rule, query) if self._has_expected or rule.tolerance is not None else []
+        taken = {}
+        for name, column in (("open_line", "lines"), ("open_item", "items")):
+            self._execute("DROP TABLE IF EXISTS pg_temp.taken")
+            # what stands for a group counts once for it
+            taken[name] = self._relation("taken", f"SELECT unnest(f.{column}) AS id FROM ({query}) AS f")
+            condition = "EXISTS (SELECT FROM taken t WHERE t.id = o.id)"
+            if taken[name] * 3 > self._open[name]:  # then writing the rest anew is cheaper than deleting
+                self._open[name] = self._relation("rest", f"SELECT * FROM {name} o WHERE NOT {condition}")
+                self._execute(f"DROP TABLE {name}")
+                self._execute(f"ALTER TABLE rest RENAME TO {name}")
+                self._execute(f"ANALYZE {name}")
+            elif taken[name]:
+                self._open[name] -= self._execute(f"DELETE FROM {name} o WHERE {condition}").rowcount
+        groups = taken["open_item"] if rule.pairs == "many_lines_to_one" else taken["open_line"]
+        self.proposals += proposals
+        if groups > len(proposals):
+            self.by_rule[rule.name] = groups - len(proposals)
+            self._found.append((rule, query))
+
+    def _proposed(self, rule: Rule, query: str) -> list[Proposal]:
         rows = self._execute(
-            f"SELECT f.lines, f.items, f.evidence, f.difference FROM ({found}) AS f"
-            f" WHERE (f.source <> 'booked' OR f.difference <> 0) AND {_NOT_UNDONE} ORDER BY f.lines"
+            f"SELECT f.lines, f.items, f.evidence, f.difference FROM ({query}) AS f"
+            " WHERE f.source <> 'booked' OR f.difference <> 0 ORDER BY f.lines"
         ).fetchall()
-        proposals = [
+        return [
             Proposal(self.common["account"], tuple(lines), tuple(items), rule.name, evidence, difference)
             for lines, items, evidence, difference in rows
         ]
-        self._proposed += [id_ for one in proposals for id_ in (*one.lines, *one.items)]
-        return proposals
 
-    def _make(self, rule: Rule, found: str) -> int:
-        statement = _MADE.format(
-            found=f"SELECT * FROM ({found}) AS f WHERE f.source = 'booked' AND f.difference = 0 AND {_NOT_UNDONE}"
+    def _write(self) -> None:
+        """Makes the pairings: the ids are UUIDv7s whose last 48 bits count on, so that they come in order."""
+        found = " UNION ALL ".join(
+            f"SELECT {number} AS rule, f.* FROM ({query}) AS f WHERE f.source = 'booked' AND f.difference = 0"
+            for number, (_, query) in enumerate(self._found)
         )
-        return self._execute(statement, rule=rule.name, ids=str(new_id())[:-12]).rowcount
-
-    def _leave_the_rest(self) -> None:
-        for name, paired, column in (
-            ("open_line", "paired_line", "line_id"),
-            ("open_item", "paired_item", "item_id"),
-        ):
-            self._execute(f"DELETE FROM {name} o USING ledger.{paired} p WHERE p.{column} = o.id")
-            if self._proposed:
-                self._execute(f"DELETE FROM {name} WHERE id = ANY (%(proposed)s)", proposed=self._proposed)
+        made = self._execute(
+            f"""
+            INSERT INTO ledger.pairing (id, bank_account_id, run_id, rule, evidence, amount, lines, items, made_by, made_at)
+            SELECT CAST(%(ids)s || lpad(to_hex(row_number() OVER ()), 12, '0') AS uuid), %(account)s, %(run)s,
+                   (CAST(%(rules)s AS text[]))[f.rule + 1], f.evidence, f.amount, f.lines, f.items, %(by)s, %(at)s
+            FROM ({found}) AS f
+            """,
+            ids=str(new_id())[:-12],
+            rules=[rule.name for rule, _ in self._found],
+        ).rowcount
+        if made != sum(self.by_rule.values()):
+            raise RuntimeError(f"found {sum(self.by_rule.values())} pairings and made {made}")
 
 
 def _limits(rule: Rule) -> dict[str, int]:

@@ -88,7 +88,7 @@ class PairingRow(Base):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    bank_account_id: Mapped[UUID] = mapped_column(ForeignKey("ledger.bank_account.id"))
+    bank_account_id: Mapped[UUID]
     run_id: Mapped[UUID | None]
     rule: Mapped[str]
     evidence: Mapped[dict[str, Any]]

@@ -120,9 +120,10 @@ def _rules() -> None:
 def _pairings() -> None:
     op.execute("""
         -- Lines and items that belong together: their sums are equal. Never changed but to say, once, that it was taken back.
+        -- No foreign keys: the triggers see to it that what it names is there and of its bank account.
         CREATE TABLE ledger.pairing (
             id uuid PRIMARY KEY,
-            bank_account_id uuid NOT NULL REFERENCES ledger.bank_account,
+            bank_account_id uuid NOT NULL,
             run_id uuid,
             rule text NOT NULL,
             evidence jsonb NOT NULL,
@@ -150,33 +151,40 @@ def _pairings() -> None:
 
 def _triggers() -> None:
     op.execute("""
-        -- Sets at once: a foreign key's or a row trigger's look-ups, row by row, cost more than all the pairing.
+        -- Sets at once: a foreign key's or a row trigger's look-ups, row by row, cost more than all the pairing. Planned each time
+        -- (EXECUTE), as one pairing and a million want different plans. What has one line or item is compared as it is put.
         CREATE FUNCTION ledger.pairing_made() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-            SET search_path = pg_catalog, pg_temp AS $$
+            SET search_path = pg_catalog, pg_temp SET enable_nestloop = on SET enable_mergejoin = off AS $$
         DECLARE
-            wrong uuid;
+            lines_put bigint;
+            items_put bigint;
+            wrong boolean;
         BEGIN
-            INSERT INTO ledger.paired_line (line_id, pairing_id)
-                SELECT line, m.id FROM made m CROSS JOIN LATERAL unnest(m.lines) AS line;
-            INSERT INTO ledger.paired_item (item_id, pairing_id)
-                SELECT item, m.id FROM made m CROSS JOIN LATERAL unnest(m.items) AS item;
-            SELECT m.id INTO wrong FROM made m
-            JOIN ledger.bank_account b ON b.id = m.bank_account_id
-            LEFT JOIN (
-                SELECT p.pairing_id, l.bank_account_id, l.currency, sum(l.amount) AS amount, count(*) AS lines
-                FROM (SELECT m.id AS pairing_id, line FROM made m CROSS JOIN LATERAL unnest(m.lines) AS line) AS p
-                JOIN ledger.statement_line l ON l.id = p.line AND l.duplicate_of IS NULL GROUP BY 1, 2, 3
-            ) AS l ON l.pairing_id = m.id AND l.bank_account_id = m.bank_account_id AND l.currency = b.currency
-            LEFT JOIN (
-                SELECT p.pairing_id, i.bank_account_id, i.currency, sum(i.amount) AS amount, count(*) AS items
-                FROM (SELECT m.id AS pairing_id, item FROM made m CROSS JOIN LATERAL unnest(m.items) AS item) AS p
-                JOIN ledger.item i ON i.id = p.item AND i.source = 'booked' AND i.closed_at IS NULL GROUP BY 1, 2, 3
-            ) AS i ON i.pairing_id = m.id AND i.bank_account_id = m.bank_account_id AND i.currency = b.currency
-            WHERE (coalesce(l.amount, 0), coalesce(l.lines, 0), i.amount, i.items, m.undone_at)
-                  IS DISTINCT FROM (m.amount, cardinality(m.lines), m.amount, cardinality(m.items), NULL)
-            LIMIT 1;
-            IF FOUND THEN
-                RAISE EXCEPTION 'pairing % does not add up, or what it pairs is not of its account or takes no part', wrong
+            EXECUTE 'INSERT INTO ledger.paired_line (line_id, pairing_id)
+                SELECT l.id, m.id FROM (SELECT id, bank_account_id, amount, cardinality(lines) AS size, unnest(lines) AS line
+                                        FROM made) AS m
+                JOIN ledger.statement_line l ON l.id = m.line AND l.bank_account_id = m.bank_account_id
+                    AND l.duplicate_of IS NULL AND (m.size > 1 OR l.amount = m.amount) ORDER BY l.id';
+            GET DIAGNOSTICS lines_put = ROW_COUNT;
+            EXECUTE 'INSERT INTO ledger.paired_item (item_id, pairing_id)
+                SELECT i.id, m.id FROM (SELECT id, bank_account_id, amount, cardinality(items) AS size, unnest(items) AS item
+                                        FROM made) AS m
+                JOIN ledger.item i ON i.id = m.item AND i.bank_account_id = m.bank_account_id
+                    AND i.source = ''booked'' AND i.closed_at IS NULL
+                    AND (m.size > 1 OR i.amount = m.amount) ORDER BY i.id';
+            GET DIAGNOSTICS items_put = ROW_COUNT;
+            EXECUTE 'SELECT coalesce(sum(cardinality(lines)), 0) <> $1 OR coalesce(sum(cardinality(items)), 0) <> $2
+                            OR count(undone_at) > 0 FROM made' INTO wrong USING lines_put, items_put;
+            IF NOT wrong THEN
+                EXECUTE 'SELECT EXISTS (
+                    SELECT FROM (SELECT id, amount, unnest(lines) AS line FROM made WHERE cardinality(lines) > 1) AS m
+                    JOIN ledger.statement_line l ON l.id = m.line GROUP BY m.id, m.amount HAVING sum(l.amount) <> m.amount
+                    UNION ALL
+                    SELECT FROM (SELECT id, amount, unnest(items) AS item FROM made WHERE cardinality(items) > 1) AS m
+                    JOIN ledger.item i ON i.id = m.item GROUP BY m.id, m.amount HAVING sum(i.amount) <> m.amount)' INTO wrong;
+            END IF;
+            IF wrong THEN
+                RAISE EXCEPTION 'a pairing does not add up, or what it pairs is not of its account or takes no part'
                     USING ERRCODE = 'MZ002';
             END IF;
             RETURN NULL;
