@@ -1,6 +1,7 @@
 """Banks' CSV by mappings: where balances stand, dates without years, several accounts, and every fault by row and column."""
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -353,3 +354,14 @@ def test_a_file_is_read_up_to_its_limits(monkeypatch: pytest.MonkeyPatch) -> Non
         "amount": {"column": 2},
     }
     assert "more than 1 accounts" in refused("2026-03-02,5,A\n2026-03-02,5,B\n", several, today=TODAY)
+
+
+def test_the_how_tos_example_is_read_by_its_mapping() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "bring-in-bank-statements.md").read_text()
+    (content,), (mapping,) = (
+        re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("text", "json")
+    )
+    found = statement_in(content, mapping=json.loads(mapping))
+    assert found.end is not None
+    assert (found.amounts, found.head.opening, found.end.closing) == ([100_050, -50], 10_000, 110_000)
+    assert [line.booked_on for line in found.lines] == [date(2025, 12, 28), date(2026, 1, 3)]
