@@ -1,6 +1,5 @@
 """What a person makes of statement lines that no rule pairs: receipts, conversions, and what lines seem to be."""
 
-from datetime import date
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -52,7 +51,7 @@ class IdentificationIn(In):
 
     partner: Annotated[Slug, Field(examples=["acme"])]
     days: Annotated[
-        list[date] | None,
+        list[Day] | None,
         Field(
             min_length=1,
             max_length=DAYS_MAX,
