@@ -14,9 +14,9 @@ from integrations.partners.port import EventInvalid
 from integrations.strict_json import NotStrictJson
 from ledger import horizon, verification
 from ledger.audit import Act
-from ledger.database import Database, Tx, cursor
+from ledger.database import Tx, cursor
 from ledger.errors import NotFound
-from ledger.report import ExtraCheck, Report
+from ledger.report import ExtraCheck
 from ledger.verify import verify
 from products.checks import PRODUCT_CHECKS
 from products.closing import checklist, close, pack
@@ -130,17 +130,6 @@ def valuing(services: Services) -> Callable[[Tx, Sequence[UUID]], Valued]:
         return found
 
     return valued
-
-
-def verify_and_record(
-    database: Database, services: Services, *, actor: str, verified: Callable[[Tx], Report]
-) -> Report:
-    """Verify the books in one snapshot of ``database``, and write the verdict down as the worker: check-lists ask for it."""
-    with database.read() as tx:
-        seen = horizon.horizon(tx)
-        report = verified(tx)
-    services.worker.run(lambda tx: verification.record(tx, report, seen, actor=actor, clock=services.clock))
-    return report
 
 
 def verify_asked(services: Services) -> bool:

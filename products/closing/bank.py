@@ -98,10 +98,10 @@ def unmirrored(tx: Tx, funds: Sequence[UUID], code: str, through: date) -> list[
     with cursor(tx) as sql:
         rows = sql.execute(
             "SELECT a.id, f.code, a.currency FROM ledger.account a JOIN ledger.fund f ON f.id = a.fund_id"
-            " JOIN ledger.account_balance b ON b.account_id = a.id"
-            " WHERE a.fund_id = ANY (%s) AND a.code = %s AND b.debits + b.credits > 0"
+            " WHERE a.fund_id = ANY (%s) AND a.code = %s AND EXISTS (SELECT FROM ledger.posting p"
+            " WHERE a.id IN (p.debit_account, p.credit_account) AND p.effective_on <= %s)"
             " AND NOT EXISTS (SELECT FROM ledger.bank_account m WHERE m.account_id = a.id) ORDER BY f.code, a.currency",
-            (list(funds), code),
+            (list(funds), code, through),
         ).fetchall()
     held = balances_as_of(tx, [row[0] for row in rows], through)
     return [(id_, fund, currency, held.get(id_, 0)) for id_, fund, currency in rows]

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from ledger import periods
+from ledger.audit import entry
 from ledger.clock import Clock
 from ledger.database import Tx, cursor
 from ledger.errors import Conflict, NotFound
@@ -24,7 +25,7 @@ from products.closing.figures import Figure
 from products.closing.findings import CheckList
 from products.closing.pack import Closed, Pack
 from products.closing.partners import Valuing
-from products.closing.period import Fund, Period, find, label
+from products.closing.period import Fund, Period, find, label, next_month
 from products.reconciliation.breaks.refresh import refresh
 
 Format = Literal["json", "html", "csv", "pdf"]
@@ -125,32 +126,21 @@ def close(
 
 
 def require_next(tx: Tx, period: Period) -> None:
-    """Raises `NotNext` when the month is closed already, or an earlier one is not though this was closed by months before.
+    """Raises `NotNext` when the month is closed already, or when one before it, since the first that was closed, is not.
 
-    Whoever closes by months for the first time closes what was before along with it.
+    Whoever closes a month for the first time closes what was before along with it.
     """
-    before = period.month - timedelta(days=1)
     with cursor(tx) as sql:
-        row = sql.execute(
-            "SELECT bool_or(month = %s AND reopened_at IS NULL), count(*) FILTER (WHERE month < %s)"
-            " FROM products.close WHERE programme_id = %s",
-            (period.month, period.month, period.programme_id),
-        ).fetchone() or (None, 0)
-    if row[0]:
+        rows: list[tuple[date, bool]] = sql.execute(
+            "SELECT month, bool_or(reopened_at IS NULL) FROM products.close WHERE programme_id = %s AND month <= %s"
+            " GROUP BY month",
+            (period.programme_id, period.month),
+        ).fetchall()
+    known = dict(rows)
+    if known.pop(period.month, False):
         raise NotNext(f"{period.label} is closed already.")
-    if row[1] and any(fund.closed_through < before for fund in period.funds if not _new(tx, fund.id, before)):
+    if known and not (next_month(max(known)) == period.month and all(known.values())):
         raise NotNext(f"Close the months before {period.label} first.")
-
-
-def _new(tx: Tx, fund_id: UUID, day: date) -> bool:
-    """Whether nothing of a fund is effective on or before a day: it was opened later."""
-    with cursor(tx) as sql:
-        row = sql.execute(
-            "SELECT EXISTS (SELECT FROM ledger.account a JOIN ledger.posting p ON a.id IN (p.debit_account, p.credit_account)"
-            " WHERE a.fund_id = %s AND a.hot AND p.effective_on <= %s)",
-            (fund_id, day),
-        ).fetchone()
-    return not (row and row[0])
 
 
 def _in_order(tx: Tx, period: Period) -> list[Fund]:
@@ -186,7 +176,7 @@ def _keep(
         raise Conflict(f"a pack has at most {PACK_BYTES_MAX} bytes in each form")
     id_, of_figures = new_id(), digest(made.spelled)
     digests: dict[Format, bytes] = {name: digest(content) for name, content in files.items()}
-    entry = note(
+    noted = note(
         tx,
         period.programme_id,
         {
@@ -210,7 +200,7 @@ def _keep(
                 period.through,
                 period.fund_ids,
                 of_figures,
-                entry,
+                noted,
                 horizon(tx).era,
                 closed.remark,
                 closed.by,
@@ -300,15 +290,21 @@ def one(tx: Tx, period: Period, *, revision: int | None = None) -> Close:
     raise NotFound("There is no such close.")
 
 
-def with_file(tx: Tx, digest_: bytes) -> tuple[Close, Format] | None:
-    """The close whose pack has a file with this SHA-256, and which of its forms that is."""
+def sealed(tx: Tx, digest_: bytes) -> tuple[Close, Format] | None:
+    """The close whose pack has a form with this SHA-256, and which form: by the audit log, which the seals cover.
+
+    None as well when that entry of the log was changed.
+    """
     with cursor(tx) as sql:
         row = sql.execute(
-            f"SELECT x.format, {_COLUMNS} FROM products.close_file x, {_FROM} WHERE x.close_id = c.id AND x.digest = %b"
+            f"SELECT x.key, e.id, {_COLUMNS} FROM {_FROM}, jsonb_each_text(e.detail->'files') x WHERE x.value = %s"
             " ORDER BY c.id DESC LIMIT 1",
-            (digest_,),
+            (digest_.hex(),),
         ).fetchone()
-    return (_read(tx, row[1:]), row[0]) if row is not None else None
+    if row is None:
+        return None
+    logged = entry(tx, row[1])
+    return (_read(tx, row[2:]), row[0]) if logged.computed_leaf() == logged.leaf else None
 
 
 def file(tx: Tx, close_id: UUID, format_: Format) -> bytes:

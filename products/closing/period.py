@@ -102,7 +102,7 @@ def find(
             "SELECT id, name, time_zone, currency FROM products.programme WHERE slug = %s", (programme,)
         ).fetchone()
         if row is None or (programmes is not None and row[0] not in programmes):
-            raise NotFound("There is no such programme.")
+            raise NotFound(f"There is no programme “{programme}”.")
         programme_id, name, time_zone, currency = row
         if lock:
             sql.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK_CLASS, programme))
@@ -126,3 +126,15 @@ def find(
         month.replace(day=1),
         tuple(Fund(*fund) for fund in funds),
     )
+
+
+def funds_of(tx: Tx, programmes: Collection[UUID]) -> list[UUID]:
+    """The funds of programmes, those of their administrators too."""
+    with cursor(tx) as sql:
+        rows = sql.execute(
+            "SELECT fund_id FROM products.programme_fund WHERE programme_id = ANY (%(programmes)s)"
+            " UNION SELECT f.id FROM ledger.fund f JOIN products.programme g ON f.code = g.slug || %(role)s"
+            " WHERE g.id = ANY (%(programmes)s)",
+            {"programmes": list(programmes), "role": f"/{chart.ADMINISTRATOR}"},
+        ).fetchall()
+    return [row[0] for row in rows]
