@@ -52,19 +52,19 @@ class Breaking:
         )
 
     def row(self, query: str, *values: object) -> Any:  # a row
-        """One row, as the superuser sees it."""
-        with self.databases.superuser.begin() as tx:
+        """One row, as the worker sees it."""
+        with self.databases.worker.begin() as tx:
             return tx.exec_driver_sql(query, values).one()
 
     def rows(self, query: str, *values: object) -> list[Any]:
-        """Rows, as the superuser sees them."""
-        with self.databases.superuser.begin() as tx:
+        """Rows, as the worker sees them."""
+        with self.databases.worker.begin() as tx:
             return list(tx.exec_driver_sql(query, values).all())
 
     def statement(self, account: BankAccount, through: date, *, since: date | None = None) -> UUID:
         """A statement without lines: the bank has told of these days."""
         statement, file = new_id(), new_id()
-        with self.databases.superuser.begin() as tx:
+        with self.databases.worker.begin() as tx:
             tx.exec_driver_sql(
                 "INSERT INTO ledger.statement_file (id, digest, name, format, bytes, received_at, received_by, wrapped_key)"
                 " VALUES (%s, %s, 'x', 'test', 1, now(), 'test', 'x')",
@@ -181,7 +181,7 @@ class Breaking:
             )
 
     def _insert(self, table: str, row: Mapping[str, object]) -> None:
-        with self.databases.superuser.begin() as tx:
+        with self.databases.worker.begin() as tx:
             tx.exec_driver_sql(
                 f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})",
                 tuple(row.values()),
