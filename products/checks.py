@@ -189,6 +189,31 @@ SETTLEMENTS = SetCheck(
     """,
 )
 
+RECEIPTS = SetCheck(
+    "unidentified receipts hold what settlements left over, and money whose sender nobody knows",
+    "SELECT count(*) FROM products.receipt",
+    f"""
+    WITH held AS (
+        SELECT fund_id, currency, sum(amount) AS amount FROM (
+            SELECT coalesce(s.cash_fund, f.fund_id) AS fund_id, s.currency, s.unidentified AS amount
+            FROM products.settlement s
+            JOIN products.programme_fund f ON f.programme_id = s.programme_id AND f.role = 'savers'
+            WHERE s.kind = 'payment' AND s.state NOT IN ('returning', 'returned')
+            UNION ALL
+            SELECT fund_id, currency, amount FROM products.receipt WHERE state = 'open'
+        ) one GROUP BY fund_id, currency
+    ), booked AS (
+        SELECT a.fund_id, a.currency, sum({NORMAL_SIDE}) AS amount
+        FROM ledger.account a JOIN ledger.account_balance b ON b.account_id = a.id
+        WHERE a.code = 'unidentified_receipts' GROUP BY a.fund_id, a.currency
+    )
+    SELECT format('fund %s', coalesce(b.fund_id, h.fund_id)),
+           format('has %s in unidentified receipts; settlements and receipts come to %s', coalesce(b.amount, 0),
+                  coalesce(h.amount, 0))
+    FROM booked b FULL JOIN held h USING (fund_id, currency) WHERE coalesce(b.amount, 0) <> coalesce(h.amount, 0)
+    """,
+)
+
 PRODUCT_CHECKS = (
     REMITTANCES,
     CONTRIBUTIONS,
@@ -198,6 +223,7 @@ PRODUCT_CHECKS = (
     QUEUE,
     OWED,
     SETTLEMENTS,
+    RECEIPTS,
     CLAIMS,
     REMITTALS,
     *PAYOUT_CHECKS,
