@@ -22,6 +22,7 @@ from integrations.strict_xml import NotStrictXml
 VERSIONS: Final = range(2, 14)
 DETAILS_MAX: Final = 50_000
 """Of one entry: they are in memory until the entry ends."""
+BALANCES_MAX: Final = 1_000
 DETAILS_CHARACTERS_MAX: Final = 32 * 1024 * 1024
 
 _NAMESPACE = re.compile(r"(?:.*[:/])?(?P<message>[a-z]{4}\.[0-9]{3})\.[0-9]{3}\.(?P<version>[0-9]{2})")
@@ -165,6 +166,8 @@ class _Reader:
         match record.kind:
             case "Bal":
                 statement.balances.append(record)
+                if len(statement.balances) > BALANCES_MAX:
+                    raise InvalidStatement(f"it has more than {BALANCES_MAX} balances", where=self.where)
             case "TxDtls":
                 self._details.append(record)
                 self._characters += record.characters
@@ -204,23 +207,24 @@ class _Reader:
         where = statement_at(statement.position)
         balances = _balances(statement.balances, where)
         told = canonical.known_currency(record.first("Acct/Ccy"))
-        currencies = dict.fromkeys(
-            [*(one for one, _, _ in balances), *statement.lines, *([told] if told and not balances else [])]
-        )
+        currencies = _currencies(balances, statement.lines, told)
         if not currencies:
             raise InvalidStatement("it has no balances", where=where)
-        account = _account(record, next(iter(currencies)))
+        account = _account(record, currencies[0])
         if account is None:
             raise InvalidStatement("it names no account", where=where)
         period = record.first("FrToDt/FrDtTm", "FrToDt/FrDt"), record.first("FrToDt/ToDtTm", "FrToDt/ToDt")
-        for currency in currencies:
-            own = [(code, balance) for one, code, balance in balances if one == currency]
+        for currency in dict.fromkeys(currencies):
+            own = _own(balances, currency)
             if not own and balances:
                 raise InvalidStatement(
                     f"it has entries in {currency}, from entry {_first(statement.lines[currency])} on, and no balance in {currency}",
                     where=where,
                 )
-            opening, closing = _ends(own, currency, where)
+            opening, closing = _ends(own)
+            if opening is None or closing is None:
+                which = "opening" if opening is None else "closing"
+                raise InvalidStatement(f"it has no booked {which} balance in {currency}", where=where)
             yield Page(
                 account=account,
                 currency=currency,
@@ -262,8 +266,23 @@ def _balances(records: list[Record], where: str) -> list[tuple[str, str, Balance
     return found
 
 
-def _ends(balances: list[tuple[str, Balance]], currency: str, where: str) -> tuple[Balance, Balance]:
-    """Opening and closing balance. Interim ones stand for those that are missing: the first opens a page, the last closes it."""
+def _currencies(
+    balances: list[tuple[str, str, Balance]], lines: Mapping[str, Held], told: str | None
+) -> list[str]:
+    """The account's own currency first: as told, or of the first balances that are both there. Then those with entries or both
+    balances; a single balance in another currency is what the account is worth in it."""
+    seen = list(dict.fromkeys([*(currency for currency, _, _ in balances), *lines])) or [told or ""]
+    whole = [one for one in seen if None not in _ends(_own(balances, one))]
+    main = told if told in seen else next(iter(whole), seen[0])
+    return [one for one in (main, *seen) if one and (one == main or one in lines or one in whole)]
+
+
+def _own(balances: list[tuple[str, str, Balance]], currency: str) -> list[tuple[str, Balance]]:
+    return [(code, balance) for one, code, balance in balances if one == currency]
+
+
+def _ends(balances: list[tuple[str, Balance]]) -> tuple[Balance | None, Balance | None]:
+    """Opening and closing balance, as far as there are. Interim ones stand for those that are missing: the first opens a page, the last closes it."""
     interim = [
         Balance(balance.amount, balance.on, intermediate=True)
         for code, balance in balances
@@ -277,9 +296,6 @@ def _ends(balances: list[tuple[str, Balance]], currency: str, where: str) -> tup
         opening = interim.pop(0)
     if closing is None and interim:
         closing = interim.pop()
-    if opening is None or closing is None:
-        which = "opening" if opening is None else "closing"
-        raise InvalidStatement(f"it has no booked {which} balance in {currency}", where=where)
     return opening, closing
 
 

@@ -12,7 +12,10 @@ import mt940
 
 from integrations.bank_statements import canonical
 
-_SUBFIELDS = re.compile(r"(?P<code>[0-9]{3})?(?P<mark>[?~<^!>|@])(?=[0-9]{2})")
+_SUBFIELDS = re.compile(
+    r"(?P<code>[0-9]{3})(?P<mark>[?~<^!>|@])[0-9]{2}|(?P<bare>[?~<^])[0-9]{2}[\s\S]*(?P=bare)[0-9]{2}"
+)
+"""With the business code before the first one, or at least two of them without."""
 _CODES: Final = (
     *("EREF", "KREF", "PREF", "IREF", "MREF", "MARF", "CREF", "CSID", "SREF", "TREF", "REF", "ID"),
     *("REMI", "SVWZ", "PURP", "TRTP", "TRCD", "RTRN", "RCOD", "ISDT", "BUSP", "ADDR", "UDTR", "UCRD", "ULTC", "ULTD", "ULTB"),
@@ -49,7 +52,7 @@ def details_of(written: str) -> Details:
 
 
 def _of_subfields(found: "re.Match[str]", text: str) -> Details:
-    mark = found["mark"]
+    mark = found["mark"] or found["bare"]
     plain = text if mark == "?" else text.replace("?", " ").replace(mark, "?")
     value = plain if found["code"] else f"000{plain}"
     given = {"transaction_details": value}

@@ -370,6 +370,15 @@ def test_balances_of_every_kind_are_told_apart() -> None:
     assert ends(("ITBD", 3), ("CLBD", 2)) == (3, 2)
     assert ends(("OPBD", 1), ("ITBD", 4)) == (1, 4)
     assert ends(("ITBD", 3), ("ITBD", 4)) == (3, 4)
+    worth = camt_balance("CLBD", 9, "USD", DAY)
+    own = camt_balance("OPBD", 1, "EUR", DAY) + camt_balance("CLBD", 1, "EUR", DAY)
+    assert statement_in(document("", 0, balances=worth + own)).head.currency == "EUR"
+    half = camt_balance("OPBD", 1, "EUR", DAY)
+    assert (
+        refused(document("", 0, balances=worth + half))
+        == "Statement 1: it has no booked closing balance in EUR."
+    )
+    assert "more than 1000 balances" in refused(document("", 0, balances=own * 501))
     for missing in ((("OPBD", 1),), (("CLBD", 1),), (("OPAV", 1), ("CLBD", 1)), ()):
         with pytest.raises(InvalidStatement, match="balance"):
             ends(*missing)

@@ -187,6 +187,17 @@ def test_structured_details_are_taken_apart_whatever_mark_the_bank_uses() -> Non
         assert line.text == "CREDIT Rent for March"
 
 
+@pytest.mark.parametrize("text", ["?12 Main Street", "@12 Main Street @14", "12?34 what", "5 < 10"])
+def test_text_that_only_begins_like_sub_fields_stays_text(text: str) -> None:
+    (line,) = statement_in(message(f":61:260302C1,NTRFNONREF\n:86:{text}")).lines
+    assert line.text == text
+
+
+def test_sub_fields_may_have_no_business_code() -> None:
+    (line,) = statement_in(message(":61:260302C1,NTRFNONREF\n:86:?20Rent?32John")).lines
+    assert (line.text, line.counterparty) == ("Rent", "John")
+
+
 def test_swifts_codes_are_taken_apart() -> None:
     details = f"/TRTP/SEPA/IBAN/{OTHER_IBAN}/BIC/ABNANL2A/NAME/John\nDoe/EREF/E2E-\n123/MARF/M-1/REMI/USTD//Rent/for March"
     (line,) = statement_in(message(f":61:260302C1,NTRFNONREF\n:86:{details}")).lines
