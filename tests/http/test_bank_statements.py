@@ -16,6 +16,7 @@ from tests.conftest import Databases
 from tests.http.operators import Person, person
 from tests.http.served import Served, served
 
+ACCOUNT = "/v1/bank-accounts/kigali-savers"
 OCTETS = "application/octet-stream"
 
 
@@ -143,6 +144,38 @@ def test_statements_of_other_accounts_can_be_left_out_and_come_in_later(api: Ser
     ).json()["also_known_as"] == ["RW380009"]
     rest = send(api, manager, both)
     assert (rest.status_code, rest.json()["lines"], rest.json()["skipped"]) == (201, 1, 0)
+
+
+def test_csv_is_read_by_the_mapping_of_its_bank_account(api: Served, manager: Person) -> None:
+    mapping = {
+        "delimiter": ";",
+        "decimal": ",",
+        "currency": {"constant": "RWF"},
+        "booked_on": {"column": "Date", "format": "%d/%m/%Y"},
+        "amount": {"credit": "In", "debit": "Out"},
+        "balance": {"column": "Balance"},
+        "reference": {"column": "Reference"},
+        "text": [{"column": "Details"}],
+    }
+    content = (
+        b"Date;Details;Reference;In;Out;Balance\n"
+        b"02/03/2026;Alice Uwimana rent;B1;500,00;;1500,00\n"
+        b"02/03/2026;fee of March;;;20,00;1480,00\n"
+    )
+    assert send(api, manager, content, account="kigali-savers").json()["code"] == "invalid_request"
+    assert manager.call("PATCH", ACCOUNT, {"statement_mapping": {"delimiter": 7}}).status_code == 422
+    kept = manager.call("PATCH", ACCOUNT, {"statement_mapping": mapping})
+    assert kept.json()["statement_mapping"] == mapping, kept.text
+    said = send(api, manager, content, account="kigali-savers")
+    assert (said.status_code, said.json()["lines"]) == (201, 2), said.text
+    (listed,) = manager.get("/v1/bank-statements").json()["data"]
+    assert (listed["format"], listed["opening"]["amount"], listed["closing"]["amount"]) == (
+        "csv",
+        1_000,
+        1_480,
+    )
+    elsewhere = mt940(("C1,", "x"), closing="C260302RWF1001,", account="DE77")
+    assert send(api, manager, elsewhere, account="kigali-savers").json()["code"] == "unknown_bank_account"
 
 
 def test_gaps_and_known_counterparties_are_listed(api: Served, manager: Person) -> None:
