@@ -202,7 +202,7 @@ def _timing(sql: Cursor, account: BankAccount, on: date) -> tuple[Timing, ...]:
         Timing(side, id_, since, amount, what, transaction)
         for side, id_, since, amount, what, transaction, *_ in rows
     ]
-    listed.sort(key=lambda one: (one.since, str(one.id)))
+    listed.sort(key=lambda one: (one.since, one.side, str(one.id)))
     if rows and rows[0][6] > len(rows):
         rest, total = rows[0][6] - len(rows), int(rows[0][7])
         shown = sum(one.amount if one.side == "line" else -one.amount for one in listed)

@@ -201,7 +201,7 @@ class _Statement:
             self.fund.role,
             self.currency,
             "" if line.group is None else line.group or "none",
-            line.codes[0] if len(line.codes) == 1 else line.label.lower().replace(" ", "_").replace(",", ""),
+            line.codes[0] if len(line.codes) == 1 else _named(line.label),
         )
 
         def figure(since: bool, through_before: bool, flows: tuple[Flow, ...] | None) -> Figure:
@@ -219,8 +219,7 @@ class _Statement:
         cells: list[Cell] = [line.label]
         cells.append(self.figures.cell(opening, (*name, "opening"), figure(False, True, None)))
         for label, flows in self.flows.items():
-            column = label.lower().replace(" ", "_")
-            cells.append(self.figures.cell(moved[label], (*name, column), figure(True, False, flows)))
+            cells.append(self.figures.cell(moved[label], (*name, _named(label)), figure(True, False, flows)))
         cells.append(self.figures.cell(closing, (*name, "closing"), figure(False, False, None)))
         return Row(
             tuple(cells),
@@ -371,6 +370,11 @@ def late(period: Period, month: Month, figures: Figures) -> Section:
         "What came after a month was closed is booked on the first open day, and says which day it belongs to.",
         tuple(tables),
     )
+
+
+def _named(label: str) -> str:
+    """A label as a part of a figure's name."""
+    return "".join(one if one.isalnum() else "_" for one in label.lower().replace("'", "").replace(",", ""))
 
 
 def _is_pool(fund: Fund) -> bool:

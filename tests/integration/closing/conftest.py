@@ -1,7 +1,5 @@
 """The world of closing tests: a programme with a month behind it, its bank, and whoever verifies and seals."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from ledger.clock import FixedClock
@@ -11,6 +9,6 @@ from tests.world import World
 
 
 @pytest.fixture
-def month(databases: Databases, clock: FixedClock) -> Iterator[Month]:
+def month(databases: Databases, clock: FixedClock) -> Month:
     """March 2026 of EjoHeza, over and posted, with nothing said about it yet."""
-    yield Month(World(databases, clock))
+    return Month(World(databases, clock))

@@ -35,7 +35,7 @@ PROGRAMME = "ejoheza"
 
 @dataclass(slots=True)
 class Month:
-    """March 2026: a sponsor's money, remittances, a settlement of part of them; now it is the third of April."""
+    """February and March 2026: a sponsor's money, remittances, a settlement of part of them; now it is the third of April."""
 
     world: World
     partner: Partner = field(init=False)
@@ -45,12 +45,16 @@ class Month:
 
     def __post_init__(self) -> None:
         world = self.world
+        self.go_to(datetime(2026, 2, 20, 10, 0, tzinfo=UTC))
         self.partner = world.partner()
-        world.fund(2_000_000)
+        world.fund(1_500_000)
         self.people = [world.member(self.partner) for _ in range(3)]
-        for day in (3, 10, 17):
-            self.go_to(datetime(2026, 3, day, 10, 0, tzinfo=UTC))
+        for when in ((2, 21), (3, 3), (3, 10), (3, 17)):
+            self.go_to(datetime(2026, *when, 10, 0, tzinfo=UTC))
             world.send(self.partner, *[world.completed(one) for one in self.people])
+            if when == (2, 21):
+                self.go_to(datetime(2026, 3, 2, 10, 0, tzinfo=UTC))
+                world.fund(500_000, reference="second")
         self.go_to(datetime(2026, 3, 20, 10, 0, tzinfo=UTC))
         world.settle(self.partner, 120_000, through=date(2026, 3, 12))
         self.go_to(APRIL)
@@ -145,10 +149,14 @@ class Month:
                     " CASE WHEN p.debit_account = b.account_id THEN p.amount ELSE -p.amount END, p.currency, p.effective_on,"
                     " t.kind, t.id, p.seq FROM ledger.posting p JOIN ledger.transaction t ON t.id = p.transaction_id"
                     " JOIN ledger.bank_account b ON b.account_id IN (p.debit_account, p.credit_account)"
-                    " ON CONFLICT DO NOTHING"
+                    " WHERE p.effective_on >= b.statements_since ON CONFLICT DO NOTHING"
                 )
             )
-            rows = tx.execute(text("SELECT id, amount FROM ledger.item ORDER BY on_date, transaction_id, seq"))
+            rows = tx.execute(
+                text(
+                    "SELECT id, amount FROM ledger.item WHERE on_date >= '2026-03-01' ORDER BY on_date, transaction_id, seq"
+                )
+            )
             return [(row.id, row.amount) for row in rows]
 
     def pair(self, lines: Sequence[UUID], items: Sequence[UUID], amount: int) -> None:
@@ -172,8 +180,8 @@ class Month:
     def bank_ties(self) -> None:
         """The bank's statement of March: what the books have, each line paired."""
         lines = self.statement(
-            [(date(2026, 3, 2), 2_000_000), (date(2026, 3, 20), 120_000)],
-            opening=0,
+            [(date(2026, 3, 2), 500_000), (date(2026, 3, 20), 120_000)],
+            opening=1_500_000,
             closing=2_120_000,
             first=date(2026, 3, 1),
             last=date(2026, 3, 31),
@@ -256,7 +264,9 @@ class Month:
 
     def note(self, tx: Tx, programme: UUID, detail: Mapping[str, Any]) -> UUID:
         """Write the close into the audit log."""
-        act = Act("opr_a", "operator", "period.closed", PROGRAMME, "done", detail=detail, programme_id=programme)
+        act = Act(
+            "opr_a", "operator", "period.closed", PROGRAMME, "done", detail=detail, programme_id=programme
+        )
         return record(tx, act, self.world.clock)
 
     def pack(self) -> Pack:

@@ -24,7 +24,9 @@ def written(month: Month, file: Path, form: Format, wanted: Wanted | None = None
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_duckdb_opens_the_ledger_and_finds_the_trial_balance(month: Month, tmp_path: Path, form: Format) -> None:
+def test_duckdb_opens_the_ledger_and_finds_the_trial_balance(
+    month: Month, tmp_path: Path, form: Format
+) -> None:
     file = tmp_path / f"ledger.{form}"
     totals = written(month, file, form).to_json()
     opened = f"read_csv('{file}', comment='#')" if form == "csv" else f"'{file}'"
