@@ -29,6 +29,7 @@ from api.cli import (
     reconcile,
     reconcile_breaks,
     reconcile_overview,
+    reconcile_pairing,
     reconcile_receipts,
     remittal,
     serve,
@@ -80,6 +81,7 @@ settlement_file.add_to(settlement.app)
 reconcile.app.add_typer(reconcile_breaks.app)
 reconcile_overview.add_to(reconcile.app)
 reconcile_receipts.add_to(reconcile.app)
+reconcile_pairing.add_to(reconcile.app)
 
 
 def _version(asked: bool) -> None:

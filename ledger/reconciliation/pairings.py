@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from sqlalchemy import text
@@ -27,6 +27,10 @@ MEMBERS_MAX: Final = 5_000
 REMARK_MAX: Final = 1_000
 
 _UNIQUE_VIOLATION: Final = "23505"
+
+
+Source = Literal["booked", "payout", "settlement"]
+"""Where an item comes from: a posting, a payment that was sent, what a partner owes of one day."""
 
 
 class AlreadyPaired(Conflict):
@@ -83,7 +87,7 @@ class OpenItem:
     """An item that stands in no pairing and is not closed; `amount` is signed as in statements."""
 
     id: UUID
-    source: str
+    source: Source
     amount: int
     currency: str
     on_date: date
@@ -99,10 +103,10 @@ class OpenItem:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """A pairing, standing or taken back. `amount`: what its lines, and its items, come to, in signed minor units."""
+    """A pairing, standing or taken back, on the bank account of this name. `amount`: what its lines, and its items, come to, in signed minor units."""
 
     id: UUID
-    bank_account_id: UUID
+    bank_account: str
     run_id: UUID | None
     rule: str
     evidence: Mapping[str, Any]
@@ -201,8 +205,7 @@ def undo(tx: Tx, pairing_id: UUID, *, remark: str, actor: str, clock: Clock) -> 
 
     Raises `NotFound`, and `AlreadyUndone`.
     """
-    if not remark.strip() or len(remark) > REMARK_MAX:
-        raise InvalidInput(f"a remark says why, in at most {REMARK_MAX} characters", pointer="/remark")
+    require_remark(remark)
     row = tx.execute(
         text("SELECT undone_at FROM ledger.pairing WHERE id = :id FOR NO KEY UPDATE"), {"id": pairing_id}
     ).first()
@@ -218,8 +221,14 @@ def undo(tx: Tx, pairing_id: UUID, *, remark: str, actor: str, clock: Clock) -> 
     )
 
 
+def require_remark(remark: str) -> None:
+    """What a person does says why. Raises InvalidInput."""
+    if not remark.strip() or len(remark) > REMARK_MAX:
+        raise InvalidInput(f"a remark says why, in at most {REMARK_MAX} characters", pointer="/remark")
+
+
 _PAIRING = """
-    SELECT p.id, p.bank_account_id, p.run_id, p.rule, p.evidence, p.amount, b.currency, p.lines, p.items, p.made_by, p.made_at,
+    SELECT p.id, b.slug, p.run_id, p.rule, p.evidence, p.amount, b.currency, p.lines, p.items, p.made_by, p.made_at,
            p.undone_at, p.undone_by, p.undone_remark, p.era, CAST(CAST(p.xid AS text) AS bigint)
     FROM ledger.pairing p JOIN ledger.bank_account b ON b.id = p.bank_account_id
 """
@@ -243,7 +252,7 @@ def get(tx: Tx, pairing_id: UUID) -> Pairing:
 def page(
     tx: Tx,
     *,
-    after: Position = START,
+    after: Position | None = None,
     limit: int,
     bank_account_id: UUID | None = None,
     standing: bool | None = None,
@@ -254,7 +263,7 @@ def page(
         SETTLED.replace("(era, xid)", "(p.era, p.xid)"),
         AFTER.replace("(era, xid, id)", "(p.era, p.xid, p.id)"),
     ]
-    values: dict[str, Any] = {**after.parameters, "limit": limit}
+    values: dict[str, Any] = {**(after or START).parameters, "limit": limit}
     if bank_account_id is not None:
         conditions.append("p.bank_account_id = %(account)s")
         values["account"] = bank_account_id
