@@ -18,7 +18,8 @@ TEXT_CHARACTERS_MAX: Final = 1024 * 1024
 """Of one element; libxml2 itself holds no more than 10 MB of one token."""
 SECONDS_MAX: Final = 900.0
 """Of parsing; the time that the document's reader takes does not count."""
-_NAMES_KEPT_MAX: Final = 1_000
+NAMES_MAX: Final = 2_000
+"""Different names of elements, attributes and namespaces: libxml2 keeps each of them until the end."""
 
 
 class Handler(Protocol):
@@ -35,7 +36,7 @@ def parse(chunks: Iterable[bytes], handler: Handler) -> Iterator[None]:
     """Feed the handler chunk by chunk; yields after each, so that the caller can give on what was gathered so far.
 
     Raises `NotStrictXml` for what is not well-formed or cut off, any document type declaration (so any entity beside the five
-    of XML), more than 32 levels, and attributes or texts beyond their bounds.
+    of XML), more than 32 levels, over 2,000 different names, and attributes or texts beyond their bounds.
     """
     target = _Target(handler)
     parser = etree.XMLParser(
@@ -80,6 +81,8 @@ class _Target:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._names: dict[str, tuple[str, str]] = {}
+        self._attributes: set[str] = set()
+        self._namespaces: set[str] = set()
         self._text: list[str] = []
         self._characters = 0
         self.depth = 0
@@ -87,13 +90,19 @@ class _Target:
     def doctype(self, _name: str, _public: str | None, _system: str | None) -> None:
         raise NotStrictXml("it has a document type declaration")
 
+    def start_ns(self, prefix: str, uri: str) -> None:
+        self._namespaces.add(f"{prefix}={uri}")
+
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         self.depth += 1
+        if len(self._names) + len(self._attributes) + len(self._namespaces) > NAMES_MAX:
+            raise NotStrictXml(f"it has more than {NAMES_MAX} different names")
         if self.depth > DEPTH_MAX:
             raise NotStrictXml(f"it is nested more than {DEPTH_MAX} levels deep")
         if attributes:
             if len(attributes) > ATTRIBUTES_MAX:
                 raise NotStrictXml(f"an element has more than {ATTRIBUTES_MAX} attributes")
+            self._attributes.update(attributes)
             if any(len(value) > ATTRIBUTE_CHARACTERS_MAX for value in attributes.values()):
                 raise NotStrictXml(f"an attribute has more than {ATTRIBUTE_CHARACTERS_MAX} characters")
         if self._text:
@@ -121,6 +130,5 @@ class _Target:
     def _split(self, tag: str) -> tuple[str, str]:
         namespace, _, name = tag.rpartition("}")
         found = name, namespace[1:]
-        if len(self._names) < _NAMES_KEPT_MAX:
-            self._names[tag] = found
+        self._names[tag] = found
         return found

@@ -58,6 +58,8 @@ def pages(chunks: Iterable[bytes], spool: Spool) -> Iterator[Page]:
         raise InvalidStatement(f"the XML is not read: {fault}", where=reader.where) from None
     if not reader.found:
         raise UnknownFormat("This is XML, but no camt.053: it has no element BkToCstmrStmt.")
+    if not reader.statements:
+        raise InvalidStatement("there is no statement in it")
 
 
 @dataclass(slots=True)
@@ -78,7 +80,7 @@ class _Reader:
         self._pages: list[Page] = []
         self._records: list[Record] = []
         self._skipping = 0
-        self._statements = 0
+        self.statements = 0
         self._statement: _Statement | None = None
         self._details: list[Record] = []
         self._characters = 0
@@ -89,7 +91,7 @@ class _Reader:
     def where(self) -> str | None:
         """How far the reading has come."""
         if self._statement is None:
-            return statement_at(self._statements) + " and after it" if self._statements else None
+            return f"after {statement_at(self.statements)}" if self.statements else None
         return statement_at(self._statement.position, self._statement.entries or None)
 
     def taken(self) -> list[Page]:
@@ -155,8 +157,8 @@ class _Reader:
         elif name in OTHER_MESSAGES and not self._message:
             raise UnknownFormat(f"This is {OTHER_MESSAGES[name]}; statements are read from camt.053.")
         elif name == "Stmt" and self._message:
-            self._statements += 1
-            self._statement = _Statement(self._statements)
+            self.statements += 1
+            self._statement = _Statement(self.statements)
             self._records.append(Record("Stmt"))
 
     def _ended(self, record: Record) -> None:

@@ -443,6 +443,12 @@ NESTED = "<a>" * 40 + "</a>" * 40
         (("<Stmt>", f"<Stmt><Id>{'y' * 1_100_000}</Id>"), "characters of text"),
         (("<Stmt>", "<Stmt>" + "<Id>1</Id>" * 5_001), "values"),
         (("<Stmt>", "<Stmt>" + f"<Id>{'1' * 200_000}</Id>" * 2), "characters"),
+        (("<Stmt>", "<Stmt>" + "".join(f"<x{at}/>" for at in range(2_100))), "different names"),
+        (("<Stmt>", "<Stmt>" + "".join(f'<x a{at}="1"/>' for at in range(2_100))), "different names"),
+        (
+            ("<Stmt>", "<Stmt>" + "".join(f'<x xmlns:n{at}="urn:{at}"/>' for at in range(2_100))),
+            "different names",
+        ),
         (("<Id>", "<Id>&nbsp;"), "not well-formed"),
         (("<Id>", "<Id>\x00"), "not well-formed"),
         (("</Stmt>", "</Stmt>junk</Document><Document>"), "not well-formed"),
@@ -450,6 +456,10 @@ NESTED = "<a>" * 40 + "</a>" * 40
 )
 def test_xml_that_attacks_its_reader_is_refused(changed: tuple[str, str], why: str) -> None:
     assert why in refused(document(entry(5), 5).replace(*changed, 1))
+
+
+def test_a_message_without_a_statement_is_refused() -> None:
+    assert refused(camt_document("")) == "There is no statement in it."
 
 
 def test_an_entry_has_only_so_many_details(monkeypatch: pytest.MonkeyPatch) -> None:
