@@ -3,6 +3,7 @@
 import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -23,6 +24,13 @@ def written(month: Month, file: Path, form: Format, wanted: Wanted | None = None
     return totals
 
 
+def queried(query: str) -> list[tuple[Any, ...]]:
+    """What DuckDB answers."""
+    answer = duckdb.sql(query)
+    assert answer is not None
+    return answer.fetchall()
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_duckdb_opens_the_ledger_and_finds_the_trial_balance(
     month: Month, tmp_path: Path, form: Format
@@ -30,13 +38,13 @@ def test_duckdb_opens_the_ledger_and_finds_the_trial_balance(
     file = tmp_path / f"ledger.{form}"
     totals = written(month, file, form).to_json()
     opened = f"read_csv('{file}', comment='#')" if form == "csv" else f"'{file}'"
-    assert tuple(name for name, *_ in duckdb.sql(f"DESCRIBE SELECT * FROM {opened}").fetchall()) == COLUMNS
-    found = duckdb.sql(
+    assert tuple(name for name, *_ in queried(f"DESCRIBE SELECT * FROM {opened}")) == COLUMNS
+    found = queried(
         f"""SELECT fund, code, currency, sum(debit) - sum(credit) FROM (
                 SELECT fund, debit_code AS code, currency, amount AS debit, 0 AS credit FROM {opened}
                 UNION ALL SELECT fund, credit_code, currency, 0, amount FROM {opened})
             GROUP BY ALL HAVING sum(debit) <> sum(credit)"""
-    ).fetchall()
+    )
     with month.world.databases.worker.read() as tx:
         books = trial_balance(tx)
     assert {(fund, code, currency): int(net) for fund, code, currency, net in found} == {
@@ -45,13 +53,14 @@ def test_duckdb_opens_the_ledger_and_finds_the_trial_balance(
         for line in one.accounts
         if line.debit != line.credit
     }
-    count, amount = duckdb.sql(f"SELECT count(*), sum(amount) FROM {opened}").fetchall()[0]
+    count, amount = queried(f"SELECT count(*), sum(amount) FROM {opened}")[0]
     assert (totals["postings"], totals["amounts"]) == (count, {"RWF": int(amount)})
     if form == "csv":
         last = file.read_text().splitlines()[-1]
         told = json.loads(last.removeprefix("# "))
     else:
-        told = json.loads(pq.read_metadata(file).metadata[b"mizan"])
+        metadata = pq.read_metadata(file).metadata or {}
+        told = json.loads(metadata[b"mizan"])
     assert told == totals
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from ledger.errors import Conflict
 from ledger.ids import new_id
 from ledger.seals import heads
-from products.closing import checklist, close, listing
+from products.closing import checklist, close, listing, pack
 from products.closing.close import NotGreen, NotNext
 from products.closing.figures import PAGE_MAX, transactions
 from products.closing.period import PeriodNotOver, find
@@ -192,7 +192,7 @@ def test_what_comes_later_lands_in_the_open_month_and_points_back(month: Month) 
     april = replace(month.period, month=date(2026, 4, 1))
     with world.databases.worker.begin() as tx:
         judged = checklist.judge(tx, april, world.clock, nothing_valued)
-        made = close.pack.make(tx, april, judged, None)
+        made = pack.make(tx, april, judged, None)
         [section] = [one for one in made.document["sections"] if one["id"] == "late"]
         [row] = section["tables"][0]["rows"]
         assert row["cells"][:3] == ["2026-03", "remittance allocated", 1]
