@@ -24,6 +24,12 @@ class ItemRow(Base):
         CheckConstraint("(transaction_id IS NULL) = (seq IS NULL)", name="posting"),
         UniqueConstraint("transaction_id", "seq", "bank_account_id"),
         Index("item_days", "bank_account_id", "on_date", "id"),
+        Index(
+            "item_expected",
+            "source",
+            "id",
+            postgresql_where=text("closed_at IS NULL AND source <> 'booked'"),
+        ),
         {"schema": "ledger"},
     )
 

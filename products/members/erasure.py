@@ -49,7 +49,7 @@ def erase(tx: Tx, member_id: UUID, at: datetime) -> None:
     registry.erase(tx, member_id, at)
     waiting.forget(tx, member_id)
     duplicates.forget(tx, member_id)
-    erased.forget(tx, member_id)
+    erased.forget_member(tx, member_id)
     for statement in (
         "UPDATE products.member_document SET number_index = NULL WHERE member_id = :id",
         "UPDATE products.member_document SET ended_at = :at WHERE member_id = :id AND ended_at IS NULL",

@@ -13,7 +13,7 @@ from ledger.ids import new_id
 from ledger.reconciliation import pairings
 from ledger.reconciliation.pairings import AlreadyPaired, Proposal
 from products.payouts import confirmation
-from products.reconciliation import postings, sources
+from products.reconciliation import erased, postings, sources
 from products.reconciliation.booked import items_of
 from products.reconciliation.postings import Line, Mirrored
 from products.remittances import partners
@@ -148,6 +148,7 @@ def pair(
         "UPDATE ledger.item SET closed_at = %s WHERE id = ANY (%s) AND closed_at IS NULL",
         [books.clock.now(), list(expected)],
     )
+    erased.forget_since(tx, pairing)
     return pairing
 
 

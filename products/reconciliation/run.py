@@ -93,7 +93,7 @@ class _Run:
             if slug in (None, name) and self._has_time()
         ]
         self._balance()
-        self.database.run(erased.forget)
+        self.database.run(lambda tx: erased.forget_since(tx, self.id))
         changed = self.database.run(lambda tx: refresh_breaks(tx, self.books.clock))
         return RunReport(self.id, collected, expected, tuple(done), changed, self.complete)
 

@@ -62,7 +62,8 @@ _PAYOUTS: Final = """
         JOIN ledger.item i ON i.bank_account_id = l.bank_account_id AND i.amount = -l.amount AND i.kind = 'payout_paid'
              AND l.identifiers @> ARRAY[upper(i.subject)]
         JOIN ledger.transaction t ON t.id = i.transaction_id
-        JOIN products.payout_attempt a ON a.payout_id = split_part(t.reference, ':', 2)::uuid AND a.money = 'out'
+        JOIN products.payout_attempt a ON a.money = 'out' AND a.payout_id
+             = CASE WHEN t.reference LIKE 'payout:%%' THEN split_part(t.reference, ':', 2)::uuid END
         WHERE l.amount > 0
     )
 """

@@ -73,6 +73,8 @@ def _settlements() -> None:
 
 def _effects() -> None:
     op.execute("""
+        -- what is expected is few beside what is booked, and looked at by every run
+        CREATE INDEX item_expected ON ledger.item (source, id) WHERE closed_at IS NULL AND source <> 'booked';
         -- The item that stands for what a partner owes of one day at one bank account.
         CREATE TABLE products.expected_settlement (
             item_id uuid PRIMARY KEY REFERENCES ledger.item,
