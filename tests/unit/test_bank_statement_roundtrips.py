@@ -89,7 +89,7 @@ def reversed_sum(one: Statement) -> int:
     return sum(entry.amount for entry in one.entries if entry.reversal)
 
 
-@settings(max_examples=40 * FUZZ, deadline=None)
+@settings(max_examples=25 * FUZZ, deadline=None)
 @given(file=files(), version=st.integers(2, 13), turned=st.booleans())
 def test_camt_is_read_as_it_was_written(file: list[Statement], version: int, turned: bool) -> None:
     # Where reversals come to nothing in all, the balances can't tell which way they are meant; then signs are turned.
@@ -112,7 +112,7 @@ def test_camt_is_read_as_it_was_written(file: list[Statement], version: int, tur
         )
 
 
-@settings(max_examples=40 * FUZZ, deadline=None)
+@settings(max_examples=25 * FUZZ, deadline=None)
 @given(file=files(), structured=st.booleans())
 def test_mt940_is_read_as_it_was_written(file: list[Statement], structured: bool) -> None:
     for one, found in zip(file, statements_in(mt940(file, structured=structured)), strict=True):
@@ -130,7 +130,7 @@ def test_mt940_is_read_as_it_was_written(file: list[Statement], structured: bool
         assert found.head.to_on == one.to_on
 
 
-@settings(max_examples=40 * FUZZ, deadline=None)
+@settings(max_examples=25 * FUZZ, deadline=None)
 @given(
     file=files(),
     newest_first=st.booleans(),
@@ -172,7 +172,7 @@ def read_or_refused(content: bytes, fmt: Format | None) -> str | None:
     return None
 
 
-@settings(max_examples=300 * FUZZ, deadline=None)
+@settings(max_examples=200 * FUZZ, deadline=None)
 @given(
     content=st.one_of(
         st.binary(max_size=300),
@@ -189,7 +189,7 @@ def test_anything_at_all_is_read_or_refused(content: bytes, fmt: Format | None) 
     assert "\x00" not in (read_or_refused(content, fmt) or "")
 
 
-@settings(max_examples=100 * FUZZ, deadline=None)
+@settings(max_examples=60 * FUZZ, deadline=None)
 @given(data=st.data())
 def test_a_mutated_file_is_read_or_refused(data: st.DataObject) -> None:
     file = data.draw(files())
