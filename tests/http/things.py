@@ -21,6 +21,18 @@ MAPPING: Final = {
     "currency": {"constant": "RWF"},
     "at": {"column": "Paid"},
 }
+BANK_ACCOUNT: Final = {
+    "slug": "kigali-savers",
+    "name": "Savers",
+    "fund": "ejoheza/savers",
+    "currency": "RWF",
+    "identification": "RW38 0001",
+    "statements_since": DAY,
+}
+STATEMENT: Final = (
+    ":20:S1\r\n:25:RW380001\r\n:28C:1/1\r\n:60F:C260301RWF0,\r\n:61:2603020302C500,NTRFNONREF//B1\r\n"
+    f":86:{planted.GIVEN_NAME}\r\n:62F:C260302RWF500,\r\n-\r\n"
+)
 LAYOUT: Final = {"columns": [{"header": "Amount", "field": "amount"}]}
 
 
@@ -52,8 +64,10 @@ PREFIXES: Final = {
     "remittal": "rtl",
     "endpoint": "whe",
     "event": "evt",
+    "bank_statement": "bst",
+    "counterparty": "bcp",
 }
-NAMED: Final = frozenset({"programme", "partner", "rail", "agency"})
+NAMED: Final = frozenset({"programme", "partner", "rail", "agency", "bank_account"})
 """What has a name that people chose."""
 
 
@@ -131,6 +145,8 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "withdraw_remittal": {},
         "answer_remittal": {"lines": [{"line": 1, "outcome": "accepted"}]},
         "bring_remittal_answer": {},
+        "change_bank_account": {"name": "an attack"},
+        "add_bank_counterparty": {"identification": "AE070331", "party": "acme"},
     }
 
 
@@ -177,6 +193,7 @@ def bodies_without_id(member: str) -> dict[str, dict[str, Any]]:
         "make_claim_pack": {"programme": "ejoheza", "sponsor": "gov-rw", "through": DAY},
         "make_remittal": {"programme": "ejoheza", "agency": "rssb", "through": DAY},
         "create_webhook_endpoint": {"url": "https://hooks.acme.example/mizan"},
+        "add_bank_account": BANK_ACCOUNT,
     }
 
 
@@ -271,16 +288,44 @@ def money_out(cast: Cast, of: dict[str, str]) -> dict[str, str]:
         headers={"Content-Type": "text/csv", "Authorization": f"Bearer {manager.token}"},
     )
     assert file.status_code == 201, file.text
+    return (
+        from_banks(cast)
+        | {
+            "programme": "ejoheza",
+            "partner": "acme",
+            "rail": "simulated-ejoheza",
+            "agency": "rssb",
+            "endpoint": endpoint.json()["id"],
+            "settlement": settled.json()["id"],
+            "file": file.json()["id"],
+            "number": "1",
+        }
+        | recorded(api, of)
+    )
+
+
+def from_banks(cast: Cast) -> dict[str, str]:
+    """What the fund's managers have from banks."""
+    manager = cast.everyone["manager"]
+    added = cast.send(manager, "POST", "/v1/bank-accounts", json=BANK_ACCOUNT)
+    assert added.status_code == 201, added.text
+    known = cast.send(
+        manager,
+        "POST",
+        "/v1/bank-accounts/kigali-savers/counterparties",
+        json={"identification": "AE070331", "party": "acme"},
+    )
+    statement = cast.api.http.post(
+        "/v1/bank-statements",
+        content=STATEMENT,
+        headers={"Content-Type": "application/octet-stream", "Authorization": f"Bearer {manager.token}"},
+    )
+    assert statement.status_code == 201, statement.text
     return {
-        "programme": "ejoheza",
-        "partner": "acme",
-        "rail": "simulated-ejoheza",
-        "agency": "rssb",
-        "endpoint": endpoint.json()["id"],
-        "settlement": settled.json()["id"],
-        "file": file.json()["id"],
-        "number": "1",
-    } | recorded(api, of)
+        "bank_account": "kigali-savers",
+        "bank_statement": statement.json()["statements"][0]["id"],
+        "counterparty": known.json()["id"],
+    }
 
 
 def recorded(api: Served, of: dict[str, str]) -> dict[str, str]:
