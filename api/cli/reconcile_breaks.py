@@ -323,7 +323,7 @@ def limit(
     with session.services() as services:
         with services.worker.begin() as tx:
             programme_id = find(tx, programme)
-            chosen = currency or _currency_of(tx, programme_id)
+            chosen = currency or resolve.currency_of(tx, programme_id)
         if above is not None:
             minor = 0 if above == "0" else output.minor_units(above, chosen)
             acting.run(
@@ -353,13 +353,6 @@ def _known(given: Sequence[str], known: Sequence[T], what: str) -> tuple[T, ...]
         if one not in names:
             raise session.Refused(f"there is no {what} “{one}”: {', '.join(names)}")
     return tuple(names[one] for one in given)
-
-
-def _currency_of(tx: Tx, programme_id: UUID) -> str:
-    found: str = tx.exec_driver_sql(
-        "SELECT currency FROM products.programme WHERE id = %s", (programme_id,)
-    ).scalar_one()
-    return found
 
 
 def _target(text: str) -> Target:

@@ -291,13 +291,16 @@ def put_break_limit(programme: ProgrammeSlug, body: BreakLimitIn, call: Writing)
 def get_break_limit(
     programme: ProgrammeSlug,
     call: Reading,
-    currency: Annotated[Currency, Query(description="in this currency", examples=["RWF"])],
+    currency: Annotated[
+        Currency | None, Query(description="in this currency; the programme's when left out")
+    ] = None,
 ) -> BreakLimitOut:
     """From which value on a second person decides; 0 (always) where nobody has said."""
     programme_id = find(call.tx, programme)
     require_programme(call, "reconciliation:read", programme_id, "There is no such programme.")
-    above = resolve.second_person_above(call.tx, programme_id, currency)
-    return BreakLimitOut(programme=programme, second_person_above=MoneyOut.of(above, currency))
+    wanted = currency or resolve.currency_of(call.tx, programme_id)
+    above = resolve.second_person_above(call.tx, programme_id, wanted)
+    return BreakLimitOut(programme=programme, second_person_above=MoneyOut.of(above, wanted))
 
 
 def _of_the_callers(call: Call, break_id: str) -> Break:

@@ -64,6 +64,8 @@ PREFIXES: Final = {
     "remittal": "rtl",
     "endpoint": "whe",
     "event": "evt",
+    "break_id": "brk",
+    "resolution_id": "brs",
     "bank_statement": "bst",
     "counterparty": "bcp",
 }

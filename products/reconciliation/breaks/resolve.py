@@ -399,6 +399,14 @@ def second_person_above(tx: Tx, programme_id: UUID, currency: str) -> int:
     return found or 0
 
 
+def currency_of(tx: Tx, programme_id: UUID) -> str:
+    """The programme's currency."""
+    found: str = tx.execute(
+        text("SELECT CAST(currency AS text) FROM products.programme WHERE id = :id"), {"id": programme_id}
+    ).scalar_one()
+    return found
+
+
 def set_limit(tx: Tx, clock: Clock, programme_id: UUID, currency: str, above: int) -> None:
     """Say from which value on another person decides how a break of a programme is ended."""
     if above < 0:
