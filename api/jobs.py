@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from api import auditing, closing, idempotency, statements_folder
+from api import auditing, closing, idempotency, opening, statements_folder
 from api.approvals import kinds
 from api.auth import revocation
 from api.bootstrap import Services, bootstrap
@@ -51,6 +51,8 @@ SETTLE_TO_THE_END_SECONDS_MAX: Final = 600
 """How long a command waits for a settlement; the worker goes on with it."""
 RECONCILE_SECONDS_MAX: Final = 10.0
 """How long one task reconciles before it leaves the rest to the next; a statement of the rules may take longer by itself."""
+OPEN_SECONDS_MAX: Final = 5
+"""How long one task posts opening balances, or takes them back; the next one goes on."""
 FOLD_TRANSACTIONS: Final = 10_000
 EXPAND_SECONDS_MAX: Final = 4.0
 FORGET_SECONDS_MAX: Final = 2.0
@@ -156,6 +158,7 @@ def jobs_of(settings: Settings) -> Jobs:
         pair_settlements=lambda: settle_all(worker, books, seconds_max=SETTLE_SECONDS_MAX),
         watch_partners=lambda: watch_partners(worker, clock),
         take_statements=lambda: take_statements(services),
+        open_balances=lambda: opening.work_on_all(services, seconds_max=OPEN_SECONDS_MAX),
         destroy_statement_files=lambda: destroy_statement_files(worker, clock, statement_retention),
         reconcile=lambda: reconcile(services, seconds_max=RECONCILE_SECONDS_MAX),
         forget_tokens=lambda: worker.run(lambda tx: revocation.purge(tx, clock.now())),

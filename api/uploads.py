@@ -13,7 +13,8 @@ PAYMENT_ANSWERS: Final = "/v1/payment-answers"
 REMITTAL_ANSWERS: Final = "/v1/remittal-answers"
 SETTLEMENT_FILES: Final = "/v1/settlement-files"
 BANK_STATEMENTS: Final = "/v1/bank-statements"
-PATHS: Final = frozenset({PAYMENT_ANSWERS, SETTLEMENT_FILES, REMITTAL_ANSWERS})
+OPENING_LOADS: Final = "/v1/opening-loads"
+PATHS: Final = frozenset({PAYMENT_ANSWERS, SETTLEMENT_FILES, REMITTAL_ANSWERS, OPENING_LOADS})
 """Addresses at which a file may be posted; anywhere else a body has the ordinary limit."""
 SPOOLED: Final = frozenset({BANK_STATEMENTS})
 """Addresses at which it is written to disk while it arrives."""

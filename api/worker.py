@@ -65,6 +65,7 @@ class Jobs:
     pair_settlements: Callable[[], object]
     watch_partners: Callable[[], object]
     take_statements: Callable[[], object]
+    open_balances: Callable[[], object]
     destroy_statement_files: Callable[[], object]
     reconcile: Callable[[], object]
     submit_payouts: Callable[[], object]
@@ -102,6 +103,7 @@ class Every:
     pair_settlements: float = 5
     watch_partners: float = 15
     take_statements: float = 15
+    open_balances: float = 5
     destroy_statement_files: float = HOUR_SECONDS
     reconcile: float = 60
     submit_payouts: float = 2
@@ -159,6 +161,7 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("pair_settlements", intervals.pair_settlements),
         ("watch_partners", intervals.watch_partners),
         ("take_statements", intervals.take_statements),
+        ("open_balances", intervals.open_balances),
         ("destroy_statement_files", intervals.destroy_statement_files),
         ("reconcile", intervals.reconcile),
         ("submit_payouts", intervals.submit_payouts),

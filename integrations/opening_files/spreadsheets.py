@@ -144,8 +144,9 @@ class Sheets:
     def _rows(self, sheet: str, cells: Iterator[tuple[int, list[Value]]]) -> Iterator[Row]:
         names: dict[int, str] | None = None
         columns: dict[str, str] = {}
-        seen = 0
+        seen = told = 0
         for number, values in cells:
+            before, told = told, self.faulty
             if all(value is None for value in values):
                 continue
             if names is None:
@@ -166,6 +167,9 @@ class Sheets:
                             "its column has no name in the first row",
                         )
                     )
+            told = self.faulty
+            if told > before:  # what can't be read is told once, and the row goes no further
+                continue
             yield Row(
                 sheet,
                 number,

@@ -150,15 +150,15 @@ def stage(
     As the worker's role. Raises NotFound for no such programme (``programmes``: those that the caller sees), `OpeningFaulty`.
     """
     found = tx.execute(
-        text(
-            "SELECT id, slug, currency, time_zone FROM products.programme WHERE slug = :slug FOR NO KEY UPDATE"
-        ),
+        text("SELECT id, slug, currency, time_zone FROM products.programme WHERE slug = :slug"),
         {"slug": programme},
     ).one_or_none()
     if found is None or (programmes is not None and found.id not in programmes):
         raise NotFound(f"There is no programme “{programme}”.")
     if effective_on > effective_day(books.clock.now(), found.time_zone):
         raise InvalidInput("The books can't be opened for a day to come.", pointer="/effective_on")
+    # one load is staged at a time: of two files that open the same account, the second finds the first
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('products.opening', 4712))"))
     standing = _standing(tx, found.id, digest)
     if standing is not None:
         return standing, False

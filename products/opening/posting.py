@@ -65,7 +65,11 @@ class _Row:
 
     def named(self, load: Load) -> str:
         """How the partner knows its remittance; a name of ours where the file has none."""
-        return self.remittance_id or f"opening-{load.public_id}-{self.number}"
+        return self.remittance_id or self.name_of_ours(load)
+
+    def name_of_ours(self, load: Load) -> str:
+        """A name that nobody else gives a remittance."""
+        return f"opening-{load.public_id}-{self.number}"
 
     def postings(self) -> tuple[Posting, ...]:
         """The row against the control account; what a partner still owes of it is posted with it."""
@@ -180,15 +184,7 @@ def take_back_next(tx: Tx, books: Books, load_id: UUID) -> int:
         "UPDATE products.contribution SET state = 'reversed', owed = false WHERE remittance = ANY (%b)",
         ([row.remittance for row in contributed],),
     )
-    cur.execute(
-        "UPDATE products.remittance r SET status = 'reversed', reversal_transaction_id = t.x, reversed_at = %s,"
-        " reversal_reason = 'opening balances taken back' FROM unnest(%b::uuid[], %b::uuid[]) AS t (id, x) WHERE r.id = t.id",
-        (
-            books.clock.now(),
-            [row.remittance for row in contributed],
-            [by_number.get(row.number) for row in contributed],
-        ),
-    )
+    _release(cur, load, contributed, by_number, books.clock.now())
     try:
         post_whole(tx, restored, clock=books.clock)
         post_whole(tx, batch, clock=books.clock)
@@ -202,6 +198,28 @@ def take_back_next(tx: Tx, books: Books, load_id: UUID) -> int:
         (load_id,),
     )
     return len(rows)
+
+
+def _release(
+    cur: Cursor, load: Load, rows: Sequence[_Row], reversed_by: dict[int, UUID | None], now: datetime
+) -> None:
+    """Mark the rows' remittances reversed, and free the names by which partners know them: they may still come in as events."""
+    cur.execute(
+        """UPDATE products.remittance_claim c SET id = t.new FROM unnest(%b::uuid[], %b::text[], %b::uuid[]) AS t (p, r, new)
+           WHERE c.partner_id = t.p AND c.remittance_id = t.r""",
+        ([row.partner_id for row in rows], [row.named(load) for row in rows], [new_id() for _ in rows]),
+    )
+    cur.execute(
+        """UPDATE products.remittance r SET status = 'reversed', remittance_id = t.name, reversal_transaction_id = t.x,
+               reversed_at = %s, reversal_reason = 'opening balances taken back'
+           FROM unnest(%b::uuid[], %b::text[], %b::uuid[]) AS t (id, name, x) WHERE r.id = t.id""",
+        (
+            now,
+            [row.remittance for row in rows],
+            [row.name_of_ours(load) for row in rows],
+            [reversed_by.get(row.number) for row in rows],
+        ),
+    )
 
 
 def _rows(tx: Tx, load_id: UUID, batch: int) -> list[_Row]:
@@ -238,8 +256,10 @@ def _claim(tx: Tx, load: Load, rows: Sequence[_Row]) -> None:
     )
     cur = cursor(tx)
     cur.execute(
-        """INSERT INTO products.remittance_claim (partner_id, remittance_id, id)
-           SELECT * FROM unnest(%b::uuid[], %b::text[], %b::uuid[]) ON CONFLICT DO NOTHING""",
+        """INSERT INTO products.remittance_claim AS c (partner_id, remittance_id, id)
+           SELECT * FROM unnest(%b::uuid[], %b::text[], %b::uuid[])
+           ON CONFLICT (partner_id, remittance_id) DO UPDATE SET id = excluded.id
+           WHERE NOT EXISTS (SELECT FROM products.remittance r WHERE r.id = c.id)""",
         ([one[2] for one in ours], [one[1] for one in ours], [one[3] for one in ours]),
     )
     if cur.rowcount != len(ours):

@@ -39,6 +39,7 @@ MOVES_NOTHING = {
     "request_reopening",
     "request_programme_version",
     "compare_settlement_file",
+    "load_opening_balances",
     "assign_break",
     "preview_break_resolution",
     "request_verification",

@@ -39,6 +39,7 @@ def main(broker: str, url: str, key: str) -> None:
             pair_settlements=nothing,
             watch_partners=nothing,
             take_statements=nothing,
+            open_balances=nothing,
             destroy_statement_files=nothing,
             reconcile=nothing,
             warn_sponsors=nothing,
