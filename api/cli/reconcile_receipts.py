@@ -7,11 +7,12 @@ import typer
 
 from api import bank_statements
 from api.cli import acting, output, session
-from api.v1.receipts import PAIRING, receipt_out, suggestion_out
+from api.v1.receipts import receipt_out, suggestion_out
 from ledger.ids import parse_public_id, public_id
 from ledger.reconciliation import bank_accounts
 from products.reconciliation import by_hand, conversions
 from products.reconciliation.by_hand import RECEIPT_PREFIX
+from products.reconciliation.hand_pairing import PAIRING_PREFIX
 from products.reconciliation.suggestions import suggestions
 from products.remittances import partners
 
@@ -124,7 +125,7 @@ def convert(
             lambda _: from_line,
             to=to_line,
         )
-    pairings = [public_id(PAIRING, one) for one in made]
+    pairings = [public_id(PAIRING_PREFIX, one) for one in made]
     if as_json:
         output.as_json({"pairings": pairings})
     else:

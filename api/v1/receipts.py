@@ -16,13 +16,12 @@ from ledger.ids import parse_public_id, public_id
 from ledger.reconciliation import bank_accounts
 from products.reconciliation import by_hand, conversions
 from products.reconciliation.by_hand import RECEIPT_PREFIX, Receipt, State
+from products.reconciliation.hand_pairing import PAIRING_PREFIX
 from products.reconciliation.suggestions import Suggestion, suggestions
 from products.remittances import partners
 
 router = APIRouter(tags=["reconciliation"], route_class=ROUTE_CLASS)
 
-PAIRING: Final = "par"
-"""Prefix of the public ids of pairings."""
 DAYS_MAX: Final = 100
 
 Reading = Annotated[Call, calling("reconciliation:read")]
@@ -173,7 +172,7 @@ def book_conversion(body: ConversionIn, call: Writing, idempotency_key: KeyHeade
             actor=call.actor.id,
             funds=_funds(call),
         )
-        pairings = [public_id(PAIRING, one) for one in made]
+        pairings = [public_id(PAIRING_PREFIX, one) for one in made]
         call.audit("conversion.booked", body.from_line, to=body.to_line, pairings=pairings)
         return 201, ConversionOut(pairings=pairings)
 
