@@ -7,7 +7,6 @@ from pydantic import Field
 
 from api import bank_statements
 from api.approvals.breaks import BREAK, RESOLUTION
-from api.v1.receipts import PAIRING
 from api.v1.schemas import Currency, Day, In, Instant, MoneyOut, Out, Slug, Text
 from ledger.ids import parse_public_id, public_id
 from ledger.money import AMOUNT_MAX
@@ -18,6 +17,7 @@ from products.reconciliation.breaks.queries import Break, BrokenItem, Event, Sta
 from products.reconciliation.breaks.resolve import Resolution, ResolutionState
 from products.reconciliation.breaks.suggestions import Likeness, Suggestion
 from products.reconciliation.breaks.typing import BreakType, SubjectKind
+from products.reconciliation.hand_pairing import PAIRING_PREFIX
 
 ITEM: Final = "itm"
 _SUBJECTS: Final = {
@@ -451,5 +451,5 @@ def suggestion_out(one: Suggestion) -> SuggestionOut:
         agree=one.agree,
         disagree=one.disagree,
         resolutions=[public_id(RESOLUTION, id_) for id_ in one.resolutions],
-        pairings=[public_id(PAIRING, id_) for id_ in one.pairings],
+        pairings=[public_id(PAIRING_PREFIX, id_) for id_ in one.pairings],
     )
