@@ -17,9 +17,9 @@ from products.reconciliation.breaks.queries import Break, BrokenItem, Event, Sta
 from products.reconciliation.breaks.resolve import Resolution, ResolutionState
 from products.reconciliation.breaks.suggestions import Likeness, Suggestion
 from products.reconciliation.breaks.typing import BreakType, SubjectKind
-from products.reconciliation.hand_pairing import PAIRING_PREFIX
+from products.reconciliation.hand_pairing import ITEM_PREFIX, PAIRING_PREFIX
 
-ITEM: Final = "itm"
+ITEM: Final = ITEM_PREFIX
 _SUBJECTS: Final = {
     "line": bank_statements.LINE,
     "item": ITEM,

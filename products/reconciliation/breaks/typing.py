@@ -138,9 +138,9 @@ _OPEN: Final[Mapping[str, str]] = {
         WHERE l.duplicate_of IS NULL AND NOT EXISTS (SELECT FROM ledger.paired_line p WHERE p.line_id = l.id)""",
     "open_item": """
         SELECT i.id, i.source, i.bank_account_id, a.programme_id, a.fund_id, i.amount, i.currency, i.on_date, i.kind, i.party,
-               i.end_to_end, i.reference, i.identifiers, i.batch, i.transaction_id, a.covered
+               i.end_to_end, i.reference, i.identifiers, i.batch, i.transaction_id, a.covered, a.today
         FROM ledger.item i JOIN the_account a ON a.id = i.bank_account_id
-        WHERE i.closed_at IS NULL AND i.on_date <= a.today
+        WHERE i.closed_at IS NULL
           AND NOT EXISTS (SELECT FROM ledger.paired_item p WHERE p.item_id = i.id)""",
     "line_key": f"SELECT l.id AS line_id, k.key FROM open_line l {_keys('l', _LINE_KEYS)}",
     # what is expected under a reference: one item, or all of a batch
@@ -318,7 +318,8 @@ _OF_ITEMS: Final[Mapping[str, str]] = {
         FROM open_item i
         LEFT JOIN ledger.transaction t ON t.id = i.transaction_id
         LEFT JOIN twice o ON o.id = i.id
-        WHERE NOT EXISTS (SELECT FROM told WHERE told.item_id = i.id) ORDER BY i.id""",
+        -- what is still to come may be a line's other side, and is no break of its own
+        WHERE i.on_date <= i.today AND NOT EXISTS (SELECT FROM told WHERE told.item_id = i.id) ORDER BY i.id""",
 }
 
 # -- the rest ----------------------------------------------------------------------------------------------------
