@@ -41,6 +41,11 @@ _NAMES = {
     "advanced": "advanced by guaranteed partners",
     "receivable_unexplained": "receivables beyond what partners have",
 }
+_THREE = {
+    "announced\nnot settled": ("announced", "announced_less_settled"),
+    "settled\nnot at bank": ("settled", "settled_less_bank"),
+    "bank\nunmatched": ("bank", "unmatched"),
+}
 _STYLES = {
     "overdue": "bold red",
     "unmatched": "yellow",
@@ -126,23 +131,18 @@ def compare(
             }
         )
         return
-    amounts = ("announced", "settled", "bank", "announced_less_settled", "settled_less_bank", "unmatched")
-    table = _table(
-        "day", "partner, fund", *(f"{name.replace('_', ' ')}>" for name in amounts), "state", "since>"
-    )
+    table = _table("day", "partner\nfund", *(f"{head}>" for head in _THREE), "state", "since>")
     for row in rows[:SHOWN_MAX]:
         table.add_row(
             row.on.isoformat(),
             f"{row.partner}\n{row.fund} {row.currency}",
-            *(output.amount_in(getattr(row.amounts, name), row.currency) for name in amounts),
+            *_pairs(row.amounts, row.currency),
             Text(row.state.replace("_", " "), _STYLES.get(row.state, "")),
             _since(row),
         )
     table.add_section()
     for of, total in sums.items():
-        table.add_row(
-            "all", of, *(output.amount_in(getattr(total, name), of) for name in amounts), "", "", style="bold"
-        )
+        table.add_row("all", of, *_pairs(total, of), "", "", style="bold")
     _print_rows(table, len(rows), first, last)
 
 
@@ -188,8 +188,8 @@ def rails(
             }
         )
         return
-    amounts = ("asked", "unknown", "submitted", "confirmed", "back", "bank", "confirmed_less_bank")
-    table = _table("day", "rail", *(f"{name.replace('_', ' ')}>" for name in amounts), "state", "days>")
+    amounts = ("asked", "unknown", "submitted", "confirmed", "back", "bank")
+    table = _table("day", "rail", *(f"{name}>" for name in amounts), "state", "days>")
     for day in days[:SHOWN_MAX]:
         table.add_row(
             day.on.isoformat(),
@@ -242,7 +242,8 @@ def _position(page: FundPage) -> Table:
     table.add_section()
     table.add_row("all", _amount(position.cash, page), "all", _amount(position.owed, page), style="bold")
     if position.waiting is not None:
-        table.add_row("", "", "less: partners still have it", _amount(-position.waiting.net, page))
+        if position.waiting.net:
+            table.add_row("", "", "less: partners still have it", _amount(-position.waiting.net, page))
         if position.waiting.credits:
             table.add_row("", "", "and: partners may leave out", _amount(position.waiting.credits, page))
         table.add_row("", "", "owed and settled", _amount(position.owed_and_settled or 0, page), style="bold")
@@ -404,6 +405,14 @@ def _tied(page: FundPage) -> Text:
     return text
 
 
+def _pairs(amounts: three_way.Amounts, currency: str) -> list[str]:
+    """Three ways, and beneath each what it lacks, so that a row fits a terminal."""
+    return [
+        "\n".join(output.amount_in(getattr(amounts, name), currency) for name in names)
+        for names in _THREE.values()
+    ]
+
+
 def _since(row: three_way.Row) -> str:
     late = f"\n{row.days_overdue} late" if row.days_overdue else ""
     return f"{row.days_since} d{late}"
@@ -416,7 +425,12 @@ def _table(*columns: str) -> Table:
     )
     for column in columns:
         right = column.endswith(">")
-        table.add_column(column.removesuffix(">"), justify="right" if right else "left", no_wrap=False)
+        table.add_column(
+            column.removesuffix(">"),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right or column in ("day", "state"),
+        )
     return table
 
 

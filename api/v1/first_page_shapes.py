@@ -278,7 +278,7 @@ class _Shown:
             open_lines=self._counted(
                 one.open_in - one.open_out,
                 one.open_lines,
-                _link("/v1/bank-accounts/" + one.slug),
+                _link("/v1/breaks", bank_account=one.slug),
                 one.open_since,
             ),
             open_in=self._money(one.open_in),

@@ -129,26 +129,37 @@ def contributions(tx: Tx, asked: Parameters) -> list[Counted]:
     """What was collected for these days, by day and by the settlement that paid for it."""
     cur = cursor(tx)
     cur.execute(
-        f"""SELECT p.id, p.slug, g.id, g.slug, f.code, c.currency, c.collected_on, c.contributed_on, c.settlement_id,
-                   sum(c.amount)::bigint,
-                   coalesce(sum(c.amount) FILTER (WHERE c.state = 'reversed'), 0)::bigint,
-                   coalesce(sum(c.amount) FILTER (WHERE c.state = 'reversed' AND c.settlement_id IS NOT NULL), 0)::bigint,
-                   coalesce(sum(c.amount) FILTER (WHERE c.settlement_id IS NOT NULL
-                                                     OR c.state <> 'reversed' AND NOT c.owed), 0)::bigint,
-                   coalesce(sum(c.fee) FILTER (WHERE c.settlement_id IS NOT NULL), 0)::bigint,
-                   coalesce(sum(c.fee) FILTER (WHERE c.owed), 0)::bigint,
-                   coalesce(sum(c.amount - c.fee) FILTER (WHERE c.owed), 0)::bigint
-            FROM products.contribution c
-            JOIN products.partner p ON p.id = c.partner_id
-            JOIN products.programme g ON g.id = c.programme_id
-            JOIN ledger.fund f ON f.id = c.fund_id
-            WHERE c.collected_on BETWEEN %(since)s AND %(through)s {_OF}
-              AND (%(fund)s::text IS NULL OR f.code = %(fund)s)
-              AND (%(currency)s::text IS NULL OR c.currency = %(currency)s)
-              -- what had no member then and went on to the member's products is counted there
-              AND NOT (c.state = 'reversed' AND c.destination = 'unallocated' AND EXISTS (
-                  SELECT 1 FROM products.contribution n WHERE n.remittance = c.remittance AND n.position > c.position))
-            GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9""",
+        """SELECT p.id, p.slug, g.id, g.slug, f.code, n.currency, n.collected_on, n.contributed_on, n.settlement_id,
+                   n.collected::bigint, n.reversed::bigint, n.reversed_since::bigint, n.paid::bigint, n.fees::bigint,
+                   n.fees_open::bigint, n.owed::bigint
+            FROM (
+                SELECT c.partner_id, c.programme_id, c.fund_id, c.currency, c.collected_on, c.contributed_on, c.settlement_id,
+                       sum(c.amount) AS collected,
+                       coalesce(sum(c.amount) FILTER (WHERE c.state = 'reversed'), 0) AS reversed,
+                       coalesce(sum(c.amount) FILTER (WHERE c.state = 'reversed' AND c.settlement_id IS NOT NULL), 0)
+                           AS reversed_since,
+                       coalesce(sum(c.amount) FILTER (WHERE c.settlement_id IS NOT NULL
+                                                         OR c.state <> 'reversed' AND NOT c.owed), 0) AS paid,
+                       coalesce(sum(c.fee) FILTER (WHERE c.settlement_id IS NOT NULL), 0) AS fees,
+                       coalesce(sum(c.fee) FILTER (WHERE c.owed), 0) AS fees_open,
+                       coalesce(sum(c.amount - c.fee) FILTER (WHERE c.owed), 0) AS owed
+                FROM products.contribution c
+                WHERE c.collected_on BETWEEN %(since)s AND %(through)s
+                  AND (%(partner)s::text IS NULL
+                       OR c.partner_id = (SELECT id FROM products.partner WHERE slug = %(partner)s))
+                  AND (%(programme)s::text IS NULL
+                       OR c.programme_id = (SELECT id FROM products.programme WHERE slug = %(programme)s))
+                  AND (%(programmes)s::uuid[] IS NULL OR c.programme_id = ANY (%(programmes)s))
+                  AND (%(fund)s::text IS NULL OR c.fund_id = (SELECT id FROM ledger.fund WHERE code = %(fund)s))
+                  AND (%(currency)s::text IS NULL OR c.currency = %(currency)s)
+                  -- what had no member then and went on to the member's products is counted there
+                  AND NOT (c.state = 'reversed' AND c.destination = 'unallocated' AND EXISTS (
+                      SELECT 1 FROM products.contribution n WHERE n.remittance = c.remittance AND n.position > c.position))
+                GROUP BY 1, 2, 3, 4, 5, 6, 7
+            ) n
+            JOIN products.partner p ON p.id = n.partner_id
+            JOIN products.programme g ON g.id = n.programme_id
+            JOIN ledger.fund f ON f.id = n.fund_id""",
         asked,
     )
     return [Counted(*row) for row in cur.fetchall()]
@@ -246,10 +257,11 @@ def _load_posted(tx: Tx, found: Mapping[UUID, Payment]) -> None:
                UNION ALL
                SELECT r.settlement_id, r.transaction_id FROM products.receipt r WHERE r.settlement_id = ANY (%(ids)s)
            )
-           SELECT m.id, f.code, CASE a.id WHEN p.debit_account THEN p.amount ELSE -p.amount END, g.id
+           SELECT m.id, f.code, side.amount, g.id
            FROM moved m
            JOIN ledger.posting p ON p.transaction_id = m.transaction_id
-           JOIN ledger.account a ON a.id IN (p.debit_account, p.credit_account) AND a.code = %(bank)s
+           CROSS JOIN LATERAL (VALUES (p.debit_account, p.amount), (p.credit_account, -p.amount)) AS side (account_id, amount)
+           JOIN ledger.account a ON a.id = side.account_id AND a.code = %(bank)s
            JOIN ledger.fund f ON f.id = a.fund_id
            LEFT JOIN ledger.bank_account b ON b.account_id = a.id
            LEFT JOIN ledger.item i ON i.transaction_id = p.transaction_id AND i.seq = p.seq AND i.bank_account_id = b.id
@@ -281,10 +293,11 @@ def _load_charges(tx: Tx, found: Mapping[UUID, Payment]) -> None:
             if one.pairing is not None and found[id_].state != "returned":
                 first.setdefault(one.pairing, found[id_])
     rows = cursor(tx).execute(
-        """SELECT e.pairing_id, f.code, sum(CASE a.id WHEN p.credit_account THEN p.amount ELSE -p.amount END)::bigint
+        """SELECT e.pairing_id, f.code, sum(side.amount)::bigint
            FROM products.pairing_effect e
            JOIN ledger.posting p ON p.transaction_id = e.transaction_id
-           JOIN ledger.account a ON a.id IN (p.debit_account, p.credit_account) AND a.code = %s
+           CROSS JOIN LATERAL (VALUES (p.debit_account, -p.amount), (p.credit_account, p.amount)) AS side (account_id, amount)
+           JOIN ledger.account a ON a.id = side.account_id AND a.code = %s
            JOIN ledger.fund f ON f.id = a.fund_id
            WHERE e.pairing_id = ANY (%s) AND e.kind = 'charge' AND e.undone_at IS NULL GROUP BY 1, 2""",
         (chart.BANK.name, list(first)),

@@ -230,28 +230,29 @@ def tied(tx: Tx, days: Mapping[UUID, date]) -> dict[Key, list[Tied]]:
 
     Postings that take each other back, so that the bank shows neither, are left out.
     """
-    windows = ", ".join(
-        f"coalesce(sum(abs(i.amount)) FILTER (WHERE i.on_date > asked.day - {days_}), 0)::bigint,"
-        f" coalesce(sum(abs(i.amount)) FILTER (WHERE i.on_date > asked.day - {days_} AND k.item_id IS NOT NULL), 0)::bigint"
-        for days_ in WINDOWS
-    )
     rows = cursor(tx).execute(
-        f"""SELECT b.fund_id, b.currency, {windows}
-            FROM unnest(%s::uuid[], %s::date[]) AS asked (fund_id, day)
-            JOIN ledger.bank_account b ON b.fund_id = asked.fund_id
-            JOIN ledger.item i ON i.bank_account_id = b.id AND i.source = 'booked'
-                              AND i.on_date <= asked.day AND i.on_date > asked.day - {WINDOWS[-1]}
-            LEFT JOIN ledger.paired_item k ON k.item_id = i.id
-            WHERE NOT EXISTS (SELECT FROM ledger.pairing g WHERE g.id = k.pairing_id AND cardinality(g.lines) = 0)
-            GROUP BY 1, 2""",
-        (list(days), list(days.values())),
+        """SELECT fund_id, currency, asked_on - on_date, sum(moved)::bigint, sum(tied)::bigint FROM (
+               SELECT b.fund_id, b.currency, asked.day AS asked_on, i.on_date, sum(abs(i.amount)) AS moved,
+                      coalesce(sum(abs(i.amount)) FILTER (WHERE k.item_id IS NOT NULL), 0) AS tied
+               FROM unnest(%(funds)s::uuid[], %(days)s::date[]) AS asked (fund_id, day)
+               JOIN ledger.bank_account b ON b.fund_id = asked.fund_id
+               JOIN ledger.item i ON i.bank_account_id = b.id AND i.source = 'booked'
+                                 AND i.on_date <= asked.day AND i.on_date > asked.day - %(longest)s
+               LEFT JOIN ledger.paired_item k ON k.item_id = i.id
+               WHERE k.pairing_id IS NULL
+                  OR k.pairing_id NOT IN (SELECT g.id FROM ledger.pairing g WHERE cardinality(g.lines) = 0)
+               GROUP BY 1, 2, 3, 4
+           ) one GROUP BY 1, 2, 3""",
+        {"funds": list(days), "days": list(days.values()), "longest": WINDOWS[-1]},
     )
-    return {
-        (fund, currency): [
-            Tied(days_, amounts[2 * place], amounts[2 * place + 1]) for place, days_ in enumerate(WINDOWS)
-        ]
-        for fund, currency, *amounts in rows
-    }
+    found: defaultdict[Key, dict[int, Tied]] = defaultdict(lambda: {one: Tied(one, 0, 0) for one in WINDOWS})
+    for fund, currency, age, moved, shown in rows:
+        windows = found[fund, currency]
+        for window in WINDOWS:
+            if age < window:
+                before = windows[window]
+                windows[window] = Tied(window, before.moved + moved, before.tied + shown)
+    return {key: list(windows.values()) for key, windows in found.items()}
 
 
 def unidentified(tx: Tx, days: Mapping[UUID, date]) -> dict[Key, Unidentified]:
