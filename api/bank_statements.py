@@ -54,8 +54,11 @@ def bring_in(
     ask: Ask,
     *,
     progress: Callable[[int], None] | None = None,
+    watch: Callable[[int], None] = lambda _: None,
 ) -> tuple[Imported, str]:
-    """Bring in a file whole, or nothing of it; and its SHA-256. As the worker's role. `progress` is told the bytes read.
+    """Bring in a file whole, or nothing of it; and its SHA-256. As the worker's role.
+
+    `progress` is told the bytes read, `watch` the lines that are in.
 
     Raises `UnknownFormat`, `InvalidStatement`, `UnknownBankAccount`, `DoesNotAddUp`, NotFound.
     """
@@ -91,6 +94,7 @@ def bring_in(
         ),
         rules_of=rules.of_account,
         wanted=Wanted(ask.funds, account, ask.only),
+        watch=watch,
     )
     return imported, digest.hex()
 

@@ -149,6 +149,8 @@ def _bring_in(
 
 def _refuse(services: Services, folder: Path, path: Path, content: BinaryIO, error: MizanError) -> None:
     """Say why beside the file, then put it away, so that none lies there without its reason."""
+    if not path.exists():
+        return  # another process did
     seen = content.seek(0, os.SEEK_END)
     named = f"sha256:{bank_statements.digest_of(content)[0].hex()}" if seen else path.name
     refused = Act(

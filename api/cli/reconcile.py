@@ -116,18 +116,19 @@ def import_files(
 
 def _bring_in(services: Services, path: Path, ask: Ask) -> ImportedOut:
     """Bring in one file; what is refused is in the audit log too."""
-    with path.open("rb") as content, output.progress(path.name, path.stat().st_size) as steps:
+    size = path.stat().st_size
+    with path.open("rb") as content, output.progress(path.name, size) as steps:
 
         def work(tx: Tx) -> ImportedOut:
-            return imported_out(
-                *bank_statements.bring_in(
-                    tx,
-                    services,
-                    content,
-                    ask,
-                    progress=lambda read: steps.show(read, path.stat().st_size, path.name),
-                )
+            imported, digest = bank_statements.bring_in(
+                tx,
+                services,
+                content,
+                ask,
+                progress=lambda read: steps.show(read, size, path.name),
+                watch=lambda lines: steps.show(size, size, f"{path.name}: {lines} lines"),
             )
+            return imported_out(imported, digest)
 
         def audited(tx: Tx) -> ImportedOut:
             made = work(tx)
@@ -146,7 +147,7 @@ def _bring_in(services: Services, path: Path, ask: Ask) -> ImportedOut:
         try:
             return services.worker.run(audited)
         except MizanError as error:
-            digest, _ = bank_statements.digest_of(content) if path.stat().st_size else (b"", 0)
+            digest, _ = bank_statements.digest_of(content) if size else (b"", 0)
             auditing.refused(
                 services,
                 Act(

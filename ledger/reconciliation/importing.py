@@ -155,6 +155,8 @@ def import_(
     one.take(read(content))
     if is_new and not one.seen:
         raise StatementsRefused("The file holds no statement.")
+    if is_new and not one.statements:
+        raise StatementsRefused("The file holds no statement of the bank accounts that were asked for.")
     files.count(tx, file.id, statements=file.statements + len(one.statements), skipped=one.skipped)
     return Imported(
         file.id,

@@ -135,4 +135,6 @@ _MARK = """
     UPDATE ledger.statement_line l SET duplicate_of = k.id
     FROM fresh f LEFT JOIN known k USING (fingerprint, nth)
     WHERE l.id = f.id AND l.duplicate_of IS DISTINCT FROM k.id
+      -- what is paired stays what it is
+      AND (k.id IS NULL OR NOT EXISTS (SELECT FROM ledger.paired_line p WHERE p.line_id = l.id))
 """

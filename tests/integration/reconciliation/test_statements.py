@@ -94,6 +94,11 @@ def test_what_does_not_add_up_or_is_of_nobody_here_is_refused_whole(bank: Bank) 
     mixed = bank.says([entry(1, 5, D2, currency="EUR")], position=2)
     assert code_of(bank, bank.file(good, mixed))[0] == "invalid_bank_statement"
     assert code_of(bank, bank.file())[0] == "invalid_bank_statement"
+    nothing = code_of(bank, bank.file(good), Wanted(only=frozenset({"another"})))
+    assert nothing == (
+        "invalid_bank_statement",
+        "The file holds no statement of the bank accounts that were asked for.",
+    )
     # whoever may not see the fund is told no more than of an account that is not there
     assert code_of(bank, bank.file(good), Wanted(funds=()))[0] == "unknown_bank_account"
 
