@@ -26,6 +26,7 @@ from products.closing.findings import CheckList, Item, ItemName
 from products.closing.pack import Pack
 from products.closing.partners import Valued
 from products.closing.period import Period, label
+from products.reconciliation.breaks.refresh import refresh
 from products.remittances.events import RemittanceCompleted
 
 SYSTEM: Final = "system"
@@ -35,7 +36,8 @@ EXTRA_CHECKS: Final[tuple[ExtraCheck, ...]] = tuple(one.run for one in PRODUCT_C
 
 
 def judge(tx: Tx, services: Services, period: Period) -> CheckList:
-    """The check-list of a month, as the worker."""
+    """The check-list of a month, as the worker; breaks are brought up to date first, and stay so if ``tx`` commits."""
+    refresh(tx, services.clock)
     return checklist.judge(tx, period, services.clock, valuing(services))
 
 

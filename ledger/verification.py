@@ -17,6 +17,7 @@ from ledger.ids import new_id
 from ledger.report import Report
 
 _ADVISORY_CLASS: Final = 0x4D5A
+_ADVISORY_VERIFIER: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ def asked(tx: Tx) -> UUID | None:
 def alone(tx: Tx) -> bool:
     """Whether nobody else carries one out until ``tx`` ends."""
     with cursor(tx) as sql:
-        row = sql.execute("SELECT pg_try_advisory_xact_lock(%s, 3)", (_ADVISORY_CLASS,)).fetchone()
+        row = sql.execute(
+            "SELECT pg_try_advisory_xact_lock(%s, %s)", (_ADVISORY_CLASS, _ADVISORY_VERIFIER)
+        ).fetchone()
     return row == (True,)
 
 
