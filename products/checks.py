@@ -5,6 +5,7 @@ in, match and the sponsors' accounts, the queue and what awaits funds.
 """
 
 from ledger.checks import NORMAL_SIDE, SetCheck
+from ledger.reconciliation.checks import PAIRING_CHECKS
 from products.claims.checks import CLAIMS
 from products.payouts.checks import PAYOUT_CHECKS
 from products.remittals.checks import REMITTALS
@@ -227,5 +228,6 @@ PRODUCT_CHECKS = (
     CLAIMS,
     REMITTALS,
     *PAYOUT_CHECKS,
+    *PAIRING_CHECKS,
 )
 """All of them, in the order in which a report shows them."""
