@@ -85,7 +85,8 @@ def one_to_one(rule: Rule) -> str:
     if not rule.is_telling:
         party = "party" in rule.on
         conditions.append("l.party = i.party" if party else _ONE_PARTY)
-        lines, items = _uncrowded("open_line", "booked_on", party), _uncrowded("open_item", "on_date", party)
+        lines = _uncrowded("open_line", "open_item", "booked_on", by_party=party)
+        items = _uncrowded("open_item", "open_line", "on_date", by_party=party)
         if party:
             evidence["party"] = "l.party"
     joined = f"{lines} AS l JOIN {items} AS i ON {' AND '.join(conditions)}"
@@ -99,47 +100,62 @@ def one_to_one(rule: Rule) -> str:
     )
 
 
-def _uncrowded(relation: str, day: str, party: bool) -> str:
+def _uncrowded(relation: str, other: str, day: str, *, by_party: bool) -> str:
     """What has its amount alone within a span of `alone_days`: the others would be ambiguous, and would join by the million."""
-    key = "party, amount" if party else "amount"
-    return (
-        f"(SELECT * FROM (SELECT *, count(*) OVER (PARTITION BY {key}, ({day} - DATE '2000-01-01') / (%(alone_days)s + 1))"
-        f" AS crowd FROM {relation}{' WHERE party IS NOT NULL' if party else ''}) AS one WHERE crowd = 1)"
-    )
+    key = "party, amount" if by_party else "amount"
+    return f"""(
+        SELECT * FROM (
+            SELECT *, count(*) OVER (PARTITION BY {key}, ({day} - DATE '2000-01-01') / (%(alone_days)s + 1)) AS crowd
+            FROM {relation} WHERE ({key}) IN (SELECT {key} FROM {other})
+        ) AS one WHERE crowd = 1
+    )"""
 
 
 def not_alone(rule: Rule, found: str) -> str:
-    """Of the candidates of a rule that rests on amount and day: those that anything else, paired or not, might be as well.
+    """Lines and items of candidates by amount and day for which something else that is open would do as well.
 
-    Another line or item with the amount within `alone_days`, or one that bears the same name as one of the two; or they belong to
-    what a party paid on a day, which says more than an amount does.
+    Another line or item with the amount within `alone_days`; or the sum of what a party paid on a day, which says more.
     """
-    parties = f"party IN (SELECT p.party FROM {found} f JOIN open_line p ON p.id = f.line WHERE p.party IS NOT NULL UNION"
-    parties += f" SELECT p.party FROM {found} f JOIN open_item p ON p.id = f.item WHERE p.party IS NOT NULL)"
+    parties = f"""party IN (
+        SELECT p.party FROM {found} f JOIN open_line p ON p.id = f.line WHERE p.party IS NOT NULL
+        UNION SELECT p.party FROM {found} f JOIN open_item p ON p.id = f.item WHERE p.party IS NOT NULL)"""
     party = " AND o.party = c.party" if "party" in rule.on else ""
     return f"""
     WITH c AS MATERIALIZED (
-        SELECT c.line, c.item, c.amount, l.booked_on, i.on_date, l.party,
-               {tokens("l", item=False)} AS line_tokens, {tokens("i", item=True)} AS item_tokens
-        FROM {found} c JOIN open_line l ON l.id = c.line JOIN open_item i ON i.id = c.item
-    ), all_lines AS NOT MATERIALIZED (
-        SELECT * FROM ledger.statement_line o WHERE o.bank_account_id = %(account)s AND o.booked_on >= %(since)s
-            AND o.duplicate_of IS NULL
-    ), all_items AS NOT MATERIALIZED (
-        SELECT * FROM ledger.item o WHERE o.bank_account_id = %(account)s AND o.on_date >= %(since)s
+        SELECT f.line, f.item, f.amount, l.booked_on, i.on_date, l.party
+        FROM {found} f JOIN open_line l ON l.id = f.line JOIN open_item i ON i.id = f.item
     )
-    SELECT c.line FROM c JOIN all_lines o ON o.amount = c.amount AND o.id <> c.line{party}
+    SELECT c.line FROM c JOIN open_line o ON o.amount = c.amount AND o.id <> c.line{party}
         AND abs(o.booked_on - c.booked_on) <= %(alone_days)s
-    UNION SELECT c.line FROM c JOIN all_items o ON o.amount = c.amount AND o.id <> c.item{party}
-        AND o.closed_at IS NULL AND abs(o.on_date - c.on_date) <= %(alone_days)s
-    UNION SELECT c.line FROM (SELECT line, item, {_plain("token")} AS token FROM c CROSS JOIN LATERAL unnest(line_tokens) AS token) AS c
-        JOIN (SELECT o.id, {_plain("token")} AS token FROM all_items o CROSS JOIN LATERAL unnest({tokens("o", item=True)}) AS token) AS o
-        ON o.token = c.token AND o.id <> c.item
-    UNION SELECT c.line FROM (SELECT line, item, {_plain("token")} AS token FROM c CROSS JOIN LATERAL unnest(item_tokens) AS token) AS c
-        JOIN (SELECT o.id, {_plain("token")} AS token FROM all_lines o CROSS JOIN LATERAL unnest({tokens("o", item=False)}) AS token) AS o
-        ON o.token = c.token AND o.id <> c.line
+    UNION SELECT c.line FROM c JOIN open_item o ON o.amount = c.amount AND o.id <> c.item{party}
+        AND abs(o.on_date - c.on_date) <= %(alone_days)s
     UNION SELECT unnest(g.lines || g.items) FROM ({_items_of_a_day(by_batch=False, among=parties)}) AS g
     UNION SELECT unnest(g.lines || g.items) FROM ({_lines_of_a_day(among=parties)}) AS g
+    """
+
+
+def named_elsewhere(found: str, once: str) -> str:
+    """Lines of the candidates `once` that bear the name of another item, paired or not, or whose item bears another line's.
+
+    A payment that was made twice, or whose amount is wrong, must not be taken for a stranger of the same amount.
+    """
+    return f"""
+    WITH c AS MATERIALIZED (
+        SELECT c.line, c.item, {tokens("l", item=False)} AS of_line, {tokens("i", item=True)} AS of_item
+        FROM {found} c JOIN open_line l ON l.id = c.line JOIN open_item i ON i.id = c.item {once}
+    ), line_name AS MATERIALIZED (
+        SELECT c.line, c.item, {_plain("t")} AS token FROM c CROSS JOIN LATERAL unnest(c.of_line) AS t
+    ), item_name AS MATERIALIZED (
+        SELECT c.line, c.item, {_plain("t")} AS token FROM c CROSS JOIN LATERAL unnest(c.of_item) AS t
+    )
+    SELECT n.line FROM line_name n JOIN (
+        SELECT o.id, {_plain("t")} AS token FROM ledger.item o CROSS JOIN LATERAL unnest({tokens("o", item=True)}) AS t
+        WHERE o.bank_account_id = %(account)s AND o.on_date >= %(since)s
+    ) AS other ON other.token = n.token AND other.id <> n.item
+    UNION SELECT n.line FROM item_name n JOIN (
+        SELECT o.id, {_plain("t")} AS token FROM ledger.statement_line o CROSS JOIN LATERAL unnest({tokens("o", item=False)}) AS t
+        WHERE o.bank_account_id = %(account)s AND o.booked_on >= %(since)s AND o.duplicate_of IS NULL
+    ) AS other ON other.token = n.token AND other.id <> n.line
     """
 
 

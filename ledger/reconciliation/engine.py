@@ -117,6 +117,28 @@ def pair(
     return outcome
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a rule found: queries for (lines, items, amount, difference, source, evidence), for its lines and for its items."""
+
+    query: str
+    line_ids: str
+    item_ids: str
+    size: int
+
+    @classmethod
+    def of_groups(cls, query: str, size: int) -> "_Found":
+        """Lines and items by the groups that hold them."""
+        lines, items = (
+            f"SELECT unnest(f.{column}) AS id FROM ({query}) AS f" for column in ("lines", "items")
+        )
+        return cls(query, lines, items, size)
+
+    def but_for_undone(self) -> "_Found":
+        """Without what a person took back: that is never made again."""
+        return self.of_groups(f"SELECT * FROM ({self.query}) AS f WHERE {_NOT_UNDONE}", self.size)
+
+
 @dataclass(slots=True)
 class _Run:
     """One run over one bank account: what is open, and what was found."""
@@ -128,6 +150,7 @@ class _Run:
     _found: list[tuple[Rule, str]] = field(default_factory=list)
     _open: dict[str, int] = field(default_factory=dict)
     _has_expected: bool = False
+    _has_undone: bool = False
     _names_known: bool = False
 
     def tune(self, settings: Mapping[str, str]) -> dict[str, str]:
@@ -140,16 +163,17 @@ class _Run:
 
     def follow(self, rules: Sequence[Rule]) -> None:
         """Tries the rules in order, and writes what they found all at once: a trigger's scans cost as much for one as for all."""
-        for found in (self.proposals, self.by_rule, self._found):
-            found.clear()
+        self.proposals.clear()
+        self.by_rule.clear()
+        self._found.clear()
         self._names_known = False
         self._read_what_is_open()
         for number, rule in enumerate(rules):
             if not all(self._open.values()):
                 break
-            query = self._find(number, rule)
-            if query is not None:
-                self._keep(rule, f"SELECT * FROM ({query}) AS f WHERE {_NOT_UNDONE}")
+            found = self._find(number, rule)
+            if found is not None:
+                self._keep(rule, found.but_for_undone() if self._has_undone else found)
         if self.by_rule:
             self._write()
         self._drop_relations()
@@ -179,10 +203,13 @@ class _Run:
         for name, query in (("open_line", _LINES), ("open_item", _ITEMS)):
             self._open[name] = self._relation(name, query)
             self._execute(f"ANALYZE {name}")
+        (self._has_undone,) = self._row(
+            "SELECT EXISTS (SELECT FROM ledger.pairing WHERE bank_account_id = %(account)s AND undone_at IS NOT NULL)"
+        )
         (self._has_expected,) = self._row("SELECT EXISTS (SELECT FROM open_item WHERE source <> 'booked')")
 
-    def _find(self, number: int, rule: Rule) -> str | None:
-        """What a rule finds: a query for (lines, items, amount, difference, source, evidence), or nothing."""
+    def _find(self, number: int, rule: Rule) -> _Found | None:
+        """What a rule finds, or nothing."""
         if "identifiers" in rule.on and not self._names_known:
             self._relation("shared", candidates.SHARED)
             self._execute("ANALYZE shared")
@@ -192,34 +219,43 @@ class _Run:
         if rule.pairs == "one_to_one":
             return self._one_to_one(number, rule)
         found = f"found_{number}"
-        return (
-            self._once(number, found)
-            if self._relation(found, _NUMBERED.format(groups=candidates.groups(rule)), **_limits(rule))
-            else None
-        )
+        size = self._relation(found, _NUMBERED.format(groups=candidates.groups(rule)), **_limits(rule))
+        return self._once(number, found, size) if size else None
 
-    def _one_to_one(self, number: int, rule: Rule) -> str | None:
+    def _one_to_one(self, number: int, rule: Rule) -> _Found | None:
         found, twice = f"found_{number}", f"twice_{number}"
-        if not self._relation(found, candidates.one_to_one(rule), **_limits(rule)):
+        size = self._relation(found, candidates.one_to_one(rule), **_limits(rule))
+        if not size:
             return None
         ambiguous = self._relation(
             twice,
             f"SELECT line AS id FROM {found} GROUP BY line HAVING count(*) > 1"
             f" UNION ALL SELECT item FROM {found} GROUP BY item HAVING count(*) > 1",
         )
-        if not rule.is_telling:
-            query = candidates.not_alone(rule, found)
-            ambiguous += self._execute(f"INSERT INTO {twice} {query}", **_limits(rule)).rowcount
         once = (
             f"WHERE NOT EXISTS (SELECT FROM {twice} t WHERE t.id = c.line)"
             f" AND NOT EXISTS (SELECT FROM {twice} t WHERE t.id = c.item)"
         )
-        return (
+        if not rule.is_telling:
+            ambiguous += self._execute(
+                f"INSERT INTO {twice} {candidates.not_alone(rule, found)}", **_limits(rule)
+            ).rowcount
+            (left,) = self._row(f"SELECT EXISTS (SELECT FROM {found} c {once})")
+            if not left:
+                return None
+            ambiguous += self._execute(
+                f"INSERT INTO {twice} {candidates.named_elsewhere(found, once)}"
+            ).rowcount
+        source = f"FROM {found} c {once if ambiguous else ''}"
+        return _Found(
             "SELECT ARRAY[c.line] AS lines, ARRAY[c.item] AS items, c.amount, c.difference, c.source, c.evidence"
-            f" FROM {found} c {once if ambiguous else ''}"
+            f" {source}",
+            f"SELECT c.line AS id {source}",
+            f"SELECT c.item AS id {source}",
+            size,
         )
 
-    def _once(self, number: int, found: str) -> str:
+    def _once(self, number: int, found: str, size: int) -> _Found:
         """Of groups, those of which no line and no item is in another one too."""
         ambiguous = self._relation(
             f"twice_{number}",
@@ -230,12 +266,13 @@ class _Run:
             """,
         )
         once = f"WHERE NOT EXISTS (SELECT FROM twice_{number} t WHERE t.n = g.n)" if ambiguous else ""
-        return (
+        return _Found.of_groups(
             "SELECT g.lines, g.items, g.amount, CAST(0 AS bigint) AS difference, g.source, g.evidence"
-            f" FROM {found} g {once}"
+            f" FROM {found} g {once}",
+            size,
         )
 
-    def _search(self, number: int, rule: Rule) -> str | None:
+    def _search(self, number: int, rule: Rule) -> _Found | None:
         """Sums over few candidates are searched here, set by set; whatever PostgreSQL could do it would do slower."""
         assert rule.search is not None  # noqa: S101  the caller's condition
         one_line = rule.pairs == "one_line_to_many"
@@ -264,29 +301,32 @@ class _Run:
             " ON COMMIT DROP"
         )
         self.cursor.executemany(f"INSERT INTO {found} VALUES (%s, %s, %s, %s, %s, %s)", rows)
-        return self._once(number, found)
+        return self._once(number, found, len(rows))
 
-    def _keep(self, rule: Rule, query: str) -> None:
+    def _keep(self, rule: Rule, found: _Found) -> None:
         """Keeps what a rule found, and takes it out of what is open."""
-        proposals = self._proposed(rule, query) if self._has_expected or rule.tolerance is not None else []
+        proposals = (
+            self._proposed(rule, found.query) if self._has_expected or rule.tolerance is not None else []
+        )
         taken = {}
-        for name, column in (("open_line", "lines"), ("open_item", "items")):
-            self._execute("DROP TABLE IF EXISTS pg_temp.taken")
-            # what stands for a group counts once for it
-            taken[name] = self._relation("taken", f"SELECT unnest(f.{column}) AS id FROM ({query}) AS f")
-            condition = "EXISTS (SELECT FROM taken t WHERE t.id = o.id)"
-            if taken[name] * 3 > self._open[name]:  # then writing the rest anew is cheaper than deleting
-                self._open[name] = self._relation("rest", f"SELECT * FROM {name} o WHERE NOT {condition}")
+        for name, ids in (("open_line", found.line_ids), ("open_item", found.item_ids)):
+            before = self._open[name]
+            if found.size * 3 > before:  # then writing the rest anew is cheaper than deleting
+                rest = f"SELECT * FROM {name} o WHERE NOT EXISTS (SELECT FROM ({ids}) AS t WHERE t.id = o.id)"
+                self._open[name] = self._relation("rest", rest)
                 self._execute(f"DROP TABLE {name}")
                 self._execute(f"ALTER TABLE rest RENAME TO {name}")
                 self._execute(f"ANALYZE {name}")
-            elif taken[name]:
-                self._open[name] -= self._execute(f"DELETE FROM {name} o WHERE {condition}").rowcount
-        groups = taken["open_item"] if rule.pairs == "many_lines_to_one" else taken["open_line"]
+            else:
+                self._open[name] -= self._execute(
+                    f"DELETE FROM {name} o USING ({ids}) AS t WHERE t.id = o.id"
+                ).rowcount
+            taken[name] = before - self._open[name]
+        groups = taken["open_item" if rule.pairs == "many_lines_to_one" else "open_line"]
         self.proposals += proposals
         if groups > len(proposals):
             self.by_rule[rule.name] = groups - len(proposals)
-            self._found.append((rule, query))
+            self._found.append((rule, found.query))
 
     def _proposed(self, rule: Rule, query: str) -> list[Proposal]:
         rows = self._execute(
