@@ -23,7 +23,7 @@ SUSPENSE: Final = (
     chart.BANK_CLEARING.name,
     chart.PAYOUT_CLEARING.name,
     chart.RETURN_FOR_ALLOCATION.name,
-    "migration_control",
+    chart.MIGRATION_CONTROL.name,
 )
 """Accounts that money only passes through: what is left on them at the month's end is asked for."""
 
