@@ -36,6 +36,7 @@ from api.cli import (
     serve,
     settlement,
     settlement_file,
+    shadow,
     sponsor,
     trigger,
 )
@@ -66,6 +67,7 @@ for _group in (
     payment_file,
     reconcile,
     opening,
+    shadow,
     match,
     ledger,
     inbox,

@@ -41,8 +41,10 @@ class NotASpreadsheet(Exception):
 class Sheets:
     """A file's rows; faults that belong to cells and sheets are collected while they are read."""
 
-    def __init__(self, content: bytes, *, required: frozenset[str], known: frozenset[str]) -> None:
-        self._content = content
+    def __init__(
+        self, content: bytes, *, required: frozenset[str], known: frozenset[str], rows_max: int = ROWS_MAX
+    ) -> None:
+        self._content, self._rows_max = content, rows_max
         self._required, self._known = required, known
         self.faults: list[Fault] = []
         self.faulty = 0
@@ -156,8 +158,8 @@ class Sheets:
                     return
                 continue
             seen += 1
-            if seen > ROWS_MAX:
-                raise NotASpreadsheet(f"A sheet has at most {ROWS_MAX} rows.")
+            if seen > self._rows_max:
+                raise NotASpreadsheet(f"A sheet has at most {self._rows_max} rows.")
             for index, value in enumerate(values):
                 if value is not None and index not in names:
                     self.add(
