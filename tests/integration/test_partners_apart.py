@@ -36,6 +36,7 @@ from products.remittances.partners import Partner
 from products.remittances.quoting import give
 from tests.conftest import Databases
 from tests.integration.inbox.builders import Inbox, Journal
+from tests.integration.left_breaks import leave_breaks
 from tests.integration.left_files import leave_files
 from tests.integration.left_statements import leave_statements
 from tests.world import Person, World
@@ -237,6 +238,7 @@ def apart(databases: Databases, clock: FixedClock) -> Apart:
                 tx, name=slug, partner_id=partner.id, environment=Environment.SANDBOX, at=clock.now()
             )
     leave_files(world, partners)
+    leave_breaks(world)
     leave_statements(world)
     with databases.worker.begin() as tx:
         ensure_rails(tx, clock)
