@@ -346,8 +346,13 @@ class _Shown:
             moved=self._money(one.moved),
             tied=self._money(one.tied),
             percent=tenths(one.tenths),
-            link=self._account_link(chart.BANK.name),
+            link=self._awaiting_lines(),
         )
+
+    def _awaiting_lines(self) -> str:
+        """What the books moved and no line shows yet: of the bank account, or of a rail's where there is no other."""
+        accounts = sorted(self._page.bank_accounts, key=lambda one: one.code != chart.BANK.name)
+        return f"/v1/bank-accounts/{accounts[0].slug}/open-items"
 
     def _ages(self, by: Mapping[Bucket, int]) -> AgesOut:
         return AgesOut(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import Final, Literal
+from typing import Literal
 from uuid import UUID
 
 from ledger.clock import Clock
@@ -11,7 +11,6 @@ from ledger.database import Tx, cursor
 from ledger.periods import effective_day
 
 State = Literal["unknown", "under_way", "awaiting_bank", "tied"]
-STATES: Final[tuple[State, ...]] = ("unknown", "under_way", "awaiting_bank", "tied")
 
 
 @dataclass(frozen=True, slots=True)

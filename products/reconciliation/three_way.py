@@ -27,7 +27,6 @@ DAYS_SHOWN: Final = 31
 """How many days are shown when nobody says which."""
 
 State = Literal["overdue", "unmatched", "awaiting_bank", "credit", "not_due", "tied"]
-STATES: Final[tuple[State, ...]] = ("overdue", "unmatched", "awaiting_bank", "credit", "not_due", "tied")
 
 Key = tuple[date, str, str, str, str]
 """Day, partner, programme, fund, currency: the order of rows."""

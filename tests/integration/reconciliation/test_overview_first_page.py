@@ -164,7 +164,7 @@ def test_the_page_ties_to_the_books_and_says_what_needs_a_hand(morning: Morning)
     assert (pesos.bank_accounts, pesos.tied, pesos.position.surplus) == ((), (), 0)
 
 
-def test_a_day_that_is_past_shows_what_books_and_statements_tell_of_it(morning: Morning) -> None:
+def test_the_page_is_of_a_day_that_has_come_and_of_the_programmes_that_may_be_seen(morning: Morning) -> None:
     now, then = morning.fund("ejoheza/savers"), morning.fund("ejoheza/savers", on=date(2026, 3, 2))
     assert (then.on, then.position.cash) == (date(2026, 3, 2), 900)  # the rest was booked on Thursday
     assert (then.present, then.position.surplus, then.position.because) == (None, None, ())
@@ -174,9 +174,6 @@ def test_a_day_that_is_past_shows_what_books_and_statements_tell_of_it(morning: 
     assert now.position.cash - then.position.cash == 30_250
     with pytest.raises(InvalidInput):
         morning.page(on=date(2026, 3, 6))
-
-
-def test_a_page_of_one_programme_shows_its_funds_and_no_others(morning: Morning) -> None:
     programmes = morning.counting.world.programmes
     assert {one.fund.code for one in morning.page(programme=SSF).funds} == {
         "ssf-nepal/agency",
