@@ -64,8 +64,11 @@ def fund_sponsor(
     if row is None:
         raise NotFound(f"{programme} has no sponsor “{sponsor}”")
     bank = tx.execute(
-        text("SELECT id FROM ledger.account WHERE fund_id = :fund AND code = :code AND owner = ''"),
-        {"fund": row.fund_id, "code": chart.BANK.name},
+        text(
+            "SELECT id FROM ledger.account"
+            " WHERE fund_id = :fund AND code = :code AND owner = '' AND currency = :currency"
+        ),
+        {"fund": row.fund_id, "code": chart.BANK.name, "currency": row.currency},
     ).scalar_one()
     owed = tx.execute(
         text("SELECT debits - credits FROM ledger.account_balance WHERE account_id = :id"),
