@@ -50,15 +50,16 @@ SHARED: Final = f"""
         SELECT token, lines, items FROM lines JOIN items USING (token) WHERE lines * items <= {NAMES_MAX} AND token <> ''
     )
     SELECT lt.id AS line, it.id AS item, min(names.token) AS token, bool_or(names.lines = 1) AS of_one_line,
-           bool_or(names.items = 1) AS of_one_item
+           bool_or(names.items = 1) AS of_one_item, bool_or(names.lines = 1 AND names.items = 1) AS of_both
     FROM names JOIN line_token lt USING (token) JOIN item_token it USING (token) GROUP BY 1, 2
 """
 """Lines and items that bear a name in common."""
 
 _NEAR = "i.on_date BETWEEN l.booked_on - %(days)s AND l.booked_on + %(days)s"
 _ONE_PARTY = "(l.party IS NULL OR i.party IS NULL OR l.party = i.party)"
-# what names another payment is never paired by anything else
-_NO_OTHER_NAME = "(l.end_to_end IS NULL OR i.end_to_end IS NULL OR l.end_to_end = i.end_to_end)"
+# what is named as another payment is never taken for this one
+_NO_OTHER_ID = "(l.end_to_end IS NULL OR i.end_to_end IS NULL OR l.end_to_end = i.end_to_end)"
+_NO_OTHER_REFERENCE = "(l.reference IS NULL OR i.reference IS NULL OR l.reference = i.reference)"
 
 
 def _amounts(tolerance: Tolerance | None) -> str:
@@ -81,8 +82,9 @@ def one_to_one(rule: Rule) -> str:
             conditions.append(f"l.{field} = i.{field}")
             evidence[field] = f"l.{field}"
     if "end_to_end" not in rule.on and "identifiers" not in rule.on:
-        conditions.append(_NO_OTHER_NAME)
+        conditions.append(_NO_OTHER_ID)
     if not rule.is_telling:
+        conditions.append(_NO_OTHER_REFERENCE)
         party = "party" in rule.on
         conditions.append("l.party = i.party" if party else _ONE_PARTY)
         lines = _uncrowded("open_line", "open_item", "booked_on", by_party=party)
@@ -94,10 +96,20 @@ def one_to_one(rule: Rule) -> str:
         evidence["identifier"] = "s.token"
         joined = f"shared s JOIN open_line l ON l.id = s.line JOIN open_item i ON i.id = s.item AND {' AND '.join(conditions)}"
     told = ", ".join(f"'{name}', {value}" for name, value in evidence.items())
-    return (
-        "SELECT l.id AS line, i.id AS item, l.amount, l.amount - i.amount AS difference, i.source,"
-        f" jsonb_build_object({told}) AS evidence FROM {joined}"
+    columns = (
+        "l.id AS line, i.id AS item, l.amount, l.amount - i.amount AS difference, i.source,"
+        f" jsonb_build_object({told}) AS evidence"
     )
+    if "identifiers" not in rule.on:
+        return f"SELECT {columns} FROM {joined}"
+    # a name that one line and one item alone bear says more than one that others bear too
+    return f"""
+    SELECT line, item, amount, difference, source, evidence FROM (
+        SELECT {columns}, s.of_both, bool_or(s.of_both) OVER (PARTITION BY l.id) AS line_has,
+               bool_or(s.of_both) OVER (PARTITION BY i.id) AS item_has
+        FROM {joined}
+    ) AS c WHERE of_both OR NOT (line_has OR item_has)
+    """
 
 
 def _uncrowded(relation: str, other: str, day: str, *, by_party: bool) -> str:

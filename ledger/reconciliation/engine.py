@@ -20,7 +20,7 @@ from ledger.database import Cursor, Tx, cursor, sqlstate
 from ledger.errors import NotFound
 from ledger.ids import new_id
 from ledger.reconciliation import candidates
-from ledger.reconciliation.pairings import AlreadyPaired, Proposal
+from ledger.reconciliation.pairings import Proposal, hold_pairing
 from ledger.reconciliation.rules import Rule, Rules
 from ledger.reconciliation.search import only_subset
 
@@ -28,8 +28,6 @@ SUMS_MAX: Final = 20_000
 """How many sums one rule searches for in a run."""
 PARTY_OPEN_MAX: Final = 200
 """A party with more open lines or items than this is not searched."""
-TRIES_MAX: Final = 3
-"""How often a rule is tried again when a person paired one of its lines meanwhile."""
 
 _ADVISORY_CLASS: Final = 0x4D5B
 _UNIQUE_VIOLATION: Final = "23505"
@@ -75,7 +73,7 @@ def pair(
 ) -> Outcome:
     """Pairs what the rules find no second answer for. One run of a bank account at a time: another waits its turn.
 
-    Raises NotFound, and Conflict `already_paired` where people went on pairing the same lines all the time.
+    Raises NotFound.
     """
     tx.execute(
         text("SELECT pg_advisory_xact_lock(:class, hashtext(:account))"),
@@ -99,17 +97,15 @@ def pair(
         },
     )
     before = run.tune(_SETTINGS)
-    for left in range(TRIES_MAX - 1, -1, -1):
-        try:
-            with tx.begin_nested():
-                run.follow(rules.rules)
-            break
-        except psycopg.Error as error:
-            if sqlstate(error) != _UNIQUE_VIOLATION:
-                raise
-            # A person was first. The savepoint took back what the run did: look again.
-            if not left:
-                raise AlreadyPaired("lines of this bank account are being paired by others now") from error
+    try:
+        with tx.begin_nested():
+            run.follow(rules.rules)
+    except psycopg.Error as error:
+        if sqlstate(error) != _UNIQUE_VIOLATION:
+            raise
+        # A person was first. The savepoint took back what the run did: look again, while nobody else pairs.
+        hold_pairing(tx, bank_account_id, shared=False)
+        run.follow(rules.rules)
     run.tune(before)
     outcome = Outcome(sum(run.by_rule.values()), tuple(run.proposals), run.by_rule)
     if outcome.pairings or outcome.proposals:

@@ -27,6 +27,7 @@ MEMBERS_MAX: Final = 5_000
 REMARK_MAX: Final = 1_000
 
 _UNIQUE_VIOLATION: Final = "23505"
+_ADVISORY_CLASS: Final = 0x4D5C
 
 
 Source = Literal["booked", "payout", "settlement"]
@@ -144,6 +145,7 @@ def make(
         raise InvalidInput("a pairing has items, and lines unless its items take each other back")
     if len(lines) + len(items) > MEMBERS_MAX:
         raise InvalidInput(f"a pairing has at most {MEMBERS_MAX} lines and items")
+    hold_pairing(tx, bank_account_id, shared=True)
     amount = _sum(tx, _LINES_OF, bank_account_id, lines, "line")
     booked = _sum(tx, _ITEMS_OF, bank_account_id, items, "item")
     if amount != booked:
@@ -188,6 +190,15 @@ _ITEMS_OF = """
     FROM ledger.item i
     WHERE i.id = ANY (CAST(:ids AS uuid[])) AND i.bank_account_id = :account AND i.source = 'booked' AND i.closed_at IS NULL
 """
+
+
+def hold_pairing(tx: Tx, bank_account_id: UUID, *, shared: bool) -> None:
+    """Whoever makes single pairings of an account shares this lock; a run that people got in the way of takes it for itself."""
+    lock = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    tx.execute(
+        text(f"SELECT {lock}(:class, hashtext(:account))"),
+        {"class": _ADVISORY_CLASS, "account": str(bank_account_id)},
+    )
 
 
 def _sum(tx: Tx, query: str, bank_account_id: UUID, ids: Sequence[UUID], what: str) -> int:
