@@ -182,50 +182,49 @@ def transactions(
 
 
 _AMOUNT: Final[dict[Measure, str]] = {
-    "debit": "s.debit - s.credit",
-    "credit": "s.credit - s.debit",
-    "debits": "s.debit",
-    "credits": "s.credit",
+    "debit": "a.debit - a.credit",
+    "credit": "a.credit - a.debit",
+    "debits": "a.debit",
+    "credits": "a.credit",
     # a posting has two sides in its fund
-    "gross": "s.debit",
+    "gross": "a.debit",
 }
 
 
 def _listed(measure: Measure, by_side: bool) -> str:
-    accounts = f"""
-        SELECT a.id, a.code FROM ledger.account a {ENROLMENT}
-        WHERE a.fund_id = %(fund)s AND a.currency = %(currency)s
-          AND (CAST(%(codes)s AS text[]) IS NULL OR a.code = ANY (%(codes)s))
-          AND (CAST(%(group)s AS text) IS NULL OR %(group)s = {GROUP})"""
     seen = """
         (CAST(%(snapshot)s AS text) IS NULL OR t.era < %(era)s
          OR pg_visible_in_snapshot(t.xid, CAST(%(snapshot)s AS pg_snapshot)))"""
-    sided = f"""
-        , sided AS (
-            SELECT s.account_id FROM side s JOIN ledger.transaction t ON t.id = s.transaction_id WHERE {seen}
-            GROUP BY s.account_id
-            HAVING CASE %(side)s WHEN 'debit' THEN sum(s.debit) > sum(s.credit) ELSE sum(s.credit) > sum(s.debit) END
-        )"""
     span = """
         p.effective_on <= %(through)s AND (CAST(%(since)s AS date) IS NULL OR p.effective_on >= %(since)s)
         AND p.currency = %(currency)s"""
+    sided = f"""
+        , sided AS (
+            SELECT a.account_id FROM side a JOIN ledger.transaction t ON t.id = a.transaction_id WHERE {seen}
+            GROUP BY a.account_id
+            HAVING CASE %(side)s WHEN 'debit' THEN sum(a.debit) > sum(a.credit) ELSE sum(a.credit) > sum(a.debit) END
+        )"""
     return f"""
-        WITH chosen AS MATERIALIZED ({accounts}), side AS (
-            SELECT p.transaction_id, a.id AS account_id, p.credit_account AS other, p.amount AS debit, 0 AS credit
-            FROM ledger.posting p JOIN chosen a ON a.id = p.debit_account WHERE {span}
+        WITH chosen AS MATERIALIZED (
+            SELECT a.id, a.code FROM ledger.account a {ENROLMENT}
+            WHERE a.fund_id = %(fund)s AND a.currency = %(currency)s
+              AND (CAST(%(codes)s AS text[]) IS NULL OR a.code = ANY (%(codes)s))
+              AND (CAST(%(group)s AS text) IS NULL OR %(group)s = {GROUP})
+        ), side AS (
+            SELECT p.transaction_id, o.id AS account_id, o.code, p.credit_account AS other, p.amount AS debit, 0 AS credit
+            FROM ledger.posting p JOIN chosen o ON o.id = p.debit_account WHERE {span}
             UNION ALL
-            SELECT p.transaction_id, a.id, p.debit_account, 0, p.amount
-            FROM ledger.posting p JOIN chosen a ON a.id = p.credit_account WHERE {span}
+            SELECT p.transaction_id, o.id, o.code, p.debit_account, 0, p.amount
+            FROM ledger.posting p JOIN chosen o ON o.id = p.credit_account WHERE {span}
         ){sided if by_side else ""}
         SELECT t.id, t.kind, t.reference, t.effective_on, CAST(sum({_AMOUNT[measure]}) AS bigint) AS amount
-        FROM side s JOIN ledger.transaction t ON t.id = s.transaction_id
-        JOIN chosen a ON a.id = s.account_id JOIN ledger.account c ON c.id = s.other
+        FROM side a JOIN ledger.transaction t ON t.id = a.transaction_id JOIN ledger.account c ON c.id = a.other
         WHERE {seen}
           AND (CAST(%(after)s AS uuid) IS NULL OR t.id > %(after)s)
           AND (CAST(%(kind)s AS text) IS NULL OR t.kind = %(kind)s)
           AND (CAST(%(belongs)s AS text) IS NULL OR starts_with(t.details->>'{BELONGS_ON}', %(belongs)s))
           AND (CAST(%(flows)s AS text[]) IS NULL OR {FLOW} = ANY (%(flows)s))
-          {"AND s.account_id IN (SELECT account_id FROM sided)" if by_side else ""}
+          {"AND a.account_id IN (SELECT account_id FROM sided)" if by_side else ""}
         GROUP BY t.id, t.kind, t.reference, t.effective_on
         HAVING sum({_AMOUNT[measure]}) <> 0
         ORDER BY t.id LIMIT %(limit)s
