@@ -68,6 +68,7 @@ PREFIXES: Final = {
     "resolution_id": "brs",
     "bank_statement": "bst",
     "counterparty": "bcp",
+    "opening": "opn",
 }
 NAMED: Final = frozenset({"programme", "partner", "rail", "agency", "bank_account"})
 """What has a name that people chose."""
@@ -128,6 +129,8 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         },
         "cancel_payout": {},
         "request_payout_release": remark,
+        "request_opening_commit": remark,
+        "request_opening_take_back": remark,
         "request_payout_resolution": {"finding": "failed", "evidence": "a letter"},
         "pause_rail": {},
         "resume_rail": {},
@@ -323,7 +326,14 @@ def from_banks(cast: Cast) -> dict[str, str]:
         headers={"Content-Type": "application/octet-stream", "Authorization": f"Bearer {manager.token}"},
     )
     assert statement.status_code == 201, statement.text
+    opening = cast.api.http.post(
+        "/v1/opening-loads?programme=ejoheza&effective_on=2026-02-28",
+        content="account,amount\nbank_charges,1\n",
+        headers={"Content-Type": "text/csv", "Authorization": f"Bearer {manager.token}"},
+    )
+    assert opening.status_code == 201, opening.text
     return {
+        "opening": opening.json()["id"],
         "bank_account": "kigali-savers",
         "bank_statement": statement.json()["statements"][0]["id"],
         "counterparty": known.json()["id"],
