@@ -1,6 +1,7 @@
 """A desk on which statement lines and items lie: put there as they are meant, paired by rules or by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
@@ -30,6 +31,7 @@ class Desk:
     statement: UUID
     clock: FixedClock = field(default_factory=lambda: FixedClock(datetime(2026, 3, 20, 9, tzinfo=UTC)))
     ids: dict[str, UUID] = field(default_factory=dict)
+    _waiting: list[tuple[str, dict[str, Any]]] | None = None
 
     def line(self, name: str, amount: int, after: int = 0, **known: Any) -> UUID:
         """A statement line, `after` days after DAY."""
@@ -105,13 +107,25 @@ class Desk:
             for table in ("paired_line", "paired_item", "pairing", "pairing_run", "statement_line", "item"):
                 tx.exec_driver_sql(f"DELETE FROM ledger.{table}")
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Whatever is put on the desk meanwhile is put there together, when it ends."""
+        self._waiting = []
+        yield
+        waiting, self._waiting = self._waiting, None
+        with self.databases.superuser.begin() as tx:
+            for statement, row in waiting:
+                tx.execute(text(statement), row)
+
     def _put(self, table: str, name: str, amount: int, values: Mapping[str, Any]) -> UUID:
         id_ = new_id()
         row = {"id": id_, "bank_account_id": self.account, "amount": amount, "currency": "RWF", **values}
-        with self.databases.superuser.begin() as tx:
-            tx.execute(
-                text(f"INSERT INTO ledger.{table} ({', '.join(row)}) VALUES (:{', :'.join(row)})"), row
-            )
+        statement = f"INSERT INTO ledger.{table} ({', '.join(row)}) VALUES (:{', :'.join(row)})"
+        if self._waiting is None:
+            with self.databases.superuser.begin() as tx:
+                tx.execute(text(statement), row)
+        else:
+            self._waiting.append((statement, row))
         self.ids[name] = id_
         return id_
 
