@@ -65,7 +65,19 @@ ledger.era                     api=r  worker=r  sealer=r  auditor=r
 ledger.fold                    api=r  worker=raw  auditor=r
 ledger.fund                    api=ra  worker=ra  auditor=r
 ledger.hold                    api=r  worker=r  auditor=r
+ledger.item                    api=r  worker=ra  auditor=r
+ledger.item                    api=r  worker=ra  auditor=r
 ledger.outbox                  worker=r  auditor=r
+ledger.paired_item             api=r  worker=r  auditor=r
+ledger.paired_line             api=r  worker=r  auditor=r
+ledger.pairing                 api=r  worker=ra  auditor=r
+ledger.pairing_rules           api=r  worker=ra  auditor=r
+ledger.pairing_run             api=r  worker=ra  auditor=r
+ledger.paired_item             api=r  worker=r  auditor=r
+ledger.paired_line             api=r  worker=r  auditor=r
+ledger.pairing                 api=r  worker=ra  auditor=r
+ledger.pairing_rules           api=r  worker=ra  auditor=r
+ledger.pairing_run             api=r  worker=ra  auditor=r
 ledger.period_event            api=r  worker=r  auditor=r
 ledger.posting                 api=r  worker=ra  sealer=r  auditor=r
 ledger.reference               worker=ra  auditor=r
@@ -111,6 +123,9 @@ products.member_fact           api=ra  worker=ra  auditor=r
 products.member_link           api=ra  worker=ra  auditor=r
 products.member_verification   api=ra  worker=ra  auditor=r
 products.notice                api=ra  worker=ra  auditor=r
+products.opening_load          api=r  worker=ra  auditor=r
+products.opening_row           api=r  worker=ra  auditor=r
+products.opening_window        api=r  worker=ra  auditor=r
 products.pairing_effect        api=r  worker=ra  auditor=r
 products.partner               api=r  worker=raw  auditor=r
 products.partner_programme     api=r  worker=raw  auditor=r
@@ -184,10 +199,14 @@ ledger.hold api insert id reference account_id amount expires_at created_at
 ledger.hold api update captured state transaction_id ended_at
 ledger.hold worker insert id reference account_id amount expires_at created_at
 ledger.hold worker update captured state transaction_id ended_at
+ledger.item worker update amount on_date day kind end_to_end reference identifiers party batch subject closed_at
+ledger.pairing worker update undone_at undone_by undone_remark
 ledger.bank_account worker update name also_known_as servicer statements_since statements_until statement_mapping
 ledger.bank_counterparty worker update ended_at
 ledger.statement_file worker update statements skipped wrapped_key destroyed_at
 ledger.statement_line worker update party counterparty_index duplicate_of text_sealed
+ledger.item worker update amount on_date day end_to_end reference identifiers party batch subject closed_at
+ledger.pairing worker update undone_at undone_by undone_remark
 ledger.outbox api insert id topic key payload recorded_at
 ledger.outbox worker insert id topic key payload recorded_at
 ledger.transaction worker insert id reference kind effective_on recorded_at reverses postings details salt leaf
@@ -232,7 +251,7 @@ products.agency worker update number_document without_number second_person_above
 products.break worker update type partner_id amount on_date facts details state owner waits_until remark ended_at
 products.break_limit worker update second_person_above changed_at
 products.break_resolution worker update state remark confirmed_by confirmed_at approved_by transactions pairings undone_by undone_at undone_remark
-products.opening_load worker update state done committed_by committed_at final_by final_at taken_back_by taken_back_at taken_back_because
+products.opening_load worker update done state committed_by committed_at final_by final_at taken_back_by taken_back_at taken_back_because
 products.opening_row worker update transaction_id reversal_id
 products.claim_pack worker update state certification certified_on certified_at booked_lines booked_at
 products.remittal worker update state bank_reference sent_on sent_at cleared_on cleared_at
@@ -257,6 +276,10 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
     "integrations.delivery_queue": ("of_delivery", "mizan_api", TRIED),
     "ledger.fund": ("staff", "mizan_api", TRIED),
     "ledger.period_event": ("staff", "mizan_api", TRIED),
+    **{
+        f"ledger.{name}": ("staff", "mizan_api", TRIED)
+        for name in ("item", "paired_item", "paired_line", "pairing", "pairing_rules", "pairing_run")
+    },
     "ledger.posting": ("journal", "mizan_api", TRIED),
     "ledger.transaction": ("journal", "mizan_api", TRIED),
     "ledger.bank_account": ("of_fund", "mizan_api", TRIED),
@@ -266,6 +289,17 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
     ),
     **dict.fromkeys(
         ("ledger.statement_file", "ledger.statement_piece"), ("of_statement", "mizan_api", TRIED)
+    ),
+    **dict.fromkeys(
+        (
+            "ledger.item",
+            "ledger.paired_item",
+            "ledger.paired_line",
+            "ledger.pairing",
+            "ledger.pairing_rules",
+            "ledger.pairing_run",
+        ),
+        ("staff", "mizan_api", TRIED),
     ),
     **{f"integrations.payment_{name}": ("of_rail", "mizan_api", TRIED) for name in ("answer", "file")},
     **dict.fromkeys(
@@ -357,7 +391,7 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
         )
         for name in ("opening_row", "opening_window")
     },
-    "ledger.verification": ("staff", "mizan_api", "setting mizan.access = 'staff'"),
+    "ledger.verification": ("staff", "mizan_api", TRIED),
     "products.remittal_line": ("own_rows", "public", OWN),
     "api.approval_request": ("staff", "mizan_api", STAFF),
     **{
@@ -503,9 +537,25 @@ TRIGGERS = {
     ("ledger.hold", "hold_ended"): "after update statement ledger.hold_ended",
     ("ledger.hold", "hold_placed"): "after insert statement ledger.hold_placed",
     ("ledger.hold", "only_changes"): CHANGES,
+    ("ledger.item", "as_posted"): "before update row ledger.refuse_item_change",
+    ("ledger.item", "only_changes"): CHANGES,
+    ("ledger.pairing", "made"): "after insert statement ledger.pairing_made",
+    ("ledger.pairing", "only_changes"): CHANGES,
+    ("ledger.pairing", "undone"): "after update statement ledger.pairing_undone",
+    ("ledger.pairing", "undone_once"): "before update row ledger.refuse_pairing_change",
+    ("ledger.pairing_rules", "only_grows"): GROWS,
+    ("ledger.pairing_run", "only_grows"): GROWS,
     ("ledger.audit_entry", "only_grows"): GROWS,
     ("api.approval_request", "decided_once"): "before update row api.refuse_second_decision",
     ("api.approval_request", "only_changes"): CHANGES,
+    ("ledger.item", "as_posted"): "before update row ledger.refuse_item_change",
+    ("ledger.item", "only_changes"): CHANGES,
+    ("ledger.pairing", "made"): "after insert statement ledger.pairing_made",
+    ("ledger.pairing", "only_changes"): CHANGES,
+    ("ledger.pairing", "undone"): "after update statement ledger.pairing_undone",
+    ("ledger.pairing", "undone_once"): "before update row ledger.refuse_pairing_change",
+    ("ledger.pairing_rules", "only_grows"): GROWS,
+    ("ledger.pairing_run", "only_grows"): GROWS,
     ("ledger.period_event", "only_grows"): GROWS,
     ("ledger.period_event", "fund_reopened"): "after insert row products.fund_reopened",
     ("ledger.posting", "only_grows"): GROWS,
@@ -558,7 +608,11 @@ PRIVILEGED = {
     "ledger.hold_ended": "",
     "ledger.hold_placed": "",
     "ledger.lock_accounts": "api worker",
+    "ledger.pairing_made": "",
+    "ledger.pairing_undone": "",
     "ledger.move_period": "api worker",
+    "ledger.pairing_made": "",
+    "ledger.pairing_undone": "",
     "ledger.posting_inserted": "",
     "ledger.release_references": "worker",
     "ledger.set_limits": "worker",

@@ -42,7 +42,7 @@ def upgrade() -> None:
     op.execute("""
         GRANT INSERT ON ledger.item, ledger.pairing, ledger.pairing_run, ledger.pairing_rules TO mizan_worker;
         -- what a posting is is never changed; what names it, and what is expected, may be
-        GRANT UPDATE (amount, on_date, day, kind, end_to_end, reference, identifiers, party, batch, subject, closed_at)
+        GRANT UPDATE (amount, on_date, day, end_to_end, reference, identifiers, party, batch, subject, closed_at)
             ON ledger.item TO mizan_worker;
         GRANT UPDATE (undone_at, undone_by, undone_remark) ON ledger.pairing TO mizan_worker;
         -- what a run works on lies in temporary tables; a database that was made for Mizan before grants them to nobody

@@ -53,8 +53,8 @@ def upgrade() -> None:
         CREATE INDEX break_subject ON products.break (subject_kind, subject, id);
         CREATE INDEX break_open ON products.break (currency, abs(amount) DESC, id) WHERE ended_at IS NULL;
 
-        -- What one refresh finds, until it is compared with the breaks on record: empty between two transactions. The worker may
-        -- make no temporary tables.
+        -- What one refresh finds, until it is compared with the breaks on record: empty between two transactions, so that nothing is
+        -- lost with it.
         CREATE UNLOGGED TABLE products.break_found (
             subject_kind text NOT NULL,
             subject text NOT NULL,

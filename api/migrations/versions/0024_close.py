@@ -145,7 +145,8 @@ def upgrade() -> None:
         GRANT SELECT, INSERT ON products.close, products.close_file, products.close_explanation TO mizan_worker
     """)
     policies = {
-        "ledger.verification": _STAFF,
+        # of all the books: whoever sees a fund has its verdict in the way of a close
+        "ledger.verification": f"{_STAFF} AND EXISTS (SELECT FROM ledger.fund)",
         "products.close": _OF_PROGRAMME,
         "products.close_explanation": _OF_PROGRAMME,
         "products.close_file": "EXISTS (SELECT FROM products.close c WHERE c.id = close_file.close_id)",

@@ -115,14 +115,20 @@ ledger.transaction leaf salt
 products.challenge code_mac nonce subject_digest
 products.device public_key
 products.master_key canary
+products.break facts
+products.break_resolution digest
 products.claim_pack digest public_key signature
+products.close digest
+products.close_file content digest
+products.opening_load digest
 products.programme_version digest
 products.remittal digest
 products.remittal_answer digest
 products.remittance digest
 products.settlement_file digest
 """
-"""Digests, signatures, salts and public keys; codes' MACs, which live for minutes; canaries, which stay under their key."""
+"""Digests, signatures, salts and public keys; codes' MACs, which live for minutes; canaries, which stay under their key; packs
+of a close, which are made to be given away."""
 
 
 def columns(table: str) -> set[str]:
