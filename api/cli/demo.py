@@ -158,7 +158,7 @@ def _directory(keep: bool) -> Iterator[Path]:
 
 
 def _show(result: "Result") -> None:
-    from api.demo import telling
+    from api.demo import telling, telling_close
 
     console = output.console()
     console.rule("What was sent")
@@ -189,6 +189,8 @@ def _show(result: "Result") -> None:
     )
     telling.settled(result.settled)
     telling.paid_out(result.paid_out, result.told.events)
+    telling_close.reconciled(result.reconciled)
+    telling_close.closed(result.closed)
     console.rule("The trial balance of each fund")
     show_trial_balance(list(result.trial_balance))
     console.rule("One member's story")
