@@ -66,13 +66,7 @@ ledger.fold                    api=r  worker=raw  auditor=r
 ledger.fund                    api=ra  worker=ra  auditor=r
 ledger.hold                    api=r  worker=r  auditor=r
 ledger.item                    api=r  worker=ra  auditor=r
-ledger.item                    api=r  worker=ra  auditor=r
 ledger.outbox                  worker=r  auditor=r
-ledger.paired_item             api=r  worker=r  auditor=r
-ledger.paired_line             api=r  worker=r  auditor=r
-ledger.pairing                 api=r  worker=ra  auditor=r
-ledger.pairing_rules           api=r  worker=ra  auditor=r
-ledger.pairing_run             api=r  worker=ra  auditor=r
 ledger.paired_item             api=r  worker=r  auditor=r
 ledger.paired_line             api=r  worker=r  auditor=r
 ledger.pairing                 api=r  worker=ra  auditor=r
@@ -199,8 +193,6 @@ ledger.hold api insert id reference account_id amount expires_at created_at
 ledger.hold api update captured state transaction_id ended_at
 ledger.hold worker insert id reference account_id amount expires_at created_at
 ledger.hold worker update captured state transaction_id ended_at
-ledger.item worker update amount on_date day kind end_to_end reference identifiers party batch subject closed_at
-ledger.pairing worker update undone_at undone_by undone_remark
 ledger.bank_account worker update name also_known_as servicer statements_since statements_until statement_mapping
 ledger.bank_counterparty worker update ended_at
 ledger.statement_file worker update statements skipped wrapped_key destroyed_at
@@ -276,10 +268,6 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
     "integrations.delivery_queue": ("of_delivery", "mizan_api", TRIED),
     "ledger.fund": ("staff", "mizan_api", TRIED),
     "ledger.period_event": ("staff", "mizan_api", TRIED),
-    **{
-        f"ledger.{name}": ("staff", "mizan_api", TRIED)
-        for name in ("item", "paired_item", "paired_line", "pairing", "pairing_rules", "pairing_run")
-    },
     "ledger.posting": ("journal", "mizan_api", TRIED),
     "ledger.transaction": ("journal", "mizan_api", TRIED),
     "ledger.bank_account": ("of_fund", "mizan_api", TRIED),
@@ -537,14 +525,6 @@ TRIGGERS = {
     ("ledger.hold", "hold_ended"): "after update statement ledger.hold_ended",
     ("ledger.hold", "hold_placed"): "after insert statement ledger.hold_placed",
     ("ledger.hold", "only_changes"): CHANGES,
-    ("ledger.item", "as_posted"): "before update row ledger.refuse_item_change",
-    ("ledger.item", "only_changes"): CHANGES,
-    ("ledger.pairing", "made"): "after insert statement ledger.pairing_made",
-    ("ledger.pairing", "only_changes"): CHANGES,
-    ("ledger.pairing", "undone"): "after update statement ledger.pairing_undone",
-    ("ledger.pairing", "undone_once"): "before update row ledger.refuse_pairing_change",
-    ("ledger.pairing_rules", "only_grows"): GROWS,
-    ("ledger.pairing_run", "only_grows"): GROWS,
     ("ledger.audit_entry", "only_grows"): GROWS,
     ("api.approval_request", "decided_once"): "before update row api.refuse_second_decision",
     ("api.approval_request", "only_changes"): CHANGES,
@@ -608,8 +588,6 @@ PRIVILEGED = {
     "ledger.hold_ended": "",
     "ledger.hold_placed": "",
     "ledger.lock_accounts": "api worker",
-    "ledger.pairing_made": "",
-    "ledger.pairing_undone": "",
     "ledger.move_period": "api worker",
     "ledger.pairing_made": "",
     "ledger.pairing_undone": "",
