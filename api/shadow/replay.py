@@ -166,6 +166,8 @@ class Replay:
             self._background()
             self._bring_in(day)
             self.done.days += 1
+            if day == self.year.through and waiting is not None:
+                self.done.outcomes["after the last day"] = 1 + sum(1 for _ in lines)
             yield day
             day += timedelta(days=1)
 

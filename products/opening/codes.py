@@ -16,7 +16,6 @@ SHARED: Final = {
     code.name: code
     for code in (
         chart.BANK,
-        chart.UNIDENTIFIED_RECEIPTS,
         chart.DUE_TO_FUNDS,
         chart.DUE_FROM_FUNDS,
         chart.ADMINISTRATOR_COST,
@@ -45,6 +44,9 @@ OPENABLE: Final = {**SHARED, **OF_PARTNER, **OF_SPONSOR, **OF_MATCH, **OF_SAVING
 _PAYOUTS: Final = "payouts that are under way are asked for here again, or ended in the old system before"
 REFUSED: Final = {
     chart.UNALLOCATED.name: "money without a member comes in as the remittance that brought it, so that it finds its member",
+    chart.UNIDENTIFIED_RECEIPTS.name: (
+        "money whose sender nobody knows is found in the old system before, or comes in with the statement that shows it"
+    ),
     chart.PAYOUT_CLEARING.name: _PAYOUTS,
     chart.RAIL_FLOAT.name: "a rail's float is topped up from the bank once the rail is there (`mizan rail top-up`)",
     chart.PAYOUT_CHARGES.name: _PAYOUTS,

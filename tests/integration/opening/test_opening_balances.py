@@ -90,7 +90,7 @@ def test_a_load_is_not_final_before_its_control_account_is_at_zero_and_says_by_h
     with pytest.raises(OpeningNotZero, match=r"ejoheza/savers: 1,000 RWF too much on the debit side"):
         opening.finalise(short)
     opening.require_verified()
-    rest = xlsx([HEADER, ("unidentified_receipts", None, None, -1_000)])
+    rest = xlsx([HEADER, ("partner_prefund", "acme", None, -1_000)])
     with pytest.raises(OpeningFaulty, match="D2: this account may not be below zero"):
         opening.stage(rest)
     second, _ = opening.stage(xlsx([HEADER, ("bank_charges", None, None, 1_000)]))
