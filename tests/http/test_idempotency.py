@@ -43,8 +43,12 @@ MOVES_NOTHING = {
     "assign_break",
     "preview_break_resolution",
     "request_verification",
+    "import_bank_statement",
+    "add_bank_account",
+    "add_bank_counterparty",
 }
-"""What such a scope also allows: it ends a request, files one that no money follows from, or compares."""
+"""What such a scope also allows: it ends a request, files one that no money follows from, compares, says what a bank's accounts
+are, or keeps a file: once by its content, and nothing is posted before it is paired or committed."""
 NO_MONEY = {
     "members:write",
     "consents:write",
