@@ -56,6 +56,8 @@ SHARED: Final = f"""
 """Lines and items that bear a name in common."""
 
 _NEAR = "i.on_date BETWEEN l.booked_on - %(days)s AND l.booked_on + %(days)s"
+# what came and went again is not part of what came
+_ONE_WAY = "(l.amount > 0) = (i.amount > 0)"
 _ONE_PARTY = "(l.party IS NULL OR i.party IS NULL OR l.party = i.party)"
 # what is named as another payment is never taken for this one
 _NO_OTHER_ID = "(l.end_to_end IS NULL OR i.end_to_end IS NULL OR l.end_to_end = i.end_to_end)"
@@ -191,7 +193,7 @@ _SHARED_BY_ITEMS: Final = f"""
     FROM shared s JOIN open_line l ON l.id = s.line JOIN open_item i ON i.id = s.item
     WHERE s.of_one_line
     GROUP BY l.id, l.amount
-    HAVING count(*) > 1 AND sum(i.amount) = l.amount AND min(i.source) = max(i.source) AND bool_and({_NEAR})
+    HAVING count(*) > 1 AND sum(i.amount) = l.amount AND min(i.source) = max(i.source) AND bool_and({_NEAR} AND {_ONE_WAY})
 """
 _SHARED_BY_LINES: Final = f"""
     SELECT array_agg(l.id ORDER BY l.id) AS lines, ARRAY[i.id] AS items, i.amount, i.source,
@@ -200,7 +202,7 @@ _SHARED_BY_LINES: Final = f"""
     FROM shared s JOIN open_line l ON l.id = s.line JOIN open_item i ON i.id = s.item
     WHERE s.of_one_item
     GROUP BY i.id, i.amount, i.source
-    HAVING count(*) > 1 AND sum(l.amount) = i.amount AND bool_and({_NEAR})
+    HAVING count(*) > 1 AND sum(l.amount) = i.amount AND bool_and({_NEAR} AND {_ONE_WAY})
 """
 
 
@@ -212,7 +214,7 @@ def _items_of_a_day(*, by_batch: bool, among: str = "party IS NOT NULL") -> str:
         SELECT id, party, coalesce(day, on_date) AS day, source, amount{batch} FROM open_item WHERE {among}
     ), sums AS (
         SELECT party, day, source, sum(amount) AS amount, count(*) AS items{batch} FROM due
-        GROUP BY party, day, source{batch} HAVING count(*) > 1
+        GROUP BY party, day, source, amount > 0{batch} HAVING count(*) > 1
     ), fits AS (
         SELECT l.id AS line, l.amount, l.booked_on, s.party, s.day, s.source, s.items{batch.replace(", ", ", s.")}
         FROM sums s JOIN open_line l ON l.party = s.party AND l.amount = s.amount
@@ -222,6 +224,7 @@ def _items_of_a_day(*, by_batch: bool, among: str = "party IS NOT NULL") -> str:
            jsonb_build_object('party', f.party, 'day', f.day, 'items', f.items, 'sum', f.amount,
                               'days', f.day - f.booked_on{told}) AS evidence
     FROM fits f JOIN due ON due.party = f.party AND due.day = f.day AND due.source = f.source
+        AND (due.amount > 0) = (f.amount > 0)
         {"AND due.batch IS NOT DISTINCT FROM f.batch" if by_batch else ""}
     GROUP BY f.line, f.amount, f.booked_on, f.party, f.day, f.source, f.items{batch.replace(", ", ", f.")}
     """
@@ -231,7 +234,7 @@ def _lines_of_a_day(*, among: str = "party IS NOT NULL") -> str:
     return f"""
     WITH sums AS (
         SELECT party, booked_on, sum(amount) AS amount, count(*) AS lines FROM open_line WHERE {among}
-        GROUP BY party, booked_on HAVING count(*) > 1
+        GROUP BY party, booked_on, amount > 0 HAVING count(*) > 1
     ), fits AS (
         SELECT i.id AS item, i.amount, i.source, s.party, s.booked_on, s.lines, coalesce(i.day, i.on_date) AS day
         FROM sums s JOIN open_item i ON i.party = s.party AND i.amount = s.amount
@@ -240,7 +243,7 @@ def _lines_of_a_day(*, among: str = "party IS NOT NULL") -> str:
     SELECT array_agg(l.id ORDER BY l.id) AS lines, ARRAY[f.item] AS items, f.amount, f.source,
            jsonb_build_object('party', f.party, 'day', f.day, 'lines', f.lines, 'sum', f.amount,
                               'days', f.day - f.booked_on) AS evidence
-    FROM fits f JOIN open_line l ON l.party = f.party AND l.booked_on = f.booked_on
+    FROM fits f JOIN open_line l ON l.party = f.party AND l.booked_on = f.booked_on AND (l.amount > 0) = (f.amount > 0)
     GROUP BY f.item, f.amount, f.source, f.party, f.booked_on, f.lines, f.day
     """
 
