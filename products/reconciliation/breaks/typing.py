@@ -200,15 +200,17 @@ def _of_difference(expected: str) -> str:
 
 
 _LINE_TYPES: Final[tuple[str, ...]] = (
-    # duplicate: the same was there before under the same reference, and nothing open waits for it once more
+    # duplicate: the same was there before under the same reference, and nothing open waits for it once more; what waits for one
+    # of two that are both open is the earlier one's
     f"""SELECT DISTINCT ON (l.id) {_OF_LINE}, 'duplicate' AS type, l.amount, l.currency, l.booked_on, '{{}}'::uuid[] AS items,
                jsonb_build_object('lines', jsonb_build_array(o.id)) AS details
         FROM open_line l JOIN twin o ON o.line_id = l.id AND o.amount = l.amount
         LEFT JOIN ledger.paired_line p ON p.line_id = o.id
         WHERE (p.line_id IS NOT NULL OR (o.booked_on, o.id) < (l.booked_on, l.id))
-          AND NOT EXISTS (SELECT FROM named n WHERE n.id = l.id AND n.expected = n.amount)
+          AND NOT EXISTS (SELECT FROM named n WHERE n.id = l.id AND n.expected = n.amount
+                          AND NOT EXISTS (SELECT FROM named m WHERE m.id = o.id AND m.items = n.items))
         ORDER BY l.id, p.line_id IS NULL, o.id""",
-    # returned_settlement: money goes out under the reference under which a partner's payment came in
+    # returned_settlement: money goes out under the reference under which a partner's payment came in, paired or not
     f"""SELECT DISTINCT ON (l.id) l.id, l.programme_id, l.bank_account_id, l.fund_id, s.partner, 'returned_settlement', l.amount,
                l.currency, l.booked_on, '{{}}'::uuid[],
                jsonb_strip_nulls(jsonb_build_object(
@@ -227,6 +229,9 @@ _LINE_TYPES: Final[tuple[str, ...]] = (
             JOIN products.settlement s ON s.id = CAST(split_part(t.reference, ':', 2) AS uuid)
                  AND s.state IN ('paired', 'pairing')
             JOIN products.partner g ON g.id = s.partner_id
+            UNION ALL
+            SELECT o.line_id, p.programme_id, o.amount, p.currency, g.slug, NULL, o.id
+            FROM twin o JOIN open_line p ON p.id = o.id JOIN products.partner g ON g.slug = o.party
         ) s ON s.of_line = l.id AND s.programme_id = l.programme_id AND s.currency = l.currency AND s.amount = -l.amount
         WHERE l.amount < 0 ORDER BY l.id, s.line_id IS NULL, s.settlement_id""",
     # fx: known by its reference, in another currency
@@ -265,7 +270,8 @@ _LINE_TYPES: Final[tuple[str, ...]] = (
     # what the bank says it takes for itself; a sender that nobody knows; and what is left
     f"""SELECT {_OF_LINE},
                CASE WHEN l.amount < 0 AND l.kind ~ '(CHRG|COMM|FEES|NCHG|NCOM)' THEN 'fee'
-                    WHEN l.amount > 0 AND l.party IS NULL AND coalesce(l.kind, '') !~ '(INTR|NINT)' THEN 'unknown_party'
+                    WHEN l.amount > 0 AND l.party IS NULL AND coalesce(l.kind, '') !~ '(INTR|NINT)'
+                         AND NOT EXISTS (SELECT FROM twin t WHERE t.line_id = l.id AND t.amount = -l.amount) THEN 'unknown_party'
                     ELSE 'missing_in_books' END,
                l.amount, l.currency, l.booked_on, '{{}}'::uuid[], '{{}}'::jsonb
         FROM open_line l""",

@@ -66,6 +66,15 @@ def test_lines_and_items_are_typed_by_what_is_on_the_other_side(world: Breaking)
     planted[world.booked(106_100, reference="REF-BOOKED-TWICE")] = ("duplicate", 106_100)
     world.line(106_500, end_to_end="E2E-AGAIN", on=days(1), party="acme-bank")
     planted[world.line(106_500, end_to_end="E2E-AGAIN")] = ("duplicate", 106_500)
+    # two lines for one item: the later one is too many, and neither is paired by guess
+    planted[world.line(106_600, end_to_end="E2E-ONCE", on=days(1))] = ("timing", 106_600)
+    planted[world.line(106_600, end_to_end="E2E-ONCE")] = ("duplicate", 106_600)
+    world.booked(106_600, end_to_end="E2E-ONCE")
+    # what comes back: a payment, and what a partner paid, before anybody paired it
+    world.paired(-106_700, end_to_end="E2E-BACK")
+    planted[world.line(106_700, end_to_end="E2E-BACK")] = ("missing_in_books", 106_700)
+    planted[world.line(106_800, end_to_end="E2E-BOUNCED", party="umoja")] = ("missing_in_books", 106_800)
+    planted[world.line(-106_800, end_to_end="E2E-BOUNCED", party="umoja")] = ("returned_settlement", -106_800)
     # in the books alone
     planted |= {
         world.booked(107_000, on=days(2)): ("timing", 107_000),
