@@ -19,7 +19,7 @@ def leave_statements(world: World) -> Bank:
     bank = Bank(world.databases, world.books.keyring, world.clock)
     account = bank.account()
     bank.sends(
-        bank.says([entry(1, 7_013, ON, says="REF-1", account="RW2"), entry(2, -5, ON), entry(3, 11, ON)])
+        bank.says([entry(1, 20_000, ON, says="REF-1", account="RW2"), entry(2, -5, ON), entry(3, 11, ON)])
     )
     with world.databases.worker.begin() as tx:
         counterparties.add(tx, world.books.keyring, world.clock, account.id, "RW2", "one", by="test")
