@@ -267,7 +267,7 @@ def request_verification(programme: ProgrammeSlug, month: MonthText, call: Writi
     period = _period(call, programme, month, "periods:write")
     asked = verification.ask(call.tx, actor=call.actor.id, clock=call.services.clock)
     call.audit("verification.asked", f"{programme}/{month}", programme_id=period.programme_id)
-    return VerificationOut(id=public_id("ver", asked))
+    return VerificationOut(id=public_id("vfn", asked))
 
 
 @router.post(

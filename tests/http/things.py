@@ -5,6 +5,7 @@ from typing import Any, Final
 from sqlalchemy import text
 
 from integrations.rails import sandbox
+from ledger.audit import Act, record
 from ledger.ids import new_id, parse_public_id, public_id
 from tests import planted
 from tests.http.cast import Cast
@@ -72,6 +73,8 @@ PREFIXES: Final = {
 }
 NAMED: Final = frozenset({"programme", "partner", "rail", "agency", "bank_account"})
 """What has a name that people chose."""
+OF_A_MONTH: Final = {"month": "2026-02", "figure": "a_figure", "item": "statements"}
+"""What a programme's month, and what is in it, is called in every programme."""
 
 
 def absent(part: str) -> str:
@@ -83,7 +86,7 @@ def absent(part: str) -> str:
 
 def absent_all() -> dict[str, str]:
     """A name that nothing has, for whatever a path names."""
-    return {part: absent(part) for part in (*PREFIXES, *NAMED, "number")}
+    return {part: absent(part) for part in (*PREFIXES, *NAMED, "number")} | OF_A_MONTH
 
 
 def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -121,6 +124,9 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "withdraw_request": remark,
         "put_settlement_mapping": {"mapping": MAPPING},
         "explain_settlement_difference": remark,
+        "explain_checklist_item": remark,
+        "request_close": {},
+        "request_month_reopening": {"reason": "an attack"},
         "approve_payout": {
             "payee": ids["payee"],
             "amount": MONEY,
@@ -306,6 +312,7 @@ def money_out(cast: Cast, of: dict[str, str]) -> dict[str, str]:
             "number": "1",
         }
         | recorded(api, of)
+        | closed_month(api)
     )
 
 
@@ -355,6 +362,34 @@ def recorded(api: Served, of: dict[str, str]) -> dict[str, str]:
     return {name: public_id(PREFIXES[name], made) for name, made in ids.items()}
 
 
+def closed_month(api: Served) -> dict[str, str]:
+    """February, closed with a pack of one figure."""
+    with api.services.worker.begin() as tx:
+        noted = record(tx, Act("opr_x", "operator", "period.closed", "ejoheza/2026-02", "done"), api.clock)
+        values = {"id": new_id(), "noted": noted, "now": api.clock.now()}
+        for statement in A_CLOSE:
+            assert tx.execute(text(statement), values).rowcount, statement
+    return OF_A_MONTH
+
+
+A_CLOSE: Final = (
+    """
+    INSERT INTO products.close (id, programme_id, month, revision, through, funds, digest, audit_entry, era, snapshot, remark,
+        closed_by, closed_at)
+    SELECT :id, p.id, '2026-02-01', 1, '2026-02-28', ARRAY[f.id], sha256('pack'), :noted, 1, pg_current_snapshot(), '', 'opr_x',
+        :now
+    FROM products.programme p JOIN ledger.fund f ON f.code = p.slug || '/savers' WHERE p.slug = 'ejoheza'
+    """,
+    """
+    INSERT INTO products.close_file (close_id, format, content, digest)
+    SELECT :id, made.format, made.content, sha256(made.content)
+    FROM ledger.fund f CROSS JOIN LATERAL (
+        SELECT format, convert_to(CAST(jsonb_build_object('figures', jsonb_build_object('a_figure', jsonb_build_object(
+            'fund', f.id, 'currency', 'RWF', 'measure', 'debit', 'through', '2026-02-28'))) AS text), 'UTF8') AS content
+        FROM unnest(ARRAY['json', 'html']) AS format) AS made
+    WHERE f.code = 'ejoheza/savers'
+    """,
+)
 A_PAYOUT: Final = """
     INSERT INTO products.payout (id, partner_id, programme_id, link_id, member_id, rail_id, payee_id, amount, fee,
         rail_fee, currency, arrival_earliest, arrival_latest, state, changes, requested_by, requested_at, requested_on,
