@@ -21,7 +21,7 @@ from ledger.clock import FixedClock
 from ledger.database import Database
 from ledger.errors import NotFound
 from ledger.ids import new_id
-from ledger.reconciliation import engine, pairings
+from ledger.reconciliation import engine, items, pairings
 from ledger.reconciliation.pairings import AlreadyPaired
 from products import chart
 from products.keyring import Keyring
@@ -50,7 +50,7 @@ def test_what_is_true_is_paired_what_is_not_never_and_each_disturbance_is_its_br
     expect_nothing_more_to_do(bank)
 
 
-STEPS = ((run.items, "collect"), (engine._Run, "_write"), (run.engine, "pair"))
+STEPS = ((items, "collect"), (engine._Run, "_write"), (engine, "pair"))
 """After which a run is killed while it pairs; what it does to the books is killed in test_effects_once."""
 
 
@@ -255,14 +255,14 @@ def _wrong_breaks(bank: TruthfulBank, of_line: dict[int, Case]) -> list[tuple[ob
 def _cases_by_subject(bank: TruthfulBank, of_line: dict[int, Case]) -> dict[str, Case]:
     """Cases by what breaks may be of them: lines, items, and others that they name."""
     of_name = {name: case for case in bank.cases for name in case.items}
-    items = _rows(
+    named = _rows(
         bank,
         f"SELECT i.id, {NAME} AS name FROM {NAMED}",
     )
     return (
         {subject: case for case in bank.cases for subject in case.subjects}
         | {str(id_): of_line[id(line)] for id_, line in bank.lines.items()}
-        | {str(row["id"]): of_name[row["name"]] for row in items if row["name"] in of_name}
+        | {str(row["id"]): of_name[row["name"]] for row in named if row["name"] in of_name}
     )
 
 
@@ -273,9 +273,8 @@ _BREAKS = """
 
 
 def expect_nothing_more_to_do(bank: TruthfulBank) -> None:
-    """Doing it again changes nothing, nor does bringing a file in again."""
+    """Doing it again changes nothing."""
     before = _state(bank)
-    bank.sends(bank.files[:0])
     report = bank.weeks.counting.reconcile()
     assert (report.pairings, report.breaks, report.collected, report.expected) == (0, 0, 0, 0)
     assert _state(bank) == before
