@@ -50,7 +50,7 @@ class TruthfulBank:
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.weeks.seed + 1)
-        self.fmt = self.rng.choice([*Format])
+        self.fmt = [*Format][self.weeks.seed % len(Format)]
         self.cases = self.weeks.cases
         by_kind: defaultdict[tuple[str, bool], list[Known]] = defaultdict(list)
         for item in self.weeks.known():
