@@ -82,6 +82,7 @@ class TruthfulBank:
 
     def day(self, since: date, least: int = 0, most: int = 2) -> date:
         """A day of the bank's, so many after another."""
+        assert since + least * DAY <= LAST, "the bank has no such day"
         found = since
         while found <= FIRST or found == GAP or found > LAST or found < since + least * DAY:
             found = min(since + self.rng.randint(least, most) * DAY, LAST)
