@@ -231,7 +231,7 @@ def _end(result: "Result", seconds: float, kept: Path | None) -> None:
         "docs/tutorial.md     from nothing to the first webhook, for a partner's engineer", markup=False
     )
     console.print(
-        "docs/how-to          settle with a partner, pay out, receive events: what was shown above, step by step",
+        "docs/how-to          settle with a partner, pay out, reconcile a day, close a period: what was shown above, step by step",
         markup=False,
     )
     console.print("docs/reference       commands, settings, problems, the programme format", markup=False)

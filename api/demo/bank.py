@@ -1,8 +1,8 @@
 """A bank, as far as its customer knows it: the lines of one account, and the statements that it writes of them, as camt.053 and MT940."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from typing import Final
 from xml.sax.saxutils import escape
 
@@ -54,17 +54,7 @@ class Statement:
 def numbered(lines: Iterable[BankLine], prefix: str) -> tuple[BankLine, ...]:
     """The lines by day, each with a reference of the bank's own."""
     return tuple(
-        BankLine(
-            one.on,
-            one.amount,
-            one.text,
-            one.is_,
-            one.end_to_end,
-            one.name,
-            one.account,
-            one.charge,
-            f"{prefix}{place:05}",
-        )
+        replace(one, reference=f"{prefix}{place:05}")
         for place, one in enumerate(sorted(lines, key=lambda one: one.on), 1)
     )
 
@@ -93,7 +83,8 @@ def mt940(one: Statement) -> bytes:
         f":20:STATEMENT{one.number:05}",
         f":25:{one.account}",
         f":28C:{one.number}/1",
-        f":60F:{_swift_balance(one.opening, one.currency, one.from_on)}",
+        # an opening balance bears the date of the closing balance before it
+        f":60F:{_swift_balance(one.opening, one.currency, one.from_on - timedelta(days=1))}",
     ]
     for line in one.lines:
         kind = "NCHG" if line.charge else "NTRF"

@@ -17,7 +17,8 @@ from api.approvals.periods import request_close
 from api.bootstrap import Services
 from api.demo.books import Comparison
 from api.demo.client import Client
-from api.demo.reconciling import ACCOUNT, CHARGE, OWNER, PROGRAMME, Reconciled
+from api.demo.reconciling import OWNER, Reconciled
+from api.demo.transfers import ACCOUNT, CHARGE, PROGRAMME
 from ledger.database import Tx
 from ledger.periods import open_day
 from products.closing import close as closes
@@ -85,7 +86,7 @@ def close_month(services: Services, found: Reconciled) -> tuple[CheckList, Check
 
     Raises `NotGreen` while anything is red.
     """
-    month = found.month
+    month = found.at_bank.month
 
     def explain(tx: Tx) -> tuple[CheckList, CheckList]:
         period = find(tx, PROGRAMME, month)
@@ -121,13 +122,13 @@ def read_pack(
     [bank] = [one for one in document["sections"] if one["id"] == "bank"]
     [statement] = [one for one in bank["tables"] if one["id"] == f"bank.{ACCOUNT}"]
     with services.worker.begin() as tx:
-        close = closes.one(tx, find(tx, PROGRAMME, found.month))
+        close = closes.one(tx, find(tx, PROGRAMME, found.at_bank.month))
         unlike = [
             form
             for form, content in contents.items()
             if close.files[form] != hashlib.sha256(content).digest()
         ]
-        open_from = open_day(tx, find(tx, PROGRAMME, found.month).fund_ids, close.through)
+        open_from = open_day(tx, find(tx, PROGRAMME, found.at_bank.month).fund_ids, close.through)
     sizes: dict[str, int] = {form: len(content) for form, content in contents.items()}
     return Closed(before, judged, close, statement, sizes, unlike, open_from)
 
@@ -138,19 +139,25 @@ def compare(comparison: Comparison, closed: Closed, found: Reconciled) -> None:
     for name in MUST_BE_GREEN:
         comparison.expect(f"{name} on the check-list", "green", states[name])
     comparison.expect("red on the check-list", [], [item.name for item in closed.judged.red])
-    statement = found.statements[0]
+    statement = found.at_bank.statements[0]
     odd = [
         -line.amount
         for line in statement.lines
         if isinstance(line.is_, str) and line.is_ in ("short", "unknown_party")
     ]
-    between = sorted([*odd, found.in_transit.amount])
-    desert = sum(one.amount for one in found.due if one.on <= found.through and one != found.short)
+    between = sorted([*odd, found.at_bank.in_transit.amount])
+    desert = sum(
+        one.amount
+        for one in found.at_bank.due
+        if one.on <= found.at_bank.through and one != found.at_bank.short
+    )
     said, *waiting, books, difference = [amount for *_, amount in closed.rows]
     comparison.expect("balance per bank at the month's end", statement.closing, said)
     comparison.expect("what lies between bank and books", between, sorted(waiting))
     comparison.expect("balance per books at the month's end", desert - CHARGE, books)
     comparison.expect("difference of the bank reconciliation statement", 0, difference)
-    comparison.expect("the closed month is open from", found.through + timedelta(days=1), closed.open_from)
+    comparison.expect(
+        "the closed month is open from", found.at_bank.through + timedelta(days=1), closed.open_from
+    )
     comparison.expect("forms of the pack that are not those sealed", [], list(closed.unlike))
     comparison.expect("the pack is in a seal", True, closed.close.seal is not None)

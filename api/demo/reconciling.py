@@ -1,74 +1,42 @@
-"""The bank's statements come in, are paired, and what does not tie is a break: all of it beside what the demo knows.
-
-A partner on guaranteed terms pays for its days by bank transfer alone: nobody records its settlements, pairing does. The bank
-writes two statements, of the month before this one as camt.053 and of this one up to today as MT940; in them a payment is short,
-one is from nobody known, one is a charge, one comes twice, and one that is booked is not there yet.
-"""
+"""The bank's statements come in, are paired, and what does not tie is a break: all of it beside what the demo knows."""
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 
 from sqlalchemy import text
 
 from api.auth.clients import create_client
 from api.bootstrap import Services
-from api.demo import bank, world
-from api.demo.bank import BankLine, Statement
+from api.demo import bank, transfers, world
+from api.demo.bank import BankLine
 from api.demo.books import Comparison
 from api.demo.client import Client
 from api.demo.events import Planned
 from api.demo.payouts import PaidOut
 from api.demo.settling import Settled
-from api.jobs import settle_to_the_end
-from api.reconciling import RunReport, reconcile
+from api.demo.transfers import (
+    ACCOUNT,
+    CHARGE,
+    CURRENCY,
+    FUND,
+    IBAN,
+    PARTNER,
+    PROGRAMME,
+    SENDER,
+    Transfers,
+)
+from api.reconciling import reconcile
 from ledger.database import Tx
 from ledger.errors import Unavailable
-from ledger.ids import parse_public_id
-from ledger.periods import effective_day
-from products.closing.period import find as find_period
-from products.closing.period import label
-from products.remittances.partners import find
-from products.settlements.pair import record_settlement
-from products.settlements.settlement import Landing
 
-PROGRAMME: Final = "ejoheza"
-FUND: Final = "ejoheza/savers"
-CURRENCY: Final = "RWF"
-ACCOUNT: Final = "kigali-savers"
-IBAN: Final = "RW380004000100020003000401"
-PARTNER: Final = "desert-mobile"
-"""Who pays by bank transfer, day by day."""
-SENDER: Final = ("DESERT MOBILE LLC", "AE070331234567890123456")
-STRANGER: Final = ("K MBARUSHIMANA", "RW460002009988776655443")
-GIFT: Final = 48_000
-"""What nobody expects comes in from a stranger, in minor units."""
-CHARGE: Final = 2_500
-"""What the bank takes for keeping the account."""
-SHORT_PER_CENT: Final = 10
-"""By so much one payment is short."""
 LIMIT: Final = 5_000
 """Breaks of more than this are ended by two persons."""
 OWNER: Final = "treasury"
 RUN_SECONDS_MAX: Final = 60.0
-WEEKEND: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """What the partner pays on one day: for the days that are due then, in minor units."""
-
-    on: date
-    days: tuple[date, ...]
-    amount: int
-
-    @property
-    def end_to_end(self) -> str:
-        """By what it names the payment."""
-        return f"DM-{self.on:%Y%m%d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,33 +51,22 @@ class Paired:
 class Reconciled:
     """Two statements, what was paired of them, the breaks as they were found, and how one was ended.
 
-    ``books``: the balance of the bank account's mirror at the end, in minor units; ``deliveries``: breaks of other things than this
-    bank account, by type.
+    ``books``: the balance of the bank account's mirror at the end, and ``received``: what the books have of it and no statement, in
+    minor units; ``elsewhere``: breaks of other things than the bank account, by type.
     """
 
-    month: date
-    through: date
-    statements: tuple[Statement, Statement]
+    at_bank: Transfers
     imported: Sequence[Mapping[str, Any]]
+    listed: Sequence[Mapping[str, Any]]
     again: Mapping[str, Any]
-    runs: Sequence[RunReport]
     lines: Mapping[str, Paired | None]
     breaks: Sequence[Mapping[str, Any]]
     elsewhere: Mapping[str, int]
     preview: Mapping[str, Any]
     resolved: Mapping[str, Any]
     left: Sequence[Mapping[str, Any]]
-    owed: Mapping[date, int]
-    due: Sequence[Due]
-    in_transit: Due
-    short: Due
     received: int
     books: int
-
-    @property
-    def paid_in(self) -> int:
-        """What the partner has paid for in full."""
-        return sum(one.amount for one in self.due) - self.short.amount
 
     @property
     def rules(self) -> dict[str, int]:
@@ -128,7 +85,7 @@ class Reconciled:
                     "closing": one.closing,
                     "lines": len(one.lines),
                 }
-                for form, one in zip(("camt.053", "mt940"), self.statements, strict=True)
+                for form, one in zip(("camt.053", "mt940"), self.at_bank.statements, strict=True)
             ],
             "paired_by": self.rules,
             "breaks": [
@@ -142,7 +99,7 @@ class Reconciled:
                 for one in self.breaks
             ],
             "breaks_elsewhere": dict(self.elsewhere),
-            "balance_per_bank": self.statements[1].closing,
+            "balance_per_bank": self.at_bank.statements[1].closing,
             "balance_per_books": self.books,
         }
 
@@ -165,82 +122,44 @@ def reconcile_with_the_bank(
     services: Services, manager: Client, partner: Client, settled: Settled, paid_out: PaidOut
 ) -> Reconciled:
     """Add the bank account, bring in its statements as they come, pair, look at the breaks, and end one."""
-    with services.worker.begin() as tx:
-        zone = find_period(tx, PROGRAMME, date.today()).time_zone  # noqa: DTZ011  any month knows it
-        attempts = _attempts(tx, paid_out)
-    today = effective_day(services.clock.now(), zone)
-    first = today.replace(day=1)
-    through = first - timedelta(days=1)
-    month = through.replace(day=1)
-    owed, due = _due(partner, today)
-    arrears = [one for one in due if one.on < month]
-    inside = [one for one in due if month <= one.on <= through]
-    if len(inside) < 4:
-        raise Unavailable(f"{PARTNER} pays on {len(inside)} days of {label(month)}: too few to show anything")
-    in_transit, twice, short = inside[-1], inside[-2], inside[len(inside) // 2]
-    _by_hand(services, arrears, "DM-ARREARS", month)
-    _by_hand(services, [in_transit], in_transit.end_to_end, in_transit.on)
-    received = settled.paid.amount
-
-    before = [
-        _received(_weekday(month), sum(one.amount for one in arrears), "DM-ARREARS", "ARREARS")
-    ] if arrears else []  # fmt: skip
-    before += [_paid(one) for one in inside if one not in (in_transit, short)]
-    missing = short.amount * SHORT_PER_CENT // 100
-    before.append(replace(_paid(short), amount=short.amount - missing, is_="short"))
-    name, account = STRANGER
-    before.append(
-        BankLine(month + timedelta(days=11), GIFT, "FOR AUNTIE", "unknown_party", name=name, account=account)
-    )
-    before.append(BankLine(through, -CHARGE, "ACCOUNT KEEPING", "fee", charge=True))
-    since = min(_weekday(first), today)
-    after = [
-        replace(_paid(in_transit), on=since, is_=frozenset({f"settlement_received {in_transit.end_to_end}"})),
-        replace(_paid(twice), on=since, is_="duplicate"),
-        *(_paid(one) for one in due if first <= one.on <= today),
-        *_of_today(today, attempts),
-    ]
-    old = _statement(month, through, 0, before)
-    new = _statement(first, today, old.closing, after)
-
-    _set_up(manager, month)
+    at_bank = transfers.happen(services, partner, paid_out)
+    old, new = at_bank.statements
+    _set_up(manager, at_bank.month)
     made_at = services.clock.now()
-    imported, runs = [], []
+    imported = []
     for content, form, one in ((bank.camt053(old, made_at), "xml", old), (bank.mt940(new), "sta", new)):
         path = f"/v1/bank-statements?name={ACCOUNT}-{one.to_on}.{form}"
         imported.append(manager.upload(path, content))
-        runs.append(_run(services, [*old.lines, *(new.lines if one is new else ())]))
+        _run(services, [*old.lines, *(new.lines if one is new else ())])
     again = manager.upload(f"/v1/bank-statements?name={ACCOUNT}-again.xml", bank.camt053(old, made_at))
-    listed = manager.pages(f"/v1/breaks?programme={PROGRAMME}")
+    listed = manager.pages("/v1/breaks")
     here = [one for one in listed if one["bank_account"] == ACCOUNT]
     elsewhere = Counter(one["type"] for one in listed if one["bank_account"] is None)
-    preview, resolved = _resolve(manager, next(one for one in here if one["type"] == "fee"))
+    fees = [one for one in here if one["type"] == "fee"]
+    if not fees:
+        raise Unavailable(
+            f"the bank's charge is no break: there are {', '.join(one['type'] for one in here)}"
+        )
+    preview, resolved = _resolve(manager, fees[0])
     for one in here:
         if one["id"] != resolved["break_id"]:
-            manager.post(
-                f"/v1/breaks/{one['id']}/assignment", {"owner": OWNER, "remark": REMARKS[one["type"]]}
-            )
+            remark = REMARKS.get(one["type"], "nobody has looked at it yet")
+            manager.post(f"/v1/breaks/{one['id']}/assignment", {"owner": OWNER, "remark": remark})
     with services.worker.read() as tx:
         paired, books = _lines(tx), _balance(tx)
     left = manager.pages(f"/v1/breaks?programme={PROGRAMME}&bank_account={ACCOUNT}")
     return Reconciled(
-        month,
-        through,
-        (old, new),
+        at_bank,
         imported,
+        manager.pages(f"/v1/bank-statements?account={ACCOUNT}"),
         again,
-        runs,
         paired,
         here,
         dict(sorted(elsewhere.items())),
         preview,
         resolved,
         left,
-        owed,
-        due,
-        in_transit,
-        short,
-        received,
+        settled.paid.amount,
         books,
     )
 
@@ -249,7 +168,7 @@ REMARKS: Final[Mapping[str, str]] = {
     "short": "Desert Mobile was asked for the rest",
     "unknown_party": "the bank was asked who the sender is",
     "duplicate": "the bank was asked whether it was paid twice",
-    "timing": "Gulf Express sent it today: the bank shows it tomorrow",
+    "timing": "Gulf Express sent it today",
 }
 """What is known of each break that stays."""
 
@@ -263,12 +182,23 @@ def compare(comparison: Comparison, found: Reconciled, planned: Sequence[Planned
             PROGRAMME,
         ):
             collected[one.booked.on] += one.booked.collected
-    for day in sorted({*collected, *found.owed}):
-        comparison.expect(f"{PARTNER} owes for {day}", collected[day], found.owed.get(day, 0))
-    for statement, made in zip(found.statements, found.imported, strict=True):
+    for day in sorted({*collected, *found.at_bank.owed}):
+        comparison.expect(f"{PARTNER} owes for {day}", collected[day], found.at_bank.owed.get(day, 0))
+    for statement, made in zip(found.at_bank.statements, found.imported, strict=True):
         comparison.expect(f"lines of the statement to {statement.to_on}", len(statement.lines), made["lines"])
+    comparison.expect(
+        "the statements' days and balances",
+        sorted(
+            (one.from_on.isoformat(), one.to_on.isoformat(), one.opening, one.closing)
+            for one in found.at_bank.statements
+        ),
+        sorted(
+            (one["from_on"], one["to_on"], one["opening"]["amount"], one["closing"]["amount"])
+            for one in found.listed
+        ),
+    )
     comparison.expect("the same file again", True, found.again["duplicate"])
-    for statement in found.statements:
+    for statement in found.at_bank.statements:
         for line in statement.lines:
             paired = found.lines.get(line.reference)
             if line.is_ == "fee":
@@ -290,36 +220,45 @@ def compare(comparison: Comparison, found: Reconciled, planned: Sequence[Planned
         sorted((one["type"], one["amount"]["amount"], one["on"]) for one in found.left),
     )
     comparison.expect("what the preview showed was posted", found.preview["postings"], found.resolved["postings"])  # fmt: skip
-    old, new = found.statements
+    old, new = found.at_bank.statements
     comparison.expect("opening of the second statement", old.closing, new.opening)
     other = world.PREFUND[CURRENCY] + world.SPONSORED[PROGRAMME, "gov-rw"] - paid_out.out - CHARGE
-    comparison.expect("balance per books", found.paid_in + other + found.received, found.books)
+    comparison.expect("balance per books", found.at_bank.paid_in + other + found.received, found.books)
     odd = sum(line.amount for line in (*old.lines, *new.lines) if isinstance(line.is_, str) and line.is_ != "fee")  # fmt: skip
     comparison.expect("balance per bank", found.books - found.received + odd, new.closing)
-    quarantined = sum(1 for one in planned if _settled_but_quarantined(one))
+    quarantined = sum(1 for one in planned if _settled_but_quarantined(one, found.at_bank.paid_today))
     comparison.expect(
         "breaks elsewhere",
-        {"settled_but_quarantined": quarantined} if quarantined else {},
+        {"returned_settlement": 1} | ({"settled_but_quarantined": quarantined} if quarantined else {}),
         found.elsewhere,
     )
 
 
 def _planted(found: Reconciled) -> list[tuple[str, int, str]]:
     """The breaks that there have to be: type, amount and day."""
-    odd = [line for one in found.statements for line in one.lines if isinstance(line.is_, str)]
+    odd = [line for one in found.at_bank.statements for line in one.lines if isinstance(line.is_, str)]
     planted = [(str(line.is_), line.amount, line.on.isoformat()) for line in odd if line.is_ != "short"]
     for line in odd:
         if line.is_ == "short":
-            planted.append(("short", line.amount - found.short.amount, line.on.isoformat()))
-    planted.append(("timing", found.received, found.statements[1].to_on.isoformat()))
+            planted.append(("short", line.amount - found.at_bank.short.amount, line.on.isoformat()))
+    planted.append(("timing", found.received, found.at_bank.statements[1].to_on.isoformat()))
     return planted
 
 
-def _settled_but_quarantined(one: Planned) -> bool:
-    """Whether a delivery's partner has paid for today, and nobody knows what was in it, or it is of this programme."""
+def _settled_but_quarantined(one: Planned, paid_today: frozenset[str]) -> bool:
+    """Whether a delivery is in quarantine, and its partner has paid for the day: Gulf Express for EjoHeza, Sakura before it collects."""
     if one.outcome is None or one.outcome[0] != "quarantined":
         return False
-    return one.slug == "sakura-remit" or one.slug == "gulf-express"
+    paid = {group.programme for group in world.GROUPS if group.partner == one.slug} & paid_today
+    match one.slug:
+        case "gulf-express":
+            paid &= {PROGRAMME}  # its payment for the other programme was returned
+        case "desert-mobile":
+            return False  # it has paid for days that are over
+    if one.outcome[1] == "remittance_conflict":  # what it contradicts is known, and whose that is
+        currency = (one.data or {})["received"]["currency"]
+        paid &= {group.programme for group in world.GROUPS if group.currency == currency}
+    return bool(paid)
 
 
 def _set_up(manager: Client, month: date) -> None:
@@ -341,133 +280,17 @@ def _set_up(manager: Client, month: date) -> None:
     manager.put(f"/v1/break-limits/{PROGRAMME}", {"currency": CURRENCY, "second_person_above": LIMIT})
 
 
-def _due(partner: Client, today: date) -> tuple[dict[date, int], list[Due]]:
-    """What the partner reads that it owes by day, and what it pays of it on each day up to today."""
-    owed: dict[date, int] = {}
-    expected: defaultdict[date, list[date]] = defaultdict(list)
-    for one in partner.pages("/v1/settlements/obligations"):
-        if one["programme"] == PROGRAMME:
-            day = date.fromisoformat(one["collected_on"])
-            owed[day] = owed.get(day, 0) + one["owed"]["amount"]
-            expected[date.fromisoformat(one["expected_on"])].append(day)
-    return owed, [
-        Due(on, tuple(sorted(set(days))), sum(owed[day] for day in set(days)))
-        for on, days in sorted(expected.items())
-        if on <= today
-    ]
-
-
-def _by_hand(services: Services, due: Sequence[Due], reference: str, on: date) -> None:
-    """Record a settlement by the partner's advice, before the bank shows it."""
-    days = sorted(day for one in due for day in one.days)
-    if not days:
-        return
-
-    def record(tx: Tx) -> Any:  # the settlement
-        fund = tx.execute(text("SELECT id FROM ledger.fund WHERE code = :code"), {"code": FUND}).scalar_one()
-        return record_settlement(
-            tx,
-            services.books,
-            find(tx, PARTNER),
-            currency=CURRENCY,
-            amount=sum(one.amount for one in due),
-            through=days[-1],
-            days=days,
-            reference=reference,
-            landing=Landing(fund, on),
-        )
-
-    settle_to_the_end(services.worker, services.books, services.worker.run(record).id)
-
-
-def _paid(one: Due) -> BankLine:
-    name, account = SENDER
-    said = ", ".join(f"{day:%d/%m}" for day in one.days)
-    days = frozenset(day.isoformat() for day in one.days)
-    return BankLine(one.on, one.amount, f"COLLECTED {said}", days, one.end_to_end, name, account)
-
-
-def _received(on: date, amount: int, reference: str, said: str) -> BankLine:
-    name, account = SENDER
-    return BankLine(
-        on, amount, said, frozenset({f"settlement_received {reference}"}), reference, name, account
-    )
-
-
-def _of_today(today: date, attempts: Sequence[tuple[str, str, int, str]]) -> list[BankLine]:
-    """What the books were told by others than the bank: a prefund, a sponsor's money, and what the rail paid."""
-    prefund = world.prefunded("sakura-remit", CURRENCY)
-    grant = world.paid_by_sponsor(PROGRAMME, "gov-rw")
-    return [
-        BankLine(
-            today,
-            world.PREFUND[CURRENCY],
-            "PREFUND",
-            frozenset({f"settlement_received {prefund}"}),
-            prefund,
-            "SAKURA REMIT KK",
-        ),
-        BankLine(
-            today,
-            world.SPONSORED[PROGRAMME, "gov-rw"],
-            f"MATCH {grant}",
-            frozenset({f"sponsor_paid_in {grant}"}),
-            grant,
-            "MINISTRY OF FINANCE",
-        ),
-        *(
-            BankLine(today, amount, said, frozenset({f"{said} {payout}"}), end_to_end)
-            for payout, end_to_end, amount, said in attempts
-        ),
-    ]
-
-
-def _attempts(tx: Tx, paid_out: PaidOut) -> list[tuple[str, str, int, str]]:
-    """Each payment that left, and each that came back: the payout, what it is called on its way, its amount, what the books call it."""
-    found = []
-    for one in paid_out.paid:
-        attempt = tx.execute(
-            text("SELECT replace(id::text, '-', '') FROM products.payout_attempt WHERE payout_id = :id"),
-            {"id": parse_public_id("pay", str(one.payout["id"]))},
-        ).scalar_one()
-        for state in one.plan.ends:
-            if state in ("paid", "returned") and "paid" in one.plan.ends:
-                amount = -one.amount if state == "paid" else one.amount
-                found.append((str(one.payout["id"]), str(attempt), amount, f"payout_{state}"))
-    return found
-
-
-def _statement(from_on: date, to_on: date, opening: int, lines: Sequence[BankLine]) -> Statement:
-    number = from_on.year * 12 + from_on.month - 1  # without a gap from month to month
-    return Statement(
-        IBAN,
-        CURRENCY,
-        number % 100_000,
-        from_on,
-        to_on,
-        opening,
-        bank.numbered(lines, f"FT{from_on:%y%m}"),
-    )
-
-
-def _weekday(day: date) -> date:
-    """The day, or the first after it on which banks work."""
-    while day.weekday() >= WEEKEND:
-        day += timedelta(days=1)
-    return day
-
-
-def _run(services: Services, lines: Sequence[BankLine]) -> RunReport:
+def _run(services: Services, lines: Sequence[BankLine]) -> None:
     """Reconcile until what can be paired is: what was posted last is collected once nothing older is under way."""
     wanted = {one.reference for one in lines if not isinstance(one.is_, str)}
     deadline = time.monotonic() + RUN_SECONDS_MAX
     while True:
-        report = reconcile(services, ACCOUNT)
+        reconcile(services, ACCOUNT)
         with services.worker.read() as tx:
             left = wanted - {name for name, one in _lines(tx).items() if one is not None}
         # what stays open is told as a figure that is not what it had to be
         if not left or time.monotonic() > deadline:
-            return report
+            return
         time.sleep(0.2)
 
 

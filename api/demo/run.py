@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from api.bootstrap import Services
-from api.demo import books, closing, events, payouts, reconciling, sender, settling, world
+from api.demo import books, closing, events, payouts, reconciling, sender, settling, transfers, world
 from api.demo.books import Comparison
 from api.demo.client import Client
 from api.demo.closing import Closed
@@ -186,7 +186,7 @@ def run(
         told = Told(len(receiver.events), receiver.types_of("id", remittance), receiver.unsigned)
     manager = reconciling.staff(services, serving.url)
     with step("the bank's statements come in and are paired; a break is resolved", None):
-        payer = Client(serving.url, built.partners[reconciling.PARTNER].client)
+        payer = Client(serving.url, built.partners[transfers.PARTNER].client)
         reconciled = reconciling.reconcile_with_the_bank(services, manager, payer, settled, paid_out)
     with step("folding and sealing", None):
         _fold_and_seal(services, sealer)
@@ -208,7 +208,7 @@ def run(
             tx,
             {
                 (settling.PARTNER, settling.PROGRAMME): settled.paid.paired,
-                (reconciling.PARTNER, reconciling.PROGRAMME): reconciled.paid_in,
+                (transfers.PARTNER, transfers.PROGRAMME): reconciled.at_bank.paid_in,
             },
             {settling.PROGRAMME: paid_out.out},
         )

@@ -5,7 +5,8 @@ from typing import Any
 
 from api.cli import output
 from api.demo.closing import Closed
-from api.demo.reconciling import ACCOUNT, CURRENCY, PROGRAMME, REMARKS, Reconciled
+from api.demo.reconciling import REMARKS, Reconciled
+from api.demo.transfers import ACCOUNT, CURRENCY, PROGRAMME
 
 
 def reconciled(found: Reconciled) -> None:
@@ -20,7 +21,7 @@ def reconciled(found: Reconciled) -> None:
         ["as", "from", "to", "lines>", "opening>", "closing>"],
         [
             (form, one.from_on, one.to_on, len(one.lines), _amount(one.opening), _amount(one.closing))
-            for form, one in zip(("camt.053", "MT940"), found.statements, strict=True)
+            for form, one in zip(("camt.053", "MT940"), found.at_bank.statements, strict=True)
         ],
     )
     output.table(
@@ -103,7 +104,7 @@ def _account(posting: Mapping[str, Any], side: str) -> str:
 
 def _example(found: Reconciled, rule: str) -> str:
     """The first line that a rule paired, and what with."""
-    for one in found.statements:
+    for one in found.at_bank.statements:
         for line in one.lines:
             paired = found.lines.get(line.reference)
             if paired is not None and paired.rule == rule:
@@ -117,8 +118,8 @@ def _why(found: Reconciled, one: Mapping[str, Any]) -> str:
     """What it is, in words: by its line, and what is known of it."""
     match one["type"]:
         case "short":
-            days = ", ".join(f"{day:%d/%m}" for day in found.short.days)
-            why = f"Desert Mobile owes {_amount(found.short.amount)} for {days}"
+            days = ", ".join(f"{day:%d/%m}" for day in found.at_bank.short.days)
+            why = f"Desert Mobile owes {_amount(found.at_bank.short.amount)} for {days}"
         case "unknown_party":
             why = "nobody knows the sender's account"
         case "duplicate":
