@@ -45,7 +45,7 @@ BEGIN
         FROM planned CROSS JOIN (VALUES (0), (1)) AS p(part) WHERE kind = 'items'
         UNION ALL
         SELECT kind, grouped, 17 + amount % 999, today - (grouped / parties % 330)::integer, NULL, 2
-        FROM planned WHERE kind = 'items' AND grouped % 1000 = 1
+        FROM planned WHERE kind = 'items' AND grouped % 998 = 1
         UNION ALL
         SELECT kind, grouped, sum(amount), today - (grouped / parties % 330)::integer, NULL, 0
         FROM planned WHERE kind = 'lines' GROUP BY kind, grouped;

@@ -13,6 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
+from psycopg.sql import Literal
 from sqlalchemy import text
 
 from ledger.clock import Clock
@@ -145,6 +146,7 @@ class _Run:
     by_rule: dict[str, int] = field(default_factory=dict)
     _found: list[tuple[Rule, str]] = field(default_factory=list)
     _open: dict[str, int] = field(default_factory=dict)
+    _unread: set[str] = field(default_factory=set)
     _has_expected: bool = False
     _has_undone: bool = False
     _names_known: bool = False
@@ -163,13 +165,16 @@ class _Run:
         self.by_rule.clear()
         self._found.clear()
         self._names_known = False
-        self._read_what_is_open()
+        self._unread.clear()
+        self._look_at_what_is_open(rules[0])
         for number, rule in enumerate(rules):
-            if not all(self._open.values()):
-                break
             found = self._find(number, rule)
             if found is not None:
                 self._keep(rule, found.but_for_undone() if self._has_undone else found)
+            for name in sorted(self._unread):
+                self._rewrite(name)
+            if not all(self._open.values()):
+                break
         if self.by_rule:
             self._write()
         self._drop_relations()
@@ -195,14 +200,40 @@ class _Run:
         )
         self._execute(f"DROP TABLE {names}")
 
-    def _read_what_is_open(self) -> None:
+    def _look_at_what_is_open(self, first: Rule) -> None:
+        """Reads what is open into relations of the run; or, where most is open, leaves that until the first rule took its part."""
+        (mostly,) = self._row(
+            "SELECT pg_relation_size('ledger.paired_line') * 8 < pg_relation_size('ledger.statement_line')"
+        )
+        later = (
+            mostly and first.pairs == "one_to_one" and not first.on & {"identifiers", "party"} and first.on
+        )
         for name, query in (("open_line", _LINES), ("open_item", _ITEMS)):
-            self._open[name] = self._relation(name, query)
-            self._execute(f"ANALYZE {name}")
+            if later:
+                values = {key: Literal(value).as_string(self.cursor) for key, value in self.common.items()}
+                self._execute(
+                    f"CREATE TEMPORARY VIEW {name} AS {query.replace('%(', '{').replace(')s', '}').format(**values)}"
+                )
+                self._unread.add(name)
+            else:
+                self._open[name] = self._relation(name, query)
+                self._execute(f"ANALYZE {name}")
         (self._has_undone,) = self._row(
             "SELECT EXISTS (SELECT FROM ledger.pairing WHERE bank_account_id = %(account)s AND undone_at IS NOT NULL)"
         )
-        (self._has_expected,) = self._row("SELECT EXISTS (SELECT FROM open_item WHERE source <> 'booked')")
+        (self._has_expected,) = self._row(
+            "SELECT EXISTS (SELECT FROM ledger.item WHERE bank_account_id = %(account)s AND source <> 'booked'"
+            " AND closed_at IS NULL)"
+        )
+
+    def _rewrite(self, name: str, but_for: str = "SELECT NULL::uuid AS id WHERE false") -> None:
+        """What is open anew, without the ids of a query."""
+        rest = f"SELECT * FROM {name} o WHERE NOT EXISTS (SELECT FROM ({but_for}) AS t WHERE t.id = o.id)"
+        self._open[name] = self._relation("rest", rest)
+        self._execute(f"DROP {'VIEW' if name in self._unread else 'TABLE'} {name}")
+        self._unread.discard(name)
+        self._execute(f"ALTER TABLE rest RENAME TO {name}")
+        self._execute(f"ANALYZE {name}")
 
     def _find(self, number: int, rule: Rule) -> _Found | None:
         """What a rule finds, or nothing."""
@@ -304,24 +335,19 @@ class _Run:
         proposals = (
             self._proposed(rule, found.query) if self._has_expected or rule.tolerance is not None else []
         )
-        taken = {}
         for name, ids in (("open_line", found.line_ids), ("open_item", found.item_ids)):
-            before = self._open[name]
-            if found.size * 3 > before:  # then writing the rest anew is cheaper than deleting
-                rest = f"SELECT * FROM {name} o WHERE NOT EXISTS (SELECT FROM ({ids}) AS t WHERE t.id = o.id)"
-                self._open[name] = self._relation("rest", rest)
-                self._execute(f"DROP TABLE {name}")
-                self._execute(f"ALTER TABLE rest RENAME TO {name}")
-                self._execute(f"ANALYZE {name}")
+            # writing the rest is cheaper than deleting a third
+            if name in self._unread or found.size * 3 > self._open[name]:
+                self._rewrite(name, ids)
             else:
-                self._open[name] -= self._execute(
-                    f"DELETE FROM {name} o USING ({ids}) AS t WHERE t.id = o.id"
-                ).rowcount
-            taken[name] = before - self._open[name]
-        groups = taken["open_item" if rule.pairs == "many_lines_to_one" else "open_line"]
+                self._execute("DROP TABLE IF EXISTS pg_temp.taken")
+                self._relation("taken", ids)
+                taken = "EXISTS (SELECT FROM taken t WHERE t.id = o.id)"
+                self._open[name] -= self._execute(f"DELETE FROM {name} o WHERE {taken}").rowcount
+        (kept,) = self._row(f"SELECT count(*) FROM ({found.query}) AS f")
         self.proposals += proposals
-        if groups > len(proposals):
-            self.by_rule[rule.name] = groups - len(proposals)
+        if kept > len(proposals):
+            self.by_rule[rule.name] = kept - len(proposals)
             self._found.append((rule, found.query))
 
     def _proposed(self, rule: Rule, query: str) -> list[Proposal]:
