@@ -191,7 +191,7 @@ SETTLEMENTS = SetCheck(
 )
 
 RECEIPTS = SetCheck(
-    "unidentified receipts hold what settlements left over, and money whose sender nobody knows",
+    "unidentified receipts hold what settlements left over, money whose sender nobody knows, and what was posted by hand",
     "SELECT count(*) FROM products.receipt",
     f"""
     WITH held AS (
@@ -202,6 +202,13 @@ RECEIPTS = SetCheck(
             WHERE s.kind = 'payment' AND s.state NOT IN ('returning', 'returned')
             UNION ALL
             SELECT fund_id, currency, amount FROM products.receipt WHERE state = 'open'
+            UNION ALL
+            -- what two managers posted there by hand, and what took that back
+            SELECT a.fund_id, a.currency, CASE WHEN p.credit_account = a.id THEN p.amount ELSE -p.amount END
+            FROM ledger.account a JOIN ledger.posting p ON a.id IN (p.credit_account, p.debit_account)
+            JOIN ledger.transaction t ON t.id = p.transaction_id
+            LEFT JOIN ledger.transaction o ON o.id = t.reverses
+            WHERE a.code = 'unidentified_receipts' AND 'manual' IN (t.kind, o.kind)
         ) one GROUP BY fund_id, currency
     ), booked AS (
         SELECT a.fund_id, a.currency, sum({NORMAL_SIDE}) AS amount
@@ -209,7 +216,7 @@ RECEIPTS = SetCheck(
         WHERE a.code = 'unidentified_receipts' GROUP BY a.fund_id, a.currency
     )
     SELECT format('fund %s', coalesce(b.fund_id, h.fund_id)),
-           format('has %s in unidentified receipts; settlements and receipts come to %s', coalesce(b.amount, 0),
+           format('has %s in unidentified receipts; settlements, receipts and what was posted by hand come to %s', coalesce(b.amount, 0),
                   coalesce(h.amount, 0))
     FROM booked b FULL JOIN held h USING (fund_id, currency) WHERE coalesce(b.amount, 0) <> coalesce(h.amount, 0)
     """,

@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from api import closing
-from api.approvals.service import NOWHERE, Origin, Payload, Request, file, may_ask, register
+from api.approvals.service import NOWHERE, Origin, Payload, Request, file, kind_of_name, may_ask, register
 from api.auth.actors import Actor
 from api.auth.scopes import Role
 from api.bootstrap import Services
@@ -60,8 +60,15 @@ def request_close(
 def _execute_close(tx: Tx, services: Services, payload: Payload) -> Payload:
     def act(programme_id: UUID, object_: str, detail: Mapping[str, Any]) -> Act:
         approver: str = payload["approved_by"]
-        kind = "operator" if approver.startswith("opr_") else "cli"
-        return Act(approver, kind, closing.CLOSED, object_, "done", detail=detail, programme_id=programme_id)
+        return Act(
+            approver,
+            kind_of_name(approver),
+            closing.CLOSED,
+            object_,
+            "done",
+            detail=detail,
+            programme_id=programme_id,
+        )
 
     done = closing.close_month(
         tx,

@@ -188,7 +188,7 @@ def _decide(kind: Any, opening_id: str, remark: str, as_: str | None, as_json: b
                 services.worker,
                 services.books,
                 found.id,
-                told=lambda done, batches: steps.show(done, batches),
+                told=steps.show,
             )
         _show(services, found, as_json)
 

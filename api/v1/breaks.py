@@ -42,6 +42,7 @@ from ledger.ids import public_id
 from ledger.reconciliation import reading
 from ledger.reconciliation.sealing import LineText
 from products.programmes.registry import find
+from products.programmes.registry import unknown as unknown_programme
 from products.reconciliation.breaks import queries, resolve
 from products.reconciliation.breaks.queries import Break, Filters, Sort, State
 from products.reconciliation.breaks.suggestions import suggestions
@@ -267,7 +268,7 @@ def undo_break_resolution(
 def put_break_limit(programme: ProgrammeSlug, body: BreakLimitIn, call: Writing) -> BreakLimitOut:
     """From now on a second person decides how breaks of more than this are ended."""
     programme_id = find(call.tx, programme)
-    require_programme(call, SCOPE, programme_id, "There is no such programme.")
+    require_programme(call, SCOPE, programme_id, unknown_programme(programme))
     before = resolve.second_person_above(call.tx, programme_id, body.currency)
     resolve.set_limit(call.tx, call.services.clock, programme_id, body.currency, body.second_person_above)
     call.audit(
@@ -297,7 +298,7 @@ def get_break_limit(
 ) -> BreakLimitOut:
     """From which value on a second person decides; 0 (always) where nobody has said."""
     programme_id = find(call.tx, programme)
-    require_programme(call, "reconciliation:read", programme_id, "There is no such programme.")
+    require_programme(call, "reconciliation:read", programme_id, unknown_programme(programme))
     wanted = currency or resolve.currency_of(call.tx, programme_id)
     above = resolve.second_person_above(call.tx, programme_id, wanted)
     return BreakLimitOut(programme=programme, second_person_above=MoneyOut.of(above, wanted))

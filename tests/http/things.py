@@ -70,6 +70,8 @@ PREFIXES: Final = {
     "bank_statement": "bst",
     "counterparty": "bcp",
     "opening": "opn",
+    "receipt": "rcp",
+    "pairing": "par",
 }
 NAMED: Final = frozenset({"programme", "partner", "rail", "agency", "bank_account"})
 """What has a name that people chose."""
@@ -79,6 +81,8 @@ OF_A_MONTH: Final = {"month": "2026-02", "figure": "a_figure", "item": "statemen
 
 def absent(part: str) -> str:
     """What nothing of this kind is called."""
+    if part in OF_A_MONTH:
+        return OF_A_MONTH[part]
     if part == "number":
         return "1000"
     return "nobodys" if part in NAMED else public_id(PREFIXES[part], new_id())
@@ -86,7 +90,7 @@ def absent(part: str) -> str:
 
 def absent_all() -> dict[str, str]:
     """A name that nothing has, for whatever a path names."""
-    return {part: absent(part) for part in (*PREFIXES, *NAMED, "number")} | OF_A_MONTH
+    return {part: absent(part) for part in (*PREFIXES, *NAMED, *OF_A_MONTH, "number")}
 
 
 def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -157,6 +161,15 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "answer_remittal": {"lines": [{"line": 1, "outcome": "accepted"}]},
         "bring_remittal_answer": {},
         "change_bank_account": {"name": "an attack"},
+        "identify_receipt": {"partner": "acme"},
+        "undo_pairing": remark,
+        "assign_break": {"owner": "mallory"},
+        "preview_break_resolution": {"method": "write_off"},
+        "confirm_break_resolution": remark | {"digest": "0" * 64},
+        "undo_break_resolution": remark,
+        "put_break_limit": {"currency": "RWF", "second_person_above": 1},
+        "request_verification": {},
+        "finalise_opening_load": {},
         "add_bank_counterparty": {"identification": "AE070331", "party": "acme"},
     }
 
@@ -164,6 +177,7 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
 def bodies_without_id(member: str) -> dict[str, dict[str, Any]]:
     """A good body for every route that takes JSON and has no id in its path."""
     account = absent("account")
+    remark = {"remark": "seen"}
     code = {"totp": "123456"}
     secret = {"token": f"mzn_link_{'a' * 43}"}
     way = {"member": {"id": member}, "origin_country": "AE", "destination_country": "RW"}
@@ -205,6 +219,11 @@ def bodies_without_id(member: str) -> dict[str, dict[str, Any]]:
         "make_remittal": {"programme": "ejoheza", "agency": "rssb", "through": DAY},
         "create_webhook_endpoint": {"url": "https://hooks.acme.example/mizan"},
         "add_bank_account": BANK_ACCOUNT,
+        "pair_by_hand": remark
+        | {"lines": [public_id("bsl", new_id())], "items": [public_id("itm", new_id())]},
+        "book_conversion": remark
+        | {"from_line": public_id("bsl", new_id()), "to_line": public_id("bsl", new_id())},
+        "run_reconciliation": {},
     }
 
 

@@ -234,7 +234,11 @@ def test_programmes_are_validated_without_a_server_and_shown(commands: Commands,
 
 
 def test_months_close_and_reopen(commands: Commands, tmp_path: Path) -> None:
-    assert commands.json("period", "list")["data"][0]["closed_through"] is None
+    def closed_through() -> set[str | None]:
+        funds = commands.json("period", "list")["data"]
+        return {one["closed_through"] for one in funds if one["fund"].startswith("ejoheza/")}
+
+    assert closed_through() == {None}
     assert "verified and sealed: red" in commands.refusal("period", "close", "ejoheza", "2021-06")
     commands.text("ledger", "seal")
     assert commands.json("ledger", "verify")["ok"] is True
@@ -242,7 +246,7 @@ def test_months_close_and_reopen(commands: Commands, tmp_path: Path) -> None:
     assert judged["green"] is True, judged["items"]
     closed = commands.json("period", "close", "ejoheza", "2021-06", "--remark", "the first")
     assert (closed["revision"], closed["through"], closed["seal"]) == (1, "2021-06-30", None)
-    assert commands.json("period", "list")["data"][-1]["closed_through"] == "2021-06-30"
+    assert closed_through() == {"2021-06-30"}
     assert "closed already" in commands.refusal("period", "close", "ejoheza", "2021-06")
     assert "months before" in commands.refusal("period", "close", "ejoheza", "2021-08")
     assert "no programme" in commands.refusal("period", "close", "nothing", "2021-06")
