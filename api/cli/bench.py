@@ -20,7 +20,11 @@ def add_to(app: typer.Typer) -> None:
 def names() -> list[str]:
     """The benchmarks that there are: modules of `api.bench` that can be run by this name."""
     found = sorted(module.name for module in pkgutil.iter_modules(api.bench.__path__))
-    return [name for name in ("posting", "pipeline", "hooks", "reads", "api", "payouts", "reconcile") if name in found]
+    return [
+        name
+        for name in ("posting", "pipeline", "hooks", "reads", "api", "payouts", "reconcile")
+        if name in found
+    ]
 
 
 def bench(
