@@ -10,7 +10,6 @@ Twice the lines are paired
 in a second database of the same server. Memory is what a process had resident at most, the shared buffers that it touched included.
 """
 
-import math
 import threading
 import time
 from collections.abc import Mapping
@@ -131,14 +130,15 @@ def _paired(world: _World) -> dict[str, float]:
     with psycopg.connect(libpq(world.urls["superuser"])) as connection:
         row = connection.execute(
             "SELECT (SELECT count(*) FROM ledger.paired_line), (SELECT count(*) FROM ledger.paired_item),"
-            " (SELECT count(*) FROM ledger.item WHERE kind = 'bench')"
+            " (SELECT count(*) FROM ledger.item), (SELECT count(*) FROM ledger.paired_line p"
+            "  JOIN ledger.statement_line l ON l.id = p.line_id JOIN ledger.paired_item q ON q.pairing_id = p.pairing_id"
+            "  JOIN ledger.item i ON i.id = q.item_id WHERE i.subject IS DISTINCT FROM l.kind)"
         ).fetchone()
-    lines, items, all_items = row if row is not None else (0, 0, 1)
-    half, sixth = world.lines // 2, world.lines // 6
-    if (outcome.pairings, lines) != (half + sixth + math.ceil(sixth / 3), half + 2 * sixth):
-        raise RuntimeError(
-            f"not what belongs together: {outcome.by_rule} paired {lines} lines, {items} items"
-        )
+    lines, items, all_items, wrong = row if row is not None else (0, 0, 1, 1)
+    belong = world.lines // 2 + 2 * (world.lines // 6)
+    # of the sums that are searched for, one in a hundred has strangers that make the answer doubtful
+    if wrong or not belong * 0.999 <= lines <= belong:
+        raise RuntimeError(f"{wrong} wrong, {lines} of {belong} lines paired: {outcome.by_rule}")
     return {
         "seconds": seconds,
         "memory_mib": memory.most / 2**20,

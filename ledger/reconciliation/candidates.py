@@ -14,7 +14,8 @@ _TOKENS = "array_remove(ARRAY[{row}.reference, {row}.end_to_end{more}], NULL) ||
 
 
 def _plain(token: str) -> str:
-    return f"translate(upper({token}), ' -_/.', '')"
+    # by bytes: names are letters and digits, and a locale's rules cost five times as much
+    return f"translate(upper({token} COLLATE \"C\"), ' -_/.', '')"
 
 
 def tokens(row: str, *, item: bool) -> str:
@@ -26,11 +27,11 @@ def _exploded(relation: str, single: tuple[str, ...]) -> str:
     """Everything that the rows of a relation may be known by, one row each; nothing is computed for what bears no name."""
     parts = []
     for at, column in enumerate(single):
-        others = "".join(f" AND {_plain(column)} IS DISTINCT FROM {_plain(other)}" for other in single[:at])
+        others = "".join(f" AND {column} IS DISTINCT FROM {other}" for other in single[:at])
         parts.append(
             f"SELECT id, {_plain(column)} AS token FROM {relation} WHERE {column} IS NOT NULL{others}"
         )
-    others = "".join(f" AND {_plain('t')} IS DISTINCT FROM {_plain(other)}" for other in single)
+    others = "".join(f" AND t IS DISTINCT FROM {other}" for other in single)
     parts.append(
         f"SELECT id, {_plain('t')} FROM {relation} CROSS JOIN LATERAL unnest(identifiers) AS t"
         f" WHERE identifiers <> '{{}}'{others}"
@@ -187,13 +188,13 @@ def groups(rule: Rule) -> str:
 
 # An identifier that joins many lines with many items says nothing: only one that has one of a side is looked at.
 _SHARED_BY_ITEMS: Final = f"""
-    SELECT ARRAY[l.id] AS lines, array_agg(i.id ORDER BY i.id) AS items, l.amount, min(i.source) AS source,
+    SELECT ARRAY[l.id] AS lines, array_agg(i.id ORDER BY i.id) AS items, l.amount, min(i.source COLLATE "C") AS source,
            jsonb_build_object('identifier', min(s.token), 'items', count(*), 'sum', l.amount,
                               'days', max(abs(i.on_date - l.booked_on))) AS evidence
     FROM shared s JOIN open_line l ON l.id = s.line JOIN open_item i ON i.id = s.item
     WHERE s.of_one_line
     GROUP BY l.id, l.amount
-    HAVING count(*) > 1 AND sum(i.amount) = l.amount AND min(i.source) = max(i.source) AND bool_and({_NEAR} AND {_ONE_WAY})
+    HAVING count(*) > 1 AND sum(i.amount) = l.amount AND min(i.source COLLATE "C") = max(i.source COLLATE "C") AND bool_and({_NEAR} AND {_ONE_WAY})
 """
 _SHARED_BY_LINES: Final = f"""
     SELECT array_agg(l.id ORDER BY l.id) AS lines, ARRAY[i.id] AS items, i.amount, i.source,

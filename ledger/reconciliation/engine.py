@@ -264,6 +264,7 @@ class _Run:
             f" AND NOT EXISTS (SELECT FROM {twice} t WHERE t.id = c.item)"
         )
         if not rule.is_telling:
+            self._execute(f"ANALYZE {found}")  # a few: what they are compared with is not worth hashing
             ambiguous += self._execute(
                 f"INSERT INTO {twice} {candidates.not_alone(rule, found)}", **_limits(rule)
             ).rowcount
