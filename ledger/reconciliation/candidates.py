@@ -33,8 +33,8 @@ def _exploded(relation: str, single: tuple[str, ...]) -> str:
         )
     others = "".join(f" AND t IS DISTINCT FROM {other}" for other in single)
     parts.append(
-        f"SELECT id, {_plain('t')} FROM {relation} CROSS JOIN LATERAL unnest(identifiers) AS t"
-        f" WHERE identifiers <> '{{}}'{others}"
+        f"SELECT id, {_plain('t')} FROM (SELECT id, {', '.join(single)}, unnest(identifiers) AS t FROM {relation}"
+        f" WHERE identifiers <> '{{}}') AS known WHERE true{others}"
     )
     return " UNION ALL ".join(parts)
 
