@@ -104,7 +104,7 @@ def _joined(world: _World) -> dict[str, float]:
     with psycopg.connect(libpq(world.urls["superuser"]), autocommit=True) as connection:
         connection.execute("SET enable_nestloop = off")
         connection.execute("SET enable_mergejoin = off")
-        connection.execute("SET work_mem = '128MB'")
+        connection.execute("SET work_mem = '256MB'")
         for name, statement in statements.items():
             began = time.perf_counter()
             connection.execute(statement)

@@ -33,12 +33,12 @@ PARTY_OPEN_MAX: Final = 200
 _ADVISORY_CLASS: Final = 0x4D5B
 _UNIQUE_VIOLATION: Final = "23505"
 
-# Hash joins alone: fresh rows have no statistics, and a plan for a hundred rows would be a disaster for a million. 128 MB for
+# Hash joins alone: fresh rows have no statistics, and a plan for a hundred rows would be a disaster for a million. 256 MB for
 # each step of a plan, twice that for hashes, keeps a million lines in memory and a backend below a gigabyte.
 _SETTINGS: Final = {
     "enable_nestloop": "off",
     "enable_mergejoin": "off",
-    "work_mem": "128MB",
+    "work_mem": "256MB",
     "statement_timeout": "0",
 }
 
@@ -53,6 +53,17 @@ _ITEMS: Final = """
     WHERE i.bank_account_id = %(account)s AND i.currency = %(currency)s AND i.closed_at IS NULL AND i.on_date >= %(since)s
       AND NOT EXISTS (SELECT FROM ledger.paired_item p WHERE p.item_id = i.id)
 """
+# The ids are UUIDv7s whose last 48 bits count on, so that they come in order.
+_MADE: Final = """
+    INSERT INTO ledger.pairing (id, bank_account_id, run_id, rule, evidence, amount, lines, items, made_by, made_at)
+    SELECT CAST(%(ids)s || lpad(to_hex(row_number() OVER ()), 12, '0') AS uuid), %(account)s, %(run)s, %(rule)s, f.evidence,
+           f.amount, f.lines, f.items, %(by)s, %(at)s
+    FROM ({found}) AS f WHERE f.source = 'booked' AND f.difference = 0
+"""
+WHOLE: Final = "(true)"
+"""SQL: all rows of a relation."""
+PART_BLOCKS: Final = 4_000
+"""How much of what a rule found is written by one statement: some hundred thousand pairings."""
 _NUMBERED: Final = "SELECT row_number() OVER () AS n, g.* FROM ({groups}) AS g"
 _NOT_UNDONE: Final = """
     NOT EXISTS (SELECT FROM ledger.pairing u WHERE u.bank_account_id = %(account)s AND u.undone_at IS NOT NULL
@@ -116,24 +127,29 @@ def pair(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a rule found: queries for (lines, items, amount, difference, source, evidence), for its lines and for its items."""
+    """What a rule found: queries for (lines, items, amount, difference, source, evidence), for its lines and for its items.
 
+    They read `relation`; WHOLE stands in `query` where a part of it may be asked for.
+    """
+
+    relation: str
     query: str
     line_ids: str
     item_ids: str
     size: int
 
     @classmethod
-    def of_groups(cls, query: str, size: int) -> "_Found":
+    def of_groups(cls, relation: str, query: str, size: int) -> "_Found":
         """Lines and items by the groups that hold them."""
         lines, items = (
             f"SELECT unnest(f.{column}) AS id FROM ({query}) AS f" for column in ("lines", "items")
         )
-        return cls(query, lines, items, size)
+        return cls(relation, query, lines, items, size)
 
     def but_for_undone(self) -> "_Found":
         """Without what a person took back: that is never made again."""
-        return self.of_groups(f"SELECT * FROM ({self.query}) AS f WHERE {_NOT_UNDONE}", self.size)
+        query = f"SELECT * FROM ({self.query}) AS f WHERE {_NOT_UNDONE}"
+        return self.of_groups(self.relation, query, self.size)
 
 
 @dataclass(slots=True)
@@ -144,7 +160,7 @@ class _Run:
     common: Mapping[str, Any]
     proposals: list[Proposal] = field(default_factory=list)
     by_rule: dict[str, int] = field(default_factory=dict)
-    _found: list[tuple[Rule, str]] = field(default_factory=list)
+    _found: list[tuple[Rule, _Found]] = field(default_factory=list)
     _open: dict[str, int] = field(default_factory=dict)
     _unread: set[str] = field(default_factory=set)
     _has_expected: bool = False
@@ -160,7 +176,7 @@ class _Run:
         return before
 
     def follow(self, rules: Sequence[Rule]) -> None:
-        """Tries the rules in order, and writes what they found all at once: a trigger's scans cost as much for one as for all."""
+        """Tries the rules in order, and writes what they found when the last is through."""
         self.proposals.clear()
         self.by_rule.clear()
         self._found.clear()
@@ -260,7 +276,7 @@ class _Run:
             f" UNION ALL SELECT item FROM {found} GROUP BY item HAVING count(*) > 1",
         )
         once = (
-            f"WHERE NOT EXISTS (SELECT FROM {twice} t WHERE t.id = c.line)"
+            f"WHERE {WHOLE} AND NOT EXISTS (SELECT FROM {twice} t WHERE t.id = c.line)"
             f" AND NOT EXISTS (SELECT FROM {twice} t WHERE t.id = c.item)"
         )
         if not rule.is_telling:
@@ -274,8 +290,9 @@ class _Run:
             ambiguous += self._execute(
                 f"INSERT INTO {twice} {candidates.named_elsewhere(found, once)}"
             ).rowcount
-        source = f"FROM {found} c {once if ambiguous else ''}"
+        source = f"FROM {found} c {once if ambiguous else f'WHERE {WHOLE}'}"
         return _Found(
+            found,
             "SELECT ARRAY[c.line] AS lines, ARRAY[c.item] AS items, c.amount, c.difference, c.source, c.evidence"
             f" {source}",
             f"SELECT c.line AS id {source}",
@@ -293,10 +310,11 @@ class _Run:
             SELECT DISTINCT member.n FROM member JOIN many USING (id)
             """,
         )
-        once = f"WHERE NOT EXISTS (SELECT FROM twice_{number} t WHERE t.n = g.n)" if ambiguous else ""
+        once = f" AND NOT EXISTS (SELECT FROM twice_{number} t WHERE t.n = g.n)" if ambiguous else ""
         return _Found.of_groups(
+            found,
             "SELECT g.lines, g.items, g.amount, CAST(0 AS bigint) AS difference, g.source, g.evidence"
-            f" FROM {found} g {once}",
+            f" FROM {found} g WHERE {WHOLE}{once}",
             size,
         )
 
@@ -349,7 +367,7 @@ class _Run:
         self.proposals += proposals
         if kept > len(proposals):
             self.by_rule[rule.name] = kept - len(proposals)
-            self._found.append((rule, found.query))
+            self._found.append((rule, found))
 
     def _proposed(self, rule: Rule, query: str) -> list[Proposal]:
         rows = self._execute(
@@ -362,21 +380,20 @@ class _Run:
         ]
 
     def _write(self) -> None:
-        """Makes the pairings: the ids are UUIDv7s whose last 48 bits count on, so that they come in order."""
-        found = " UNION ALL ".join(
-            f"SELECT {number} AS rule, f.* FROM ({query}) AS f WHERE f.source = 'booked' AND f.difference = 0"
-            for number, (_, query) in enumerate(self._found)
-        )
-        made = self._execute(
-            f"""
-            INSERT INTO ledger.pairing (id, bank_account_id, run_id, rule, evidence, amount, lines, items, made_by, made_at)
-            SELECT CAST(%(ids)s || lpad(to_hex(row_number() OVER ()), 12, '0') AS uuid), %(account)s, %(run)s,
-                   (CAST(%(rules)s AS text[]))[f.rule + 1], f.evidence, f.amount, f.lines, f.items, %(by)s, %(at)s
-            FROM ({found}) AS f
-            """,
-            ids=str(new_id())[:-12],
-            rules=[rule.name for rule, _ in self._found],
-        ).rowcount
+        """Makes the pairings, part by part: what a trigger sees of one statement is to stay in memory."""
+        made = 0
+        for rule, found in self._found:
+            (blocks,) = self._row(
+                "SELECT pg_relation_size(CAST(%(relation)s AS regclass)) / current_setting('block_size')::integer",
+                relation=found.relation,
+            )
+            for first in range(0, blocks, PART_BLOCKS):
+                part = f"ctid >= '({first},0)' AND ctid < '({first + PART_BLOCKS},0)'"
+                made += self._execute(
+                    _MADE.format(found=found.query.replace(WHOLE, part)),
+                    ids=str(new_id())[:-12],
+                    rule=rule.name,
+                ).rowcount
         if made != sum(self.by_rule.values()):
             raise RuntimeError(f"found {sum(self.by_rule.values())} pairings and made {made}")
 
