@@ -19,7 +19,6 @@ from api.cli import (
     ledger,
     listen,
     match,
-    opening,
     operator,
     partner,
     payment_file,
@@ -27,16 +26,10 @@ from api.cli import (
     period,
     programme,
     rail,
-    reconcile,
-    reconcile_breaks,
-    reconcile_overview,
-    reconcile_pairing,
-    reconcile_receipts,
     remittal,
     serve,
     settlement,
     settlement_file,
-    shadow,
     sponsor,
     trigger,
 )
@@ -65,9 +58,6 @@ for _group in (
     rail,
     remittal,
     payment_file,
-    reconcile,
-    opening,
-    shadow,
     match,
     ledger,
     inbox,
@@ -82,10 +72,6 @@ app.add_typer(partner.organisations)
 
 by_hand.add_to(ledger.app)
 settlement_file.add_to(settlement.app)
-reconcile.app.add_typer(reconcile_breaks.app)
-reconcile_overview.add_to(reconcile.app)
-reconcile_receipts.add_to(reconcile.app)
-reconcile_pairing.add_to(reconcile.app)
 
 
 def _version(asked: bool) -> None:

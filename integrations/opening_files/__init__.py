@@ -1,1 +1,0 @@
-"""Spreadsheets of balances: what an older system hands over."""
