@@ -13,6 +13,8 @@ COPY api api
 RUN /opt/mizan/bin/python -m pip install --no-cache-dir --no-index --no-deps --no-build-isolation .
 
 FROM python:3.13-slim-trixie
+# the close pack on paper: letters that the fonts within the program lack
+RUN apt-get update && apt-get install --yes --no-install-recommends fonts-noto-core && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --create-home --home-dir /var/lib/mizan --shell /usr/sbin/nologin mizan
 COPY --from=build /opt/mizan /opt/mizan
 ENV PATH=/opt/mizan/bin:$PATH \

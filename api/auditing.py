@@ -215,7 +215,10 @@ def _operation(call: "Call") -> str:
 
 
 def _object(call: "Call") -> str:
-    """The ids in the path, or the path where there are none: never what stands in a query."""
+    """What the route says that it is about, the ids in the path, or the path where there are none: never what stands in a query."""
+    named: str | None = getattr(call.request.state, "audit_object", None)
+    if named is not None:
+        return named
     return "/".join(map(str, call.request.path_params.values())) or call.request.url.path
 
 

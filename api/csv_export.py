@@ -1,7 +1,6 @@
 """Lists as CSV (RFC 4180), for spreadsheets: ``?format=csv``, or ``Accept: text/csv``.
 
-A spreadsheet runs a cell that begins as a formula, and some of what is in a cell was chosen by others. Such a cell gets an
-apostrophe in front, which spreadsheets take for "this is text"; numbers are ours, and stay numbers. Columns are the
+No cell is run by a spreadsheet (`api.cells`). Columns are the
 fields of the JSON, with a dot between the levels; money is in minor units beside its currency.
 
 An export goes on over the pages of a list, up to `ROWS_MAX`; when there are more, ``Link: <…>; rel="next"`` leads on.
@@ -9,10 +8,7 @@ An export goes on over the pages of a list, up to `ROWS_MAX`; when there are mor
 
 import csv
 import io
-import json
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import date, datetime
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
@@ -20,14 +16,13 @@ from fastapi import Depends, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from api.cells import cell
 from api.deps import Call
 from api.v1.schemas import Page
 
 MEDIA_TYPE: Final = "text/csv"
 ROWS_MAX: Final = 10_000
 """Rows of one answer at most."""
-FORMULA: Final = frozenset("=+-@\t\r\n")
-"""What a formula, or a cell that hides one, begins with; full-width forms are taken for the same characters."""
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -94,33 +89,6 @@ def file(name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> 
         media_type=f"{MEDIA_TYPE}; charset=utf-8; header=present",
         headers={"Content-Disposition": f'attachment; filename="{name}.csv"'},
     )
-
-
-def cell(value: object) -> str:
-    """A value as a cell that no spreadsheet runs."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, date):
-        return value.isoformat()
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return f"'{text}" if _begins_a_formula(text) else text
-
-
-def _begins_a_formula(text: str) -> bool:
-    if text[:1] in FORMULA and text:
-        return True
-    for character in unicodedata.normalize("NFKC", text[:64]):
-        # what can't be seen is skipped by some spreadsheets before they look
-        if character.isspace() or unicodedata.category(character) in ("Cf", "Cc"):
-            continue
-        return character in FORMULA
-    return False
 
 
 def columns(model: type[BaseModel], prefix: str = "") -> list[str]:

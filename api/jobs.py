@@ -10,11 +10,12 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from api import auditing, idempotency
+from api import auditing, closing, idempotency, opening, statements_folder
 from api.approvals import kinds
 from api.auth import revocation
-from api.bootstrap import bootstrap
+from api.bootstrap import Services, bootstrap
 from api.observability import metrics, tracing
+from api.reconciling import reconcile
 from api.seal_key import sealing_key
 from api.settings import Settings, reveal
 from api.stamp import require_keys
@@ -28,6 +29,7 @@ from integrations.rails.work import Pace, RailWork
 from ledger import fold, holds
 from ledger.clock import Clock
 from ledger.database import Database, Tx
+from ledger.reconciliation import files
 from ledger.seals import Seal, SealingKey, seal
 from products.claims import booking
 from products.members import waiting as changes
@@ -47,6 +49,10 @@ SETTLE_SECONDS_MAX: Final = 5
 """How long one task pairs settlements; the next one goes on."""
 SETTLE_TO_THE_END_SECONDS_MAX: Final = 600
 """How long a command waits for a settlement; the worker goes on with it."""
+RECONCILE_SECONDS_MAX: Final = 10.0
+"""How long one task reconciles before it leaves the rest to the next; a statement of the rules may take longer by itself."""
+OPEN_SECONDS_MAX: Final = 5
+"""How long one task posts opening balances, or takes them back; the next one goes on."""
 FOLD_TRANSACTIONS: Final = 10_000
 EXPAND_SECONDS_MAX: Final = 4.0
 FORGET_SECONDS_MAX: Final = 2.0
@@ -126,6 +132,7 @@ def jobs_of(settings: Settings) -> Jobs:
         services.close()
 
     retention = timedelta(days=settings.delivery_retention_days)
+    statement_retention = timedelta(days=settings.statement_file_days)
     audit_retention = timedelta(days=settings.audit_value_retention_days)
     return Jobs(
         drain_inbox=drain_inbox,
@@ -138,6 +145,7 @@ def jobs_of(settings: Settings) -> Jobs:
         expire_holds=expire_holds,
         fold_balances=lambda: fold_all(worker),
         seal=lambda: seal_all(sealer, key, clock),
+        verify=lambda: closing.verify_asked(services),
         ensure_partitions=ensure_partitions,
         destroy_inbox_keys=lambda: worker.run(lambda tx: destroy_keys(tx, clock, retention=retention)),
         forget_answers=lambda: worker.run(lambda tx: idempotency.purge(tx, clock.now())),
@@ -149,6 +157,10 @@ def jobs_of(settings: Settings) -> Jobs:
         requests=lambda: kinds.request_and_expire(services),
         pair_settlements=lambda: settle_all(worker, books, seconds_max=SETTLE_SECONDS_MAX),
         watch_partners=lambda: watch_partners(worker, clock),
+        take_statements=lambda: take_statements(services),
+        open_balances=lambda: opening.work_on_all(services, seconds_max=OPEN_SECONDS_MAX),
+        destroy_statement_files=lambda: destroy_statement_files(worker, clock, statement_retention),
+        reconcile=lambda: reconcile(services, seconds_max=RECONCILE_SECONDS_MAX),
         forget_tokens=lambda: worker.run(lambda tx: revocation.purge(tx, clock.now())),
         submit_payouts=rail_work.submit,
         ask_payouts=rail_work.ask,
@@ -178,6 +190,7 @@ def every(settings: Settings) -> Every:
         submit_payouts=settings.rail_seconds,
         ask_payouts=settings.rail_seconds,
         expand_events=settings.event_seconds,
+        take_statements=settings.statements_folder_seconds,
     )
 
 
@@ -323,6 +336,23 @@ def fold_all(worker: Database) -> int:
         if not postings:
             break
     return folded
+
+
+def take_statements(services: Services) -> statements_folder.Look | None:
+    """Bring in what lies in the watched folder; None where none is watched."""
+    folder = services.settings.statements_folder
+    return statements_folder.take(services, folder) if folder is not None else None
+
+
+def destroy_statement_files(worker: Database, clock: Clock, retention: timedelta) -> int:
+    """Destroy the contents of bank statements' files whose time is over; how many, as far as the time reaches."""
+    destroyed = 0
+    until = time.monotonic() + FORGET_SECONDS_MAX
+    while time.monotonic() < until and worker.run(
+        lambda tx: files.destroy_next(tx, clock, retention=retention)
+    ):
+        destroyed += 1
+    return destroyed
 
 
 def seal_all(sealer: Database, key: SealingKey, clock: Clock) -> list[Seal]:

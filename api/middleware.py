@@ -14,9 +14,10 @@ import asyncio
 import logging
 import random
 import re
+import tempfile
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import IO, Final
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -41,6 +42,8 @@ HEAD_BYTES_MAX: Final = 32 * 1024
 ADDRESS_BYTES_MAX: Final = 8 * 1024
 BUFFERED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bodies that one process holds at once while they are read and served."""
+SPOOLED_MAX: Final = 8
+"""Uploads that one process writes to disk, and serves from there, at once."""
 HOOKS: Final = "/hooks/"
 """Hooks read their own bodies: what a partner signed is judged, and counted, by their own table."""
 TOKENS: Final = "/oauth/token"
@@ -57,7 +60,9 @@ _BUSY = frozenset(
 class Edge:
     """The outermost ASGI application. `environment` is told in every answer.
 
-    At the addresses `uploads` a posted body may have `upload_bytes_max`, anywhere else `body_bytes_max`.
+    At the addresses `uploads` a posted body may have `upload_bytes_max`, anywhere else `body_bytes_max`. At the addresses
+    `spooled` it may have `spooled_bytes_max`, is written to disk while it arrives (an unnamed file in the system's folder for
+    such), and may take `spooled_seconds_max` to arrive, and again to be served.
     `limits` counts by address (None: nobody is counted); `https` says that the outside reaches us by it alone; `trusted`
     and `forwarded` are `api.addresses`'.
     """
@@ -70,6 +75,9 @@ class Edge:
         body_bytes_max: int,
         uploads: Collection[str] = (),
         upload_bytes_max: int = 0,
+        spooled: Collection[str] = (),
+        spooled_bytes_max: int = 0,
+        spooled_seconds_max: float = 600.0,
         limits: Limits | None = None,
         trusted: Sequence[Network] = (),
         forwarded: bytes = X_FORWARDED_FOR,
@@ -83,6 +91,10 @@ class Edge:
         self._body_bytes_max = body_bytes_max
         self._uploads = frozenset(uploads)
         self._upload_bytes_max = upload_bytes_max
+        self._spooled = frozenset(spooled)
+        self._spooled_bytes_max = spooled_bytes_max
+        self._spooled_seconds_max = spooled_seconds_max
+        self._spooling = 0
         self._body_seconds_max = body_seconds_max
         self._limits = limits
         self._trusted = trusted
@@ -123,6 +135,9 @@ class Edge:
             raise ProblemError("unsupported_media_type", "Send the body without Content-Encoding.")
         if self.buffered_bytes >= BUFFERED_BYTES_MAX:
             raise _busy("Too much is being received.")
+        if scope["path"] in self._spooled and scope["method"] == "POST" and _has_credentials(headers):
+            await self._spool(scope, receive, answer)
+            return
         body = _Body(self)
         try:
             uploaded = scope["path"] in self._uploads and scope["method"] == "POST"
@@ -130,20 +145,45 @@ class Edge:
             read = await body.read(receive, headers, bytes_max, self._body_seconds_max)
             if read is None:
                 return  # the client went away
-            scope["state"]["body"] = read
-            if self._under_way >= self._concurrency_max:
-                raise _busy("Too many requests are under way.")
-            self._under_way += 1
-            try:
-                await self._attempts(scope, receive, answer, read)
-            finally:
-                self._under_way -= 1
+            await self._serve_read(scope, receive, answer, read, self._request_seconds_max)
         finally:
             self.buffered_bytes -= body.size
 
-    async def _attempts(self, scope: Scope, receive: Receive, answer: "_Answer", body: bytes) -> None:
+    async def _spool(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        """Write a body to disk while it arrives, and serve it from there."""
+        if self._spooling >= SPOOLED_MAX:
+            raise _busy("Too many files are being received.")
+        self._spooling += 1
+        try:
+            with tempfile.TemporaryFile() as file:
+                body = _Body(self, file)
+                read = await body.read(
+                    receive, scope["headers"], self._spooled_bytes_max, self._spooled_seconds_max
+                )
+                if read is not None:
+                    file.seek(0)
+                    scope["state"]["upload"] = file
+                    await self._serve_read(scope, receive, answer, read, self._spooled_seconds_max)
+        finally:
+            self._spooling -= 1
+
+    async def _serve_read(
+        self, scope: Scope, receive: Receive, answer: "_Answer", body: bytes, seconds_max: float
+    ) -> None:
+        scope["state"]["body"] = body
+        if self._under_way >= self._concurrency_max:
+            raise _busy("Too many requests are under way.")
+        self._under_way += 1
+        try:
+            await self._attempts(scope, receive, answer, body, seconds_max)
+        finally:
+            self._under_way -= 1
+
+    async def _attempts(
+        self, scope: Scope, receive: Receive, answer: "_Answer", body: bytes, seconds_max: float
+    ) -> None:
         task = asyncio.current_task()
-        late = asyncio.get_running_loop().call_later(self._request_seconds_max, answer.too_late, task)
+        late = asyncio.get_running_loop().call_later(seconds_max, answer.too_late, task)
         try:
             for attempt in range(1, ATTEMPTS_MAX + 1):
                 last = attempt == ATTEMPTS_MAX
@@ -182,16 +222,17 @@ class Edge:
 
 
 class _Body:
-    """One body while it is read, counted with all others of the process."""
+    """One body while it is read: into `file`, or into memory, counted with all others of the process there."""
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, file: IO[bytes] | None = None) -> None:
         self._edge = edge
+        self._file = file
         self.size = 0
 
     async def read(
         self, receive: Receive, headers: list[tuple[bytes, bytes]], bytes_max: int, seconds_max: float
     ) -> bytes | None:
-        """The whole body, counted while reading; None when the client went away."""
+        """The whole body, counted while reading (nothing, of one that goes into a file); None when the client went away."""
         try:
             async with asyncio.timeout(seconds_max):
                 return await self._read(receive, headers, bytes_max)
@@ -212,10 +253,18 @@ class _Body:
                 return None
             chunk: bytes = message.get("body", b"")
             self.size += len(chunk)
-            self._edge.buffered_bytes += len(chunk)
+            if self._file is None:
+                self._edge.buffered_bytes += len(chunk)
             if self.size > bytes_max:
                 raise too_large
-            chunks.append(chunk)
+            if self._file is None:
+                chunks.append(chunk)
+            else:
+                try:
+                    await run_in_threadpool(self._file.write, chunk)
+                except OSError:
+                    log.exception("an upload could not be written to disk")
+                    raise _busy("There is no room for the file now.") from None
             if not message.get("more_body", False):
                 return b"".join(chunks)
 

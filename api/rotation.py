@@ -62,6 +62,7 @@ class Sealed:
 SEALED: Final = (
     Sealed("products.member", "wrapped_key", ("id",), None, "id"),
     Sealed("products.index_root", "sealed", ("only",), safekeeping.INDEX_PURPOSE, None),
+    Sealed("ledger.statement_file", "wrapped_key", ("id",), None, "id"),
     Sealed("integrations.inbox_key", "wrapped", ("id",), inbox_keys.PURPOSE, "id"),
     Sealed("api.audit_key", "wrapped", ("id",), auditing.KEY_PURPOSE, "id"),
     Sealed("api.operator_credential", "totp_sealed", ("operator_id",), totp.PURPOSE, "operator_id"),

@@ -290,6 +290,33 @@ class Settings(BaseSettings):
         le=64 * 1024 * 1024,
         description="The largest file that is uploaded, such as a bank's answer or a partner's settlement file; more is 413.",
     )
+    statement_bytes_max: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=1024 * 1024 * 1024,
+        description="The largest bank statement's file that is uploaded; more is 413. It is written to disk while it arrives.",
+    )
+    statement_seconds_max: float = Field(
+        default=600.0,
+        gt=0,
+        le=3600,
+        description="How long a bank statement's file may take to arrive, and as long again to be brought in.",
+    )
+    statement_file_days: int = Field(
+        default=3650,
+        ge=365,
+        le=36_500,
+        description="Days after which the content of bank statements' files, and the names and texts of their lines, are destroyed. Amounts,"
+        " days, references and the files' digests stay.",
+    )
+    statements_folder: Path | None = Field(
+        default=None,
+        description="A folder whose files are brought in as bank statements; what is done lies in its `done/`, what is refused in its"
+        " `refused/` beside a `.reason`. Files of an account's own format go into a folder of the account's name. Unset: none is watched.",
+    )
+    statements_folder_seconds: float = Field(
+        default=15.0, gt=0, le=3600, description="How often that folder is looked through."
+    )
     cursor_seconds: int = Field(
         default=7 * 86_400, ge=60, le=90 * 86_400, description="How long a list's cursor can be used."
     )

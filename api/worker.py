@@ -53,6 +53,7 @@ class Jobs:
     expire_holds: Callable[[], object]
     fold_balances: Callable[[], object]
     seal: Callable[[], object]
+    verify: Callable[[], object]
     ensure_partitions: Callable[[], object]
     destroy_inbox_keys: Callable[[], object]
     forget_answers: Callable[[], object]
@@ -63,6 +64,10 @@ class Jobs:
     forget_tokens: Callable[[], object]
     pair_settlements: Callable[[], object]
     watch_partners: Callable[[], object]
+    take_statements: Callable[[], object]
+    open_balances: Callable[[], object]
+    destroy_statement_files: Callable[[], object]
+    reconcile: Callable[[], object]
     submit_payouts: Callable[[], object]
     ask_payouts: Callable[[], object]
     expire_payouts: Callable[[], object]
@@ -86,6 +91,7 @@ class Every:
     expire_holds: float = 60
     fold: float = 5
     seal: float = 10
+    verify: float = 15
     ensure_partitions: float = HOUR_SECONDS
     destroy_inbox_keys: float = HOUR_SECONDS
     forget_answers: float = HOUR_SECONDS
@@ -96,6 +102,10 @@ class Every:
     forget_tokens: float = HOUR_SECONDS
     pair_settlements: float = 5
     watch_partners: float = 15
+    take_statements: float = 15
+    open_balances: float = 5
+    destroy_statement_files: float = HOUR_SECONDS
+    reconcile: float = 60
     submit_payouts: float = 2
     ask_payouts: float = 2
     expire_payouts: float = 60
@@ -139,6 +149,7 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("expire_holds", intervals.expire_holds),
         ("fold_balances", intervals.fold),
         ("seal", intervals.seal),
+        ("verify", intervals.verify),
         ("ensure_partitions", intervals.ensure_partitions),
         ("destroy_inbox_keys", intervals.destroy_inbox_keys),
         ("forget_answers", intervals.forget_answers),
@@ -149,6 +160,10 @@ def create_worker(broker_url: str, jobs: Callable[[], Jobs], every: Every | None
         ("forget_tokens", intervals.forget_tokens),
         ("pair_settlements", intervals.pair_settlements),
         ("watch_partners", intervals.watch_partners),
+        ("take_statements", intervals.take_statements),
+        ("open_balances", intervals.open_balances),
+        ("destroy_statement_files", intervals.destroy_statement_files),
+        ("reconcile", intervals.reconcile),
         ("submit_payouts", intervals.submit_payouts),
         ("ask_payouts", intervals.ask_payouts),
         ("expire_payouts", intervals.expire_payouts),

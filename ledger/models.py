@@ -362,3 +362,31 @@ class AuditEntryRow(Base):
     leaf: Mapped[bytes]
     era: Mapped[int] = mapped_column(SmallInteger, server_default=_ERA)
     xid: Mapped[int] = mapped_column(Xid8, server_default=_XID)
+
+
+class VerificationRow(Base):
+    """A run of the verification: asked for, then carried out, with one verdict."""
+
+    __tablename__ = "verification"
+    __table_args__ = (
+        Index("verification_last", "verified_at", postgresql_where=text("verified_at IS NOT NULL")),
+        Index(
+            "verification_asked",
+            text("(verified_at IS NULL)"),
+            unique=True,
+            postgresql_where=text("verified_at IS NULL"),
+        ),
+        {"schema": "ledger"},
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    asked_by: Mapped[str]
+    asked_at: Mapped[datetime]
+    verified_at: Mapped[datetime | None]
+    ok: Mapped[bool | None]
+    transactions: Mapped[int | None]
+    postings: Mapped[int | None]
+    unsealed: Mapped[int | None]
+    findings: Mapped[list[Any] | None] = mapped_column(JSONB)
+    era: Mapped[int | None] = mapped_column(SmallInteger)
+    horizon: Mapped[int | None] = mapped_column(Xid8)

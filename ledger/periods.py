@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from datetime import date, datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -13,6 +13,18 @@ from ledger.database import Tx
 from ledger.errors import NotFound, PeriodError
 from ledger.ids import new_id
 
+BELONGS_ON: Final = "belongs_on"
+"""In a transaction's details: the day that it belongs to, whose period was closed when it was booked."""
+
+
+class BookDay(date):
+    """The day on which something is booked, and the one that it belongs to where that one was closed already.
+
+    It is made by `open_day` alone; posting writes `belongs_on` into the details of the transaction.
+    """
+
+    belongs_on: date | None = None
+
 
 def effective_day(at: datetime, time_zone: str) -> date:
     """The day of an aware instant in an IANA time zone: Manila's New Year belongs to Manila's year."""
@@ -21,8 +33,11 @@ def effective_day(at: datetime, time_zone: str) -> date:
     return at.astimezone(ZoneInfo(time_zone)).date()
 
 
-def open_day(tx: Tx, fund_ids: Collection[UUID], day: date) -> date:
-    """``day``, or the first day after it on which all these funds are open; it stays open until ``tx`` ends."""
+def open_day(tx: Tx, fund_ids: Collection[UUID], day: date) -> BookDay:
+    """``day``, or the first day after it on which all these funds are open; it stays open until ``tx`` ends.
+
+    What is booked on a later day than it belongs to points back: see `BookDay`.
+    """
     wanted = list(set(fund_ids))
     tx.execute(text("select ledger.share_books(:funds)"), {"funds": wanted})
     # In a new statement: the one that waited for the books would still see the period as it was.
@@ -33,7 +48,11 @@ def open_day(tx: Tx, fund_ids: Collection[UUID], day: date) -> date:
     if found[0] != len(wanted) or not wanted:
         raise NotFound("no such fund")
     closed: date = found[1]
-    return max(day, closed + timedelta(days=1))
+    asked = day.belongs_on if isinstance(day, BookDay) and day.belongs_on else day
+    booked = BookDay.fromordinal(max(day, closed + timedelta(days=1)).toordinal())
+    if booked != asked:
+        booked.belongs_on = date.fromordinal(asked.toordinal())
+    return booked
 
 
 def closed_through(tx: Tx, fund_id: UUID) -> date:

@@ -32,6 +32,7 @@ from ledger.leaves import (
     transaction_fields,
     transaction_record,
 )
+from ledger.periods import BELONGS_ON, BookDay
 from ledger.transactions import BATCH_MAX, Outcome, Posting, Reason, Status, Transaction, check
 
 __all__ = ["Outcome", "Posting", "Reason", "Status", "Transaction", "post", "reverse", "swapped"]
@@ -381,7 +382,7 @@ def _write(cur: Cursor, accepted: Sequence[tuple[_Item, Sequence[Posting], int]]
             recorded,
             transaction.reverses,
             len(postings),
-            canonical_details(transaction.details),
+            canonical_details(_details(transaction)),
             salts[place * SALT_BYTES : (place + 1) * SALT_BYTES],
         )
         transaction_rows.append(transaction_record(fields, leaf_of(fields, records)))
@@ -396,6 +397,14 @@ def _write(cur: Cursor, accepted: Sequence[tuple[_Item, Sequence[Posting], int]]
             [now, *([capture[column] for capture in captures] for column in range(3))],
         )
     _copy(cur, _COPY_POSTINGS, posting_rows)
+
+
+def _details(transaction: Transaction) -> Mapping[str, Any] | None:
+    """What the caller says of it, and the day that it belongs to where that one was closed (`periods.open_day`)."""
+    on = transaction.effective_on
+    if not isinstance(on, BookDay) or on.belongs_on is None:
+        return transaction.details
+    return {**(transaction.details or {}), BELONGS_ON: on.belongs_on.isoformat()}
 
 
 def _copy(cur: Cursor, statement: str, records: list[bytes]) -> None:

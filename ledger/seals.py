@@ -244,7 +244,7 @@ def seal(tx: Tx, key: SealingKey, clock: Clock, *, limit: int = SEAL_TRANSACTION
     if not alone:
         return None
     # A new statement, so that it sees what the sealer before us committed while holding the lock.
-    last = _last(tx)
+    last = newest(tx)
     if last is not None and (last.computed_head() != last.head or not last.signature_holds(public_keys(tx))):
         raise SealError(f"seal {last.number} does not hold: verify the ledger before sealing on")
     horizon = settled(tx)
@@ -379,7 +379,8 @@ def _seal(row: Row[Any]) -> Seal:
     return Seal(**values | {"from_xid": int(values["from_xid"]), "to_xid": int(values["to_xid"])})
 
 
-def _last(tx: Tx) -> Seal | None:
+def newest(tx: Tx) -> Seal | None:
+    """The last seal of the chain."""
     row = tx.execute(text(f"SELECT {_COLUMNS} FROM ledger.seal ORDER BY number DESC LIMIT 1")).first()
     return _seal(row) if row is not None else None
 

@@ -59,6 +59,10 @@ FEES_PAYABLE = Code("fees_payable", "liability", hot=True)
 RETURN_FOR_ALLOCATION = Code("return_for_allocation", "liability", hot=True)
 FORFEITED_MATCH = Code("forfeited_match", "income", hot=True)
 
+CONVERSION = Code("conversion", "asset", hot=True)
+MIGRATION_CONTROL = Code("migration_control", "equity", hot=True)
+
+BANK_CHARGES = Code("bank_charges", "expense", hot=True)
 ADMINISTRATOR_COST = Code("administrator_cost", "expense", hot=True)
 CREDIT_LOSS = Code("credit_loss", "expense", hot=True)
 

@@ -5,6 +5,7 @@ in, match and the sponsors' accounts, the queue and what awaits funds.
 """
 
 from ledger.checks import NORMAL_SIDE, SetCheck
+from ledger.reconciliation.checks import PAIRING_CHECKS
 from products.claims.checks import CLAIMS
 from products.payouts.checks import PAYOUT_CHECKS
 from products.remittals.checks import REMITTALS
@@ -169,9 +170,10 @@ SETTLEMENTS = SetCheck(
     "SELECT count(*) FROM products.settlement",
     """
     SELECT format('settlement %s', s.id),
-           format('of %s, with %s of credits and %s of fees, has %s paired, %s unidentified and %s topped up', s.amount,
-                  s.credits, s.fees, s.paired, s.unidentified, s.topped_up)
-    FROM products.settlement s WHERE s.amount + s.credits + s.fees <> s.paired + s.unidentified + s.topped_up
+           format('of %s, with %s of credits and %s of fees, has %s paired, %s unidentified, %s topped up and %s carried', s.amount,
+                  s.credits, s.fees, s.paired, s.unidentified, s.topped_up, s.carried)
+    FROM products.settlement s
+    WHERE s.amount + s.credits + s.fees <> s.paired + s.unidentified + s.topped_up + s.carried
     UNION ALL
     SELECT format('settlement %s', coalesce(s.id, c.settlement_id)),
            format('has %s paired; the contributions that name it come to %s', s.paired, coalesce(c.amount, 0))
@@ -188,6 +190,38 @@ SETTLEMENTS = SetCheck(
     """,
 )
 
+RECEIPTS = SetCheck(
+    "unidentified receipts hold what settlements left over, money whose sender nobody knows, and what was posted by hand",
+    "SELECT count(*) FROM products.receipt",
+    f"""
+    WITH held AS (
+        SELECT fund_id, currency, sum(amount) AS amount FROM (
+            SELECT coalesce(s.cash_fund, f.fund_id) AS fund_id, s.currency, s.unidentified AS amount
+            FROM products.settlement s
+            JOIN products.programme_fund f ON f.programme_id = s.programme_id AND f.role = 'savers'
+            WHERE s.kind = 'payment' AND s.state NOT IN ('returning', 'returned')
+            UNION ALL
+            SELECT fund_id, currency, amount FROM products.receipt WHERE state = 'open'
+            UNION ALL
+            -- what two managers posted there by hand, and what took that back
+            SELECT a.fund_id, a.currency, CASE WHEN p.credit_account = a.id THEN p.amount ELSE -p.amount END
+            FROM ledger.account a JOIN ledger.posting p ON a.id IN (p.credit_account, p.debit_account)
+            JOIN ledger.transaction t ON t.id = p.transaction_id
+            LEFT JOIN ledger.transaction o ON o.id = t.reverses
+            WHERE a.code = 'unidentified_receipts' AND 'manual' IN (t.kind, o.kind)
+        ) one GROUP BY fund_id, currency
+    ), booked AS (
+        SELECT a.fund_id, a.currency, sum({NORMAL_SIDE}) AS amount
+        FROM ledger.account a JOIN ledger.account_balance b ON b.account_id = a.id
+        WHERE a.code = 'unidentified_receipts' GROUP BY a.fund_id, a.currency
+    )
+    SELECT format('fund %s', coalesce(b.fund_id, h.fund_id)),
+           format('has %s in unidentified receipts; settlements, receipts and what was posted by hand come to %s', coalesce(b.amount, 0),
+                  coalesce(h.amount, 0))
+    FROM booked b FULL JOIN held h USING (fund_id, currency) WHERE coalesce(b.amount, 0) <> coalesce(h.amount, 0)
+    """,
+)
+
 PRODUCT_CHECKS = (
     REMITTANCES,
     CONTRIBUTIONS,
@@ -197,8 +231,10 @@ PRODUCT_CHECKS = (
     QUEUE,
     OWED,
     SETTLEMENTS,
+    RECEIPTS,
     CLAIMS,
     REMITTALS,
     *PAYOUT_CHECKS,
+    *PAIRING_CHECKS,
 )
 """All of them, in the order in which a report shows them."""

@@ -54,7 +54,7 @@ class KeyringError(MizanError):
 
 
 class FieldCipher:
-    """Encrypts and decrypts the personal fields of one member under that member's data key."""
+    """Encrypts and decrypts what rests under one data key: a member's personal fields, a bank statement's file."""
 
     __slots__ = ("_aead",)
 
@@ -63,21 +63,27 @@ class FieldCipher:
 
     def encrypt(self, text: str, place: bytes) -> bytes:
         """`text` encrypted for `place` (see :func:`field_place`): version byte, nonce, ciphertext and tag."""
-        nonce = os.urandom(NONCE_BYTES)
-        return b"\x01" + nonce + self._aead.encrypt(nonce, text.encode(), place)
+        return self.seal(text.encode(), place)
 
     def decrypt(self, stored: bytes, place: bytes) -> str:
         """The text encrypted for `place`. Raises `KeyringError` when it was not."""
+        return self.open(stored, place).decode()
+
+    def seal(self, plain: bytes, place: bytes) -> bytes:
+        """Bytes encrypted for `place`, as `encrypt` does it."""
+        nonce = os.urandom(NONCE_BYTES)
+        return b"\x01" + nonce + self._aead.encrypt(nonce, plain, place)
+
+    def open(self, stored: bytes, place: bytes) -> bytes:
+        """The bytes encrypted for `place`. Raises `KeyringError` when they were not."""
         if stored[0] != FIELD_VERSION:
             raise KeyringError(
                 f"an encrypted field has version {stored[0]}, this release reads {FIELD_VERSION}"
             )
         try:
-            return self._aead.decrypt(stored[1:13], stored[13:], place).decode()
+            return self._aead.decrypt(stored[1:13], stored[13:], place)
         except InvalidTag:
-            raise KeyringError(
-                "an encrypted field does not open with its member's key in this place"
-            ) from None
+            raise KeyringError("an encrypted field does not open with its key in this place") from None
 
 
 def field_place(table: str, column: str, row: UUID) -> bytes:

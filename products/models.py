@@ -8,8 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     CheckConstraint,
+    Date,
     ForeignKey,
     Index,
     Integer,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import CHAR
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ledger.models import Base, Xid8
@@ -490,6 +493,15 @@ class SettlementRow(Base):
             "id",
             postgresql_where=text("state IN ('recorded', 'pairing', 'returning')"),
         ),
+        CheckConstraint("carried >= 0", name="carried"),
+        CheckConstraint("cardinality(days) > 0", name="days"),
+        CheckConstraint("cardinality(funds) > 0", name="funds"),
+        Index(
+            "settlement_rest",
+            "partner_id",
+            "programme_id",
+            postgresql_where=text("unidentified > 0 AND state = 'paired'"),
+        ),
         {"schema": "products"},
     )
 
@@ -511,6 +523,10 @@ class SettlementRow(Base):
     fees: Mapped[int] = mapped_column(server_default=text("0"))
     credits: Mapped[int] = mapped_column(server_default=text("0"))
     topped_up: Mapped[int] = mapped_column(server_default=text("0"))
+    carried: Mapped[int] = mapped_column(server_default=text("0"))
+    cash_fund: Mapped[UUID | None] = mapped_column(ForeignKey("ledger.fund.id"))
+    days: Mapped[list[date] | None] = mapped_column(ARRAY(Date))
+    funds: Mapped[list[UUID] | None] = mapped_column(ARRAY(PG_UUID(as_uuid=True)))
     parts: Mapped[int] = mapped_column(Integer, server_default=text("1"))
     effective_on: Mapped[date]
     return_reason: Mapped[str | None]

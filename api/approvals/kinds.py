@@ -1,6 +1,17 @@
 """Every kind of request there is: importing this registers them. A new kind is a `register` in a module named here."""
 
-from api.approvals import books, claims, payouts, programmes, remittals, reversals, settlements
+from api.approvals import (
+    books,
+    breaks,
+    claims,
+    opening,
+    payouts,
+    periods,
+    programmes,
+    remittals,
+    reversals,
+    settlements,
+)
 from api.approvals.service import KINDS, expire
 from api.auth import admission
 from api.bootstrap import Services
@@ -9,8 +20,11 @@ __all__ = [
     "KINDS",
     "admission",
     "books",
+    "breaks",
     "claims",
+    "opening",
     "payouts",
+    "periods",
     "programmes",
     "remittals",
     "request_and_expire",

@@ -443,7 +443,7 @@ def _expire(tx: Tx, services: Services, which: str, parameters: Mapping[str, obj
 def _audit(
     tx: Tx, services: Services, actor: Actor | str, action: str, request: Request, origin: Origin
 ) -> None:
-    name, kind = (actor.id, actor.kind) if isinstance(actor, Actor) else (actor, _kind_of_name(actor))
+    name, kind = (actor.id, actor.kind) if isinstance(actor, Actor) else (actor, kind_of_name(actor))
     auditing.write(
         tx,
         services,
@@ -467,7 +467,10 @@ def _audit(
     )
 
 
-def _kind_of_name(name: str) -> str:
+def kind_of_name(name: str) -> str:
+    """What kind of actor a name on record is, for the audit log."""
+    if name.startswith("opr_"):
+        return "operator"
     if name.startswith("ptn_"):
         return "partner"
     return "system" if name in ("system", _SANDBOX) else "cli"

@@ -19,6 +19,7 @@ from api.cli import (
     ledger,
     listen,
     match,
+    opening,
     operator,
     partner,
     payment_file,
@@ -26,10 +27,16 @@ from api.cli import (
     period,
     programme,
     rail,
+    reconcile,
+    reconcile_breaks,
+    reconcile_overview,
+    reconcile_pairing,
+    reconcile_receipts,
     remittal,
     serve,
     settlement,
     settlement_file,
+    shadow,
     sponsor,
     trigger,
 )
@@ -58,6 +65,9 @@ for _group in (
     rail,
     remittal,
     payment_file,
+    reconcile,
+    opening,
+    shadow,
     match,
     ledger,
     inbox,
@@ -72,6 +82,10 @@ app.add_typer(partner.organisations)
 
 by_hand.add_to(ledger.app)
 settlement_file.add_to(settlement.app)
+reconcile.app.add_typer(reconcile_breaks.app)
+reconcile_overview.add_to(reconcile.app)
+reconcile_receipts.add_to(reconcile.app)
+reconcile_pairing.add_to(reconcile.app)
 
 
 def _version(asked: bool) -> None:

@@ -20,11 +20,15 @@ def add_to(app: typer.Typer) -> None:
 def names() -> list[str]:
     """The benchmarks that there are: modules of `api.bench` that can be run by this name."""
     found = sorted(module.name for module in pkgutil.iter_modules(api.bench.__path__))
-    return [name for name in ("posting", "pipeline", "hooks", "reads", "api", "payouts") if name in found]
+    return [
+        name
+        for name in ("posting", "pipeline", "hooks", "reads", "api", "payouts", "reconcile")
+        if name in found
+    ]
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="posting, pipeline, hooks, reads, api or payouts.")],
+    name: Annotated[str, typer.Argument(help="posting, pipeline, hooks, reads, api, payouts or reconcile.")],
     rounds: Annotated[
         int, typer.Option(help="Rounds; the figures are their medians.", min=1, max=100)
     ] = ROUNDS,

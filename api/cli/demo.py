@@ -158,7 +158,7 @@ def _directory(keep: bool) -> Iterator[Path]:
 
 
 def _show(result: "Result") -> None:
-    from api.demo import telling
+    from api.demo import telling, telling_close
 
     console = output.console()
     console.rule("What was sent")
@@ -189,6 +189,8 @@ def _show(result: "Result") -> None:
     )
     telling.settled(result.settled)
     telling.paid_out(result.paid_out, result.told.events)
+    telling_close.reconciled(result.reconciled)
+    telling_close.closed(result.closed)
     console.rule("The trial balance of each fund")
     show_trial_balance(list(result.trial_balance))
     console.rule("One member's story")
@@ -229,7 +231,7 @@ def _end(result: "Result", seconds: float, kept: Path | None) -> None:
         "docs/tutorial.md     from nothing to the first webhook, for a partner's engineer", markup=False
     )
     console.print(
-        "docs/how-to          settle with a partner, pay out, receive events: what was shown above, step by step",
+        "docs/how-to          settle with a partner, pay out, reconcile a day, close a period: what was shown above, step by step",
         markup=False,
     )
     console.print("docs/reference       commands, settings, problems, the programme format", markup=False)

@@ -8,13 +8,19 @@ from uuid import UUID
 
 import typer
 
+from api import books_export
+from api.books_export import Format
 from api.cli import output, session
+from api.closing import EXTRA_CHECKS
 from api.jobs import fold_all, seal_all
 from api.seal_key import sealing_key
 from api.settings import Settings
+from ledger import horizon, verification
 from ledger.balances import balances, balances_as_of
+from ledger.clock import SystemClock
 from ledger.database import Tx
-from ledger.errors import InvalidId, NotFound
+from ledger.errors import InvalidId, InvalidInput, NotFound
+from ledger.export import Totals, Wanted
 from ledger.ids import parse_public_id, public_id
 from ledger.receipts import receipt
 from ledger.report import Report
@@ -22,7 +28,6 @@ from ledger.seals import read_heads, write_heads
 from ledger.statements import statement
 from ledger.trial_balance import FundBalance, trial_balance
 from ledger.verify import verify as verify_ledger
-from products.checks import PRODUCT_CHECKS
 
 app = typer.Typer(name="ledger", help="The books.", no_args_is_help=True)
 
@@ -260,6 +265,67 @@ def seal(
 
 @app.command()
 @session.command
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; its ending says in which form.")],
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="Instead of what FILE's ending says.", show_default=False),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from", formats=["%Y-%m-%d"], help="Effective on or after this day.", show_default=False
+        ),
+    ] = None,
+    through: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Effective on or before this day.", show_default=False),
+    ] = None,
+    fund: Annotated[str | None, typer.Option(help="One fund's code.", show_default=False)] = None,
+    as_json: session.AsJson = False,
+) -> None:
+    """Write the general ledger into a file, CSV or Parquet, with its control totals, which are printed too."""
+    chosen = form or _form(file)
+    totals = Totals()
+    part = file.with_name(f"{file.name}.part")
+    with (
+        session.services() as services,
+        output.progress("exporting") as steps,
+        services.worker.read() as tx,
+    ):
+        tx.exec_driver_sql("set local statement_timeout = 0")
+        wanted = Wanted(
+            since.date() if since else None,
+            through.date() if through else None,
+            [_fund(tx, fund)] if fund else None,
+        )
+        with part.open("wb") as written:
+            for piece in books_export.write(tx, wanted, chosen, totals):
+                written.write(piece)
+                steps.show(totals.postings, None, "postings")
+    part.replace(file)  # what has the name is whole
+    shown = totals.to_json()
+    if as_json:
+        output.as_json({"file": str(file), "format": chosen, **shown})
+        return
+    print(f"{file}: {totals.postings:,} postings, sha256 of their lines {shown['sha256']}")
+    output.table(
+        ["currency", "amount of postings>"],
+        [(currency, output.amount_in(amount, currency)) for currency, amount in shown["amounts"].items()],
+        empty="nothing is posted there",
+    )
+
+
+def _form(file: Path) -> Format:
+    ending = file.suffix.removeprefix(".").lower()
+    found = next((form for form in books_export.MEDIA_TYPES if form == ending), None)
+    if found is None:
+        raise InvalidInput("say in which form: --format csv|parquet")
+    return found
+
+
+@app.command()
+@session.command
 def fold(as_json: session.AsJson = False) -> None:
     """Fold what has settled into daily movements, now. A running `mizan serve` does it every few seconds."""
     with session.services() as services:
@@ -271,14 +337,21 @@ def fold(as_json: session.AsJson = False) -> None:
 
 
 def verified(complete: Settings, steps: output.Watcher, against: Path | None = None) -> Report:
-    """Replay everything as the auditor, in one snapshot."""
+    """Replay everything as the auditor, in one snapshot; the verdict is written down, as check-lists of months ask for it."""
     with session.database(complete, "auditor") as auditor, auditor.read() as tx:
-        return verify_ledger(
+        seen = horizon.horizon(tx)
+        report = verify_ledger(
             tx,
-            extra_checks=[check.run for check in PRODUCT_CHECKS],
+            extra_checks=EXTRA_CHECKS,
             against=read_heads(against) if against is not None else None,
             progress=lambda name, done, total: steps.show(done, total or None, name),
         )
+    if complete.database_url_worker is not None:  # an auditor's own machine may only read
+        with session.database(complete, "worker") as worker:
+            worker.run(
+                lambda tx: verification.record(tx, report, seen, actor=session.actor(), clock=SystemClock())
+            )
+    return report
 
 
 def show_report(report: Report) -> None:

@@ -107,12 +107,13 @@ def record(
             done = settle_to_the_end(services.worker, services.books, done.id)
     if as_json:
         values = asdict(done) | {"replayed": replayed}
+        del values["cash_fund"]
         output.as_json({**values, "id": public_id("stl", done.id), "through": done.through.isoformat()})
         return
     shown = {
         name: output.amount_in(getattr(done, name), done.currency)
-        for name in ("amount", "paired", "fees", "credits", "unidentified", "topped_up")
-        if name not in ("fees", "credits") or getattr(done, name)
+        for name in ("amount", "paired", "fees", "credits", "unidentified", "topped_up", "carried")
+        if name not in ("fees", "credits", "carried") or getattr(done, name)
     }
     output.fields(
         {
@@ -388,6 +389,7 @@ def _settlement(row: reading.Read) -> dict[str, Any]:
         "credits": row.credits,
         "unidentified": row.unidentified,
         "topped_up": row.topped_up,
+        "carried": row.carried,
         "contributions": row.contributions,
         "returned_on": row.returned_on.isoformat() if row.returned_on else None,
         "return_reason": row.return_reason,

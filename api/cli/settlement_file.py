@@ -11,7 +11,8 @@ import typer
 from api import settlement_files
 from api.cli import acting, output, session
 from integrations import strict_json
-from integrations.settlement_files.mapping import MAPPING_BYTES_MAX, schema
+from integrations.csv_files.mapping import MAPPING_BYTES_MAX
+from integrations.settlement_files.mapping import schema
 from ledger.database import Tx
 from ledger.ids import parse_public_id, public_id
 from products.settlements import comparison

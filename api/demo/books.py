@@ -76,11 +76,11 @@ def compare_books(
     comparison: Comparison,
     planned: Sequence[Planned],
     tx: Tx,
-    settled: Mapping[str, int],
+    settled: Mapping[tuple[str, str], int],
     paid_out: Mapping[str, int],
 ) -> None:
-    """What lies in the accounts is what the events and the published rules come to. ``settled``: paid in, by currency,
-    by the partner on net terms. ``paid_out``: what has left savings for good, by programme."""
+    """What lies in the accounts is what the events and the published rules come to. ``settled``: paid in for good,
+    by partner and programme. ``paid_out``: what has left savings for good, by programme."""
     booked = [one.booked for one in planned if one.booked is not None]
     held = balances(tx)
     for programme in PROGRAMMES:
@@ -124,7 +124,7 @@ def compare_books(
                 held.get((programme, "partner_prefund", slug), 0),
             )
         else:
-            paid = settled.get(currency, 0) if _TERMS[slug] == "net" else 0
+            paid = settled.get((slug, programme), 0)
             comparison.expect(
                 f"{slug} in {programme}: owed",
                 collected - paid,

@@ -33,13 +33,17 @@ class Client:
         """What stands at a path."""
         return self._ask("GET", path, self._headers, None)
 
+    def read(self, path: str) -> bytes:
+        """A file at a path, as it is."""
+        return self._raw("GET", path, self._headers, None)
+
     def pages(self, path: str) -> list[Any]:
-        """All of a list, page by page; `path` has no query."""
+        """All of a list, page by page."""
         listed: list[Any] = []
         cursor: str | None = None
         while True:
             query = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor is not None else {})
-            page = self.get(f"{path}?{urlencode(query)}")
+            page = self.get(f"{path}{'&' if '?' in path else '?'}{urlencode(query)}")
             listed += page["data"]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -47,10 +51,25 @@ class Client:
 
     def post(self, path: str, body: Mapping[str, object]) -> Any:  # JSON of any shape
         """Send something, under an Idempotency-Key of its own."""
-        headers = {**self._headers, "content-type": "application/json", "idempotency-key": new_id().hex}
-        return self._ask("POST", path, headers, json.dumps(body))
+        return self._send("POST", path, body)
 
-    def _ask(self, method: str, path: str, headers: Mapping[str, str], body: str | None) -> Any:
+    def put(self, path: str, body: Mapping[str, object]) -> Any:  # JSON of any shape
+        """Say what shall stand at a path."""
+        return self._send("PUT", path, body)
+
+    def upload(self, path: str, content: bytes) -> Any:  # JSON of any shape
+        """Send a file."""
+        headers = {**self._headers, "content-type": "application/octet-stream"}
+        return self._ask("POST", path, headers, content)
+
+    def _send(self, method: str, path: str, body: Mapping[str, object]) -> Any:
+        headers = {**self._headers, "content-type": "application/json", "idempotency-key": new_id().hex}
+        return self._ask(method, path, headers, json.dumps(body))
+
+    def _ask(self, method: str, path: str, headers: Mapping[str, str], body: str | bytes | None) -> Any:
+        return json.loads(self._raw(method, path, headers, body))
+
+    def _raw(self, method: str, path: str, headers: Mapping[str, str], body: str | bytes | None) -> bytes:
         connection = http.client.HTTPConnection(
             self._at.hostname or "", self._at.port, timeout=ANSWER_SECONDS_MAX
         )
@@ -64,4 +83,4 @@ class Client:
             raise Unavailable(
                 f"{method} {path} was answered {response.status}: {raw[:300].decode('utf-8', 'replace')}"
             )
-        return json.loads(raw)
+        return raw

@@ -30,7 +30,9 @@ PER_MILLE: Final[Mapping[str, int]] = {
 }
 """Of a thousand events, how many are of each kind; the others are ordinary, some of them late."""
 LATE_PER_CENT: Final = 6
-LATE_DAYS: Final = (30, 400)
+ORDINARY_DAYS: Final = (1, 60)
+"""Before today: so that the whole of the month before this one is among them, whatever today is."""
+LATE_DAYS: Final = (61, 400)
 FIRST_WAVE_PER_CENT: Final = 80
 LAST_WAVE: Final = 2
 MONTHS_MAX: Final = 22
@@ -155,7 +157,7 @@ class Plan:
         if person.due:
             on = self._month_back(1 + (turn // len(members)) % MONTHS_MAX)
         else:
-            on = self._today - timedelta(days=self._draw.randint(*(LATE_DAYS if late else (1, 25))))
+            on = self._today - timedelta(days=self._draw.randint(*(LATE_DAYS if late else ORDINARY_DAYS)))
         corridor = self._draw.choice(group.corridors)
         sent = self._draw.randint(*corridor.sent)
         numerator, denominator = corridor.rate

@@ -1,4 +1,4 @@
-"""The order of the demo: build the world, serve, send, rest, settle, pay out, fold, seal, compare, tell."""
+"""The order of the demo: build the world, serve, send, rest, settle, pay out, reconcile, fold, seal, close, compare, tell."""
 
 import random
 import threading
@@ -13,11 +13,13 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from api.bootstrap import Services
-from api.demo import books, events, payouts, sender, settling, world
+from api.demo import books, closing, events, payouts, reconciling, sender, settling, transfers, world
 from api.demo.books import Comparison
 from api.demo.client import Client
+from api.demo.closing import Closed
 from api.demo.payouts import PaidOut
 from api.demo.receiver import Receiver, receiving
+from api.demo.reconciling import Reconciled
 from api.demo.settling import Settled
 from api.demo.story import Story
 from api.jobs import fold_all, seal_all, vest_all
@@ -77,6 +79,8 @@ class Result:
     lag: books.Lag
     settled: Settled
     paid_out: PaidOut
+    reconciled: Reconciled
+    closed: Closed
     told: Told
     trial_balance: Sequence[FundBalance]
     report: Report
@@ -107,6 +111,8 @@ class Result:
             ],
             **self.settled.to_json(),
             **self.paid_out.to_json(),
+            **self.reconciled.to_json(),
+            **self.closed.to_json(),
             "allocated": list(self.told.allocated),
             "trial_balance": [one.to_json() for one in self.trial_balance],
             "verify": {
@@ -178,10 +184,18 @@ def run(
         with step("a member is paid out", None):
             paid_out = payouts.pay_out(services, client, retired, receiver)
         told = Told(len(receiver.events), receiver.types_of("id", remittance), receiver.unsigned)
+    manager = reconciling.staff(services, serving.url)
+    with step("the bank's statements come in and are paired; a break is resolved", None):
+        payer = Client(serving.url, built.partners[transfers.PARTNER].client)
+        reconciled = reconciling.reconcile_with_the_bank(services, manager, payer, settled, paid_out)
     with step("folding and sealing", None):
         _fold_and_seal(services, sealer)
     with step("verifying", None) as steps:
         report = verified(steps)
+    with step("the month before this one is closed", None):
+        made = closing.close_month(services, reconciled)
+        _fold_and_seal(services, sealer)
+        closed = closing.read_pack(services, manager, reconciled, made)
 
     comparison = Comparison()
     with services.worker.read() as tx:
@@ -192,12 +206,17 @@ def run(
             comparison,
             planned,
             tx,
-            {settling.CURRENCY: settled.paid.paired},
+            {
+                (settling.PARTNER, settling.PROGRAMME): settled.paid.paired,
+                (transfers.PARTNER, transfers.PROGRAMME): reconciled.at_bank.paid_in,
+            },
             {settling.PROGRAMME: paid_out.out},
         )
     comparison.expect("deliveries answered", len(planned), len(answered))
     settling.compare(comparison, settled, planned, today)
     payouts.compare(comparison, paid_out, [one.booked for one in plan.retired if one.booked is not None])
+    reconciling.compare(comparison, reconciled, planned, paid_out)
+    closing.compare(comparison, closed, reconciled)
     comparison.expect("events of the last remittance", ["remittance.allocated"], told.allocated)
     comparison.expect("events that were not signed", 0, told.unsigned)
     comparison.expect("verification", True, report.ok)
@@ -219,6 +238,8 @@ def run(
         lag=lag,
         settled=settled,
         paid_out=paid_out,
+        reconciled=reconciled,
+        closed=closed,
         told=told,
         trial_balance=balance,
         report=report,

@@ -144,6 +144,16 @@ class World:
     people: Sequence[Person]
 
 
+def paid_by_sponsor(programme: str, sponsor: str) -> str:
+    """What a sponsor writes on its payment."""
+    return f"{sponsor}-{programme}-0001".upper()
+
+
+def prefunded(partner: str, currency: str) -> str:
+    """What a partner writes on the payment that it makes before it collects."""
+    return f"{partner}-{currency}-PREFUND-0001".upper()
+
+
 def people(count: int, today: date, draw: random.Random) -> list[Person]:
     """The members, by group, decided by the random numbers alone; the last two are the one who is paid out, and the one
     whom the story follows."""
@@ -190,7 +200,7 @@ def build(services: Services, listed: Sequence[Person], today: date, clock: Cloc
     for (programme, sponsor), amount in SPONSORED.items():
         worker.run(
             lambda tx, p=programme, s=sponsor, a=amount: fund_sponsor(  # type: ignore[misc]  # binds the loop's names
-                tx, services.books, programme=p, sponsor=s, amount=a, reference="demo"
+                tx, services.books, programme=p, sponsor=s, amount=a, reference=paid_by_sponsor(p, s)
             )
         )
     for plan in PARTNERS:
@@ -199,7 +209,13 @@ def build(services: Services, listed: Sequence[Person], today: date, clock: Cloc
             for currency in sorted({group.currency for group in GROUPS if group.partner == plan.slug}):
                 worker.run(
                     lambda tx, p=partner, c=currency: record_settlement(  # type: ignore[misc]  # binds the loop's names
-                        tx, services.books, p, currency=c, amount=PREFUND[c], through=today
+                        tx,
+                        services.books,
+                        p,
+                        currency=c,
+                        amount=PREFUND[c],
+                        through=today,
+                        reference=prefunded(p.slug, c),
                     )
                 )
     registered: list[Person] = []

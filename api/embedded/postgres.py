@@ -205,6 +205,8 @@ class Postgres:
                 database, sql.SQL(", ").join(map(sql.Identifier, LOGIN_ROLES))
             )
         )
+        # what a run of the reconciliation works on lies in temporary tables
+        connection.execute(sql.SQL("grant temporary on database {} to mizan_worker").format(database))
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         settings = {

@@ -71,7 +71,7 @@ class SettlementIn(In):
 
 
 class SettlementOut(Out):
-    """A settlement: `amount` + `credits` + `fees` = `paired` + `unidentified` + `topped_up`.
+    """A settlement: `amount` + `credits` + `fees` = `paired` + `unidentified` + `topped_up` + `carried`.
 
     A long one is paired in the background: `recorded` and `pairing` until then. `kind` is `payment`, or `default` or `fee` where
     another bears what the partner owed.
@@ -91,6 +91,10 @@ class SettlementOut(Out):
     credits: Annotated[MoneyOut, Field(description="what it left out, as reversals had been paid in before")]
     unidentified: Annotated[MoneyOut, Field(description="what paid for no whole contribution")]
     topped_up: Annotated[MoneyOut, Field(description="what went to its prefund")]
+    carried: Annotated[
+        MoneyOut,
+        Field(description="what paid for no whole contribution, and for one with a later settlement"),
+    ]
     contributions: int
     effective_on: Day
     recorded_at: Instant
@@ -397,6 +401,7 @@ def _shown(one: Read) -> SettlementOut:
         credits=MoneyOut.of(one.credits, one.currency),
         unidentified=MoneyOut.of(one.unidentified, one.currency),
         topped_up=MoneyOut.of(one.topped_up, one.currency),
+        carried=MoneyOut.of(one.carried, one.currency),
         contributions=one.contributions,
         effective_on=one.effective_on,
         recorded_at=one.recorded_at,

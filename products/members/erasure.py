@@ -1,7 +1,7 @@
 """Erasing a member for good, on the member's own word.
 
 The member's key is destroyed, and with it everything personal that rests under it; blind indexes, phones that wait and
-the figures by which decisions were explained go too. The books keep the pseudonym, and verify as before.
+the figures by which decisions were explained go too, and what banks wrote about payments to the member. The books keep the pseudonym, and verify as before.
 
 Nobody is erased who still has something here: afterwards nobody could ever be found to be paid. What has to happen first
 is said instead. Bodies of received webhooks are destroyed with their keys, 90 days after they were posted
@@ -17,6 +17,7 @@ from sqlalchemy import text
 from ledger.database import Tx
 from ledger.errors import Conflict
 from products.members import duplicates, registry, waiting
+from products.reconciliation import erased
 
 REASONS: Final = {
     "balances": "There is money in the member's name: it has to be paid out, or returned to the sender, first.",
@@ -48,6 +49,7 @@ def erase(tx: Tx, member_id: UUID, at: datetime) -> None:
     registry.erase(tx, member_id, at)
     waiting.forget(tx, member_id)
     duplicates.forget(tx, member_id)
+    erased.forget_member(tx, member_id)
     for statement in (
         "UPDATE products.member_document SET number_index = NULL WHERE member_id = :id",
         "UPDATE products.member_document SET ended_at = :at WHERE member_id = :id AND ended_at IS NULL",

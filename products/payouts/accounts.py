@@ -6,7 +6,7 @@ from, from clearing or, when it was out, from the bank or the float.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import sha256
 from typing import Literal
@@ -19,7 +19,7 @@ from products.payouts.registry import ConfiguredRail
 PartSource = Literal["savings", "match_vested", "unapplied"]
 """From which of the member's money a part of a payout is taken."""
 
-Step = Literal["paid", "failed", "returned", "charged", "taken_again"]
+Step = Literal["paid", "failed", "returned", "charged", "taken_again", "unconfirmed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,14 @@ def paid(rail: ConfiguredRail, payout_id: UUID, number: int, amount: int, on: da
     """The transaction that confirms a payout: the money has left."""
     postings = (Posting(rail.accounts.clearing, rail.pays_from, amount, rail.currency),)
     return _step(payout_id, number, "paid", postings, on)
+
+
+def unconfirmed(
+    rail: ConfiguredRail, payout_id: UUID, number: int, amount: int, on: date, *, reverses: UUID
+) -> Transaction:
+    """The transaction that takes a confirmation back: the money is on its way, as far as anybody can prove."""
+    postings = (Posting(rail.pays_from, rail.accounts.clearing, amount, rail.currency),)
+    return replace(_step(payout_id, number, "unconfirmed", postings, on), reverses=reverses)
 
 
 def back(

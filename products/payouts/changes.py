@@ -51,8 +51,7 @@ def change_many(tx: Tx, changes: Sequence[Change], at: datetime) -> None:
                 approved_at = CASE c.state WHEN 'approved' THEN %(at)s ELSE p.approved_at END,
                 submitted_at = CASE WHEN c.state = 'submitted' AND p.submitted_at IS NULL THEN %(at)s
                                     ELSE p.submitted_at END,
-                ended_at = CASE WHEN c.state IN ('paid', 'failed', 'returned', 'cancelled') THEN %(at)s
-                                ELSE p.ended_at END
+                ended_at = CASE WHEN c.state IN ('paid', 'failed', 'returned', 'cancelled') THEN %(at)s END
             FROM unnest(%(ids)s::uuid[], %(states)s::text[], %(reasons)s::text[], %(actors)s::text[])
                 AS c (id, state, reason, actor)
             WHERE p.id = c.id

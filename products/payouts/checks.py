@@ -33,25 +33,29 @@ STEPS = SetCheck(
     "SELECT count(*) FROM products.payout_attempt",
     f"""
     WITH steps AS (
-        -- an attempt's number is raised whenever what had been given back is taken again: it is out from then on
-        SELECT a.payout_id, a.number, a.money, p.state AS shown, w.id AS went, k.id AS came, t.id AS again
+        -- an attempt's number is raised whenever what had been given back is taken again, and is out from then on, and
+        -- whenever its confirmation is taken back, and it is on its way again
+        SELECT a.payout_id, a.number, a.money, p.state AS shown, w.id AS went, k.id AS came, t.id AS again, u.id AS unconfirmed
         FROM products.payout_attempt a
         JOIN products.payout p ON p.id = a.payout_id
-        LEFT JOIN ledger.reference rw ON rw.reference = format('payout:%s:1:paid', a.payout_id)
+        LEFT JOIN ledger.reference rw ON rw.reference = format('payout:%s:%s:paid', a.payout_id, a.number)
         LEFT JOIN ledger.transaction w ON w.id = rw.transaction_id
         LEFT JOIN ledger.reference rk ON rk.reference = format('payout:%s:%s:back', a.payout_id, a.number)
         LEFT JOIN ledger.transaction k ON k.id = rk.transaction_id
         LEFT JOIN ledger.reference rt ON rt.reference = format('payout:%s:%s:taken_again', a.payout_id,
                                                                         a.number - 1)
         LEFT JOIN ledger.transaction t ON t.id = rt.transaction_id
+        LEFT JOIN ledger.reference ru ON ru.reference = format('payout:%s:%s:unconfirmed', a.payout_id,
+                                                                        a.number - 1)
+        LEFT JOIN ledger.transaction u ON u.id = ru.transaction_id
     )
     SELECT format('payout %s', payout_id), format('is %s, and the books know it as paid: %s, given back: %s, taken again: %s',
            shown, went IS NOT NULL, came IS NOT NULL, again IS NOT NULL)
     FROM steps
-    WHERE (money = 'clearing') <> (number = 1 AND went IS NULL AND came IS NULL)
-       OR money = 'out' AND (came IS NOT NULL OR number = 1 AND went IS NULL)
+    WHERE (money = 'clearing') <> (again IS NULL AND went IS NULL AND came IS NULL)
+       OR money = 'out' AND (came IS NOT NULL OR again IS NULL AND went IS NULL)
        OR money = 'back' AND came IS NULL
-       OR number > 1 AND again IS NULL
+       OR (number > 1) <> (again IS NOT NULL OR unconfirmed IS NOT NULL)
        OR (shown = 'paid') <> (money = 'out') OR (shown IN ('failed', 'returned')) <> (money = 'back')
     UNION ALL
     SELECT format('payout %s', p.id), format('is %s and has %s attempts', p.state, count(a.id))
@@ -65,14 +69,15 @@ STEPS = SetCheck(
     UNION ALL
     SELECT format('payout %s', a.payout_id), 'paid another amount in the books than its rail was asked for'
     FROM products.payout_attempt a
-    JOIN ledger.reference r ON r.reference = format('payout:%s:1:paid', a.payout_id)
+    CROSS JOIN generate_series(1, a.number) AS earlier
+    JOIN ledger.reference r ON r.reference = format('payout:%s:%s:paid', a.payout_id, earlier)
     JOIN ledger.posting o ON o.transaction_id = r.transaction_id
     WHERE o.amount <> a.amount
     UNION ALL
     SELECT format('transaction %s', t.id), 'is of a payout that is not on record'
     FROM ledger.transaction t
     WHERE t.kind IN ('payout_submitted', 'payout_paid', 'payout_failed', 'payout_returned', 'payout_charged',
-                     'payout_taken_again')
+                     'payout_taken_again', 'payout_unconfirmed')
       AND NOT EXISTS (SELECT FROM products.payout p WHERE p.id = CAST(split_part(t.reference, CHR(58), 2) AS uuid))
     """,
 )

@@ -7,7 +7,7 @@ rail's reference that it names.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -25,10 +25,10 @@ from products.remittances.context import Books
 from products.savings import forfeiture
 from products.savings.withdrawals import undo_withdrawals
 
-Source = Literal["answer", "callback", "file", "hand"]
+Source = Literal["answer", "callback", "file", "hand", "statement"]
 Outcome = Literal["applied", "repeated", "outdated", "unmatched", "contradicts"]
 
-KEPT_REPORTS: Final = frozenset({"callback", "file", "hand"})
+KEPT_REPORTS: Final = frozenset({"callback", "file", "hand", "statement"})
 """Sources whose every report is kept; of answers, only what contradicts."""
 ASKS_AFTER: Final = timedelta(seconds=30)
 _FINAL: Final = frozenset({"paid", "failed", "returned"})
@@ -76,14 +76,26 @@ def apply(
     asks_after: timedelta = ASKS_AFTER,
     forgets_after_seconds: float = NEVER,
     actor: str = SYSTEM,
+    booked_on: date | None = None,
 ) -> list[Told]:
     """Apply reports, in order; what became of each. The same again changes nothing.
 
     ``asked``: the payments as they stood when the rail was called, at ``called_at``, where these are its answers: a worker that was
-    held up for long may bring word of what others have followed up since. A report whose postings the books refuse is kept as a contradiction, and holds up no other.
+    held up for long may bring word of what others have followed up since. ``booked_on``: the day on which the bank booked it, where a
+    statement says so; today's otherwise. A report whose postings the books refuse is kept as a contradiction, and holds up no other.
     """
     work = _Applying(
-        tx, books, rail, source, callback_id, asked, called_at, asks_after, forgets_after_seconds, actor
+        tx,
+        books,
+        rail,
+        source,
+        callback_id,
+        asked,
+        called_at,
+        asks_after,
+        forgets_after_seconds,
+        actor,
+        booked_on,
     )
     try:
         with tx.begin_nested():
@@ -106,6 +118,7 @@ def apply(
                 asks_after=asks_after,
                 forgets_after_seconds=forgets_after_seconds,
                 actor=actor,
+                booked_on=booked_on,
             )
         ]
 
@@ -125,12 +138,14 @@ class _Applying:
         asks_after: timedelta,
         forgets_after_seconds: float,
         actor: str,
+        booked_on: date | None,
     ) -> None:
         self.tx, self.books, self.rail = tx, books, rail
         self.source, self.callback_id = source, callback_id
         self.asks_after, self.forgets_after_seconds = asks_after, forgets_after_seconds
         self.actor = actor
         self.called_at = called_at
+        self.booked_on = booked_on
         self.asked = {one.attempt: one for one in asked}
         self.now = books.clock.now()
 
@@ -297,7 +312,7 @@ class _Applying:
         charged = [one for one in entries if one.after.rail_fee and one.before.rail_fee is None]
         if not moved and not charged:
             return
-        on = books_day(self.tx, self.rail, self.now)
+        on = books_day(self.tx, self.rail, self.now, booked_on=self.booked_on)
         back = [one for one in moved if one.after.money == "back"]
         parts = parts_of(self.tx, [one.payout_id for one in back])
         batch: list[Transaction] = []

@@ -192,14 +192,18 @@ def due_to_ask(
     return [Sent(row[0], row[2], row[3], row[4], known=row[5] in KNOWN_TO_RAIL) for row in rows]
 
 
-def books_day(tx: Tx, rail: ConfiguredRail, at: datetime) -> date:
-    """The books' day of an instant in the rail's fund: the next open one where its period is closed."""
+def books_day(tx: Tx, rail: ConfiguredRail, at: datetime, *, booked_on: date | None = None) -> date:
+    """The books' day of an instant in the rail's fund: the next open one where its period is closed.
+
+    ``booked_on``: the day on which the bank booked it, which is the books' day too, unless it is still to come.
+    """
     row = (
         cursor(tx).execute("SELECT time_zone FROM ledger.fund WHERE id = %s", [rail.accounts.fund]).fetchone()
     )
     if row is None:
         raise LookupError("the rail's fund is not in the books")
-    return periods.open_day(tx, [rail.accounts.fund], periods.effective_day(at, row[0]))
+    today = periods.effective_day(at, row[0])
+    return periods.open_day(tx, [rail.accounts.fund], today if booked_on is None else min(booked_on, today))
 
 
 def parts_of(tx: Tx, payout_ids: Sequence[UUID]) -> dict[UUID, list[HeldPart]]:

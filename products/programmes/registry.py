@@ -162,11 +162,16 @@ def apply(tx: Tx, source: str, *, clock: Clock) -> Applied:
     return Applied(programme_id, number, created=True)
 
 
+def unknown(slug: str) -> str:
+    """What is said of a programme that is not there, or not for the caller's eyes."""
+    return f"there is no programme “{slug}”; `mizan programme apply` adds one"
+
+
 def find(tx: Tx, slug: str) -> UUID:
     """The programme's id; raises NotFound."""
     found: UUID | None = tx.execute(
         text("SELECT id FROM products.programme WHERE slug = :slug"), {"slug": slug}
     ).scalar_one_or_none()
     if found is None:
-        raise NotFound(f"there is no programme “{slug}”; `mizan programme apply` adds one")
+        raise NotFound(unknown(slug))
     return found

@@ -221,13 +221,18 @@ def load_context(tx: Tx, books: Books, partner_ids: Iterable[UUID]) -> Context:
 def _shared_accounts(
     tx: Tx, funds: Sequence[UUID], partner_ids: Sequence[UUID]
 ) -> tuple[dict[tuple[UUID, str, str], UUID], dict[UUID, int]]:
-    """The hot accounts of these funds and partners by (fund, code, owner), and what the limited ones still take."""
+    """The hot accounts of these funds and partners by (fund, code, owner), and what the limited ones still take.
+
+    Those in the programme's own currency: a fund's money at the bank may be in others too.
+    """
     cur = cursor(tx)
     cur.execute(
         """SELECT a.fund_id, a.code, a.owner, a.id,
                   CASE WHEN a.floor IS NOT NULL THEN b.credits - b.debits - b.held - a.floor
                        WHEN a.ceiling IS NOT NULL THEN a.ceiling - (b.debits - b.credits) END
            FROM ledger.account a JOIN ledger.account_balance b ON b.account_id = a.id
+           JOIN products.programme_fund f ON f.fund_id = a.fund_id
+           JOIN products.programme g ON g.id = f.programme_id AND g.currency = a.currency
            WHERE a.hot AND a.fund_id = ANY (%b) AND (a.partner_id IS NULL OR a.partner_id = ANY (%b))""",
         (list(funds), list(partner_ids)),
     )

@@ -64,8 +64,11 @@ def fund_sponsor(
     if row is None:
         raise NotFound(f"{programme} has no sponsor “{sponsor}”")
     bank = tx.execute(
-        text("SELECT id FROM ledger.account WHERE fund_id = :fund AND code = :code AND owner = ''"),
-        {"fund": row.fund_id, "code": chart.BANK.name},
+        text(
+            "SELECT id FROM ledger.account"
+            " WHERE fund_id = :fund AND code = :code AND owner = '' AND currency = :currency"
+        ),
+        {"fund": row.fund_id, "code": chart.BANK.name, "currency": row.currency},
     ).scalar_one()
     owed = tx.execute(
         text("SELECT debits - credits FROM ledger.account_balance WHERE account_id = :id"),
@@ -110,6 +113,10 @@ def fund_sponsor(
             {"id": outcome.transaction_id, "receivable": row.receivable_account},
         ).scalar_one()
     else:
+        tx.execute(
+            text("INSERT INTO products.sponsor_payment VALUES (:transaction, :sponsor, :reference)"),
+            {"transaction": outcome.transaction_id, "sponsor": row.id, "reference": reference},
+        )
         tx.execute(
             text("UPDATE products.sponsor SET filled_to = :left, warned_at = NULL WHERE id = :id"),
             {"left": left, "id": row.id},

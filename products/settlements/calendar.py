@@ -51,11 +51,15 @@ class Calendar:
         return found
 
 
+def is_known(country: str) -> bool:
+    """Whether a calendar of this country's holidays is known."""
+    return country in holidays.list_supported_countries(include_aliases=False)
+
+
 def business_days(countries: Collection[str]) -> Calendar:
     """The calendar of some countries. Raises InvalidInput for a code that no calendar is known of."""
-    known = holidays.list_supported_countries(include_aliases=False)
     for position, country in enumerate(countries):
-        if country not in known:
+        if not is_known(country):
             raise InvalidInput(
                 f"there is no calendar of holidays of “{country}”: name countries by ISO 3166-1, such as RW or AE",
                 pointer=f"/countries/{position}",

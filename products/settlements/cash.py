@@ -48,6 +48,38 @@ def arriving(due: Mapping[UUID, int]) -> dict[UUID, int]:
     return shared
 
 
+def received(
+    joined: Joined, due: Mapping[UUID, int], home: UUID, incoming: int, topped_up: int, *, whole: bool
+) -> list[Move]:
+    """What moves when cash pays what is ``due``, by fund; what covers nothing whole stays unidentified in the fund `home`.
+
+    What had arrived before lies there too. ``whole``: all of it is on the bank account of `home`, and the funds owe each other
+    the rest; otherwise each fund's bank account gets what the fund is owed.
+    """
+    shares = {home: sum(due.values())} if whole else arriving(due)
+    others = sum(amount for fund, amount in shares.items() if fund != home)
+    bank = joined.account(home, chart.BANK, "")
+    unidentified = joined.account(home, chart.UNIDENTIFIED_RECEIPTS, "")
+    moves: list[Move] = []
+    if not incoming:
+        moves.append((unidentified, bank, others))
+    for fund in sorted({*shares, home}):
+        amount = shares.get(fund, 0)
+        if fund == home:
+            amount = incoming - others - topped_up if incoming else 0
+        moves.append(
+            (
+                joined.account(fund, chart.BANK, ""),
+                joined.account(fund, chart.UNIDENTIFIED_RECEIPTS, ""),
+                amount,
+            )
+        )
+    moves += paying(joined, due, shares)
+    source = bank if incoming else unidentified
+    moves.append((source, joined.account(joined.savers, chart.PARTNER_PREFUND), topped_up))
+    return moves
+
+
 def paying(joined: Joined, due: Mapping[UUID, int], cash: Mapping[UUID, int]) -> Iterator[Move]:
     """What moves on the partner's receivables when ``cash`` of unidentified receipts pays what is ``due``, by fund."""
     for fund in sorted({*due, *cash}):

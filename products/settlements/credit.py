@@ -1,4 +1,4 @@
-"""What funds owe a partner: money that it paid in for what was reversed later. It nets against the next settlement.
+"""What funds owe a partner: what it paid in for what was reversed later, or beyond what it owed. It nets against the next settlement.
 
 Signed entries by fund, whose sum is what the partner may leave out of its next payment. In the books a credit lies in the
 partner's receivable: that is what it owes, less its credits.
@@ -13,7 +13,7 @@ from uuid import UUID
 from ledger.database import Tx, cursor
 from ledger.ids import new_id
 
-Reason = Literal["reversed", "netted", "returned"]
+Reason = Literal["reversed", "netted", "returned", "carried"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ def write_off_member(
             " JOIN products.programme_fund f ON f.programme_id = g.id AND f.role = 'savers'"
             " JOIN ledger.account a ON a.fund_id = f.fund_id AND a.code = :code AND a.owner = :owner"
             " JOIN ledger.account d ON d.fund_id = f.fund_id AND d.code = :due_from AND d.owner = ''"
+            " AND d.currency = a.currency"
             " WHERE g.id = :programme"
         ),
         {

@@ -85,7 +85,7 @@ class SettlementCreditRow(Base):
     __tablename__ = "settlement_credit"
     __table_args__ = (
         CheckConstraint("amount <> 0", name="amount"),
-        CheckConstraint("reason IN ('reversed', 'netted', 'returned')", name="reason"),
+        CheckConstraint("reason IN ('reversed', 'netted', 'returned', 'carried')", name="reason"),
         Index("settlement_credit_of", "partner_id", "programme_id", "fund_id"),
         {"schema": "products"},
     )

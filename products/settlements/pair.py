@@ -29,7 +29,7 @@ from products.posting import post_whole
 from products.remittances.context import Books, Context, Joined, load_context
 from products.remittances.partners import Partner
 from products.remittances.record import lock_contributions
-from products.settlements import cash, credit
+from products.settlements import cash, credit, leftovers
 from products.settlements.bearers import Administrator, Borne, administrator, bearing
 from products.settlements.cash import Move
 from products.settlements.credit import Entry
@@ -37,6 +37,7 @@ from products.settlements.members import MembersMoves, Owed
 from products.settlements.settlement import (
     Chosen,
     Kind,
+    Landing,
     by_reference,
     insert,
     lock,
@@ -69,21 +70,31 @@ def record_settlement(
     since: date | None = None,
     remittances: Sequence[UUID] | None = None,
     reference: str | None = None,
+    days: Sequence[date] | None = None,
+    funds: Sequence[UUID] | None = None,
+    landing: Landing | None = None,
 ) -> Settlement:
     """Record that a partner paid ``amount`` for what it collected up to and including a day (from ``since`` on, or of a list).
 
     The days are those of the partner's cut-off. The reference (default: partner, currency, amount and day) makes it happen
     once; the same again changes nothing, another amount under it is a Conflict. The first part is paired here; a
-    settlement that needs more is still ``pairing``, and `pair_next` goes on. Raises InvalidInput for an amount or a currency
-    that can't be, `NotOwed` for a listed remittance that is not owed.
+    settlement that needs more is still ``pairing``, and `pair_next` goes on. ``days``, ``funds``: it pays for what counts for these
+    alone. ``landing``: where the bank says that the money is; without one, each fund's bank account got what the fund was owed.
+    Raises InvalidInput for an amount or a currency that can't be, `NotOwed` for a listed remittance that is not owed.
     """
     if not 0 < amount <= AMOUNT_MAX:
         raise InvalidInput(f"an amount is between 1 and {AMOUNT_MAX} minor units", pointer="/amount")
     if since is not None and since > through:
         raise InvalidInput("the first day is after the last", pointer="/since")
-    chosen = Chosen(through, since, None if remittances is None else tuple(dict.fromkeys(remittances)))
+    chosen = Chosen(
+        through,
+        since,
+        None if remittances is None else tuple(dict.fromkeys(remittances)),
+        None if days is None else tuple(sorted(set(days))),
+        None if funds is None else tuple(sorted(set(funds))),
+    )
     reference = reference or f"{partner.slug}:{currency}:{amount}:{through.isoformat()}"
-    return begin(tx, books, partner, "payment", currency, amount, chosen, reference)
+    return begin(tx, books, partner, "payment", currency, amount, chosen, reference, landing)
 
 
 def begin(
@@ -95,6 +106,7 @@ def begin(
     amount: int,
     chosen: Chosen,
     reference: str,
+    landing: Landing | None = None,
 ) -> Settlement:
     """Write a settlement down and pair its first part, unless an earlier one of the partner's is not done."""
     context = load_context(tx, books, [partner.id])
@@ -127,10 +139,14 @@ def begin(
         state="recorded",
         kind=kind,
         parts=0,
+        cash_fund=None if landing is None else landing.fund,
     )
-    part = _Part(tx, books, joined, context, settlement, chosen)
+    if landing is not None and joined.terms == "prefunded" and landing.fund != joined.savers:
+        raise InvalidInput("what is paid in before is paid to the savers' bank account", pointer="/fund")
+    part = _Part(tx, books, joined, context, settlement, chosen, None if landing is None else landing.on)
     insert(tx, joined, settlement, chosen, reference, now=part.now, on=part.on)
-    return part.arrive() if waits else part.pair(arriving=amount)
+    arriving = 0 if landing is not None and landing.booked else amount
+    return part.arrive(arriving) if waits else part.pair(arriving=arriving)
 
 
 def pair_next(tx: Tx, books: Books, partner_id: UUID, programme_id: UUID) -> bool:
@@ -182,7 +198,14 @@ class _Part:
     """What one database transaction pairs of a settlement."""
 
     def __init__(
-        self, tx: Tx, books: Books, joined: Joined, context: Context, settlement: Settlement, chosen: Chosen
+        self,
+        tx: Tx,
+        books: Books,
+        joined: Joined,
+        context: Context,
+        settlement: Settlement,
+        chosen: Chosen,
+        booked_on: date | None = None,
     ) -> None:
         self.tx = tx
         self.books = books
@@ -194,26 +217,27 @@ class _Part:
         self.now = books.clock.now()
         zone = context.versions[joined.programme_id][-1].programme.time_zone
         funds = sorted(joined.funds.values())
-        self.on = periods.open_day(tx, funds, periods.effective_day(self.now, zone))
+        today = periods.effective_day(self.now, zone)
+        self.on = periods.open_day(tx, funds, today if booked_on is None else min(booked_on, today))
+        self.home = settlement.cash_fund or joined.savers
 
     @property
     def _paid(self) -> bool:
         return self.settlement.kind == "payment"
 
-    def arrive(self) -> Settlement:
+    def arrive(self, arriving: int) -> Settlement:
         """Take the cash in, and pair nothing: an earlier settlement is not done."""
-        if self._paid:
-            savers = self.joined.savers
-            moves = [(self._bank(savers), self._unidentified(savers), self.settlement.amount)]
+        if self._paid and arriving:
+            moves = [(self._bank(self.home), self._unidentified(self.home), arriving)]
             self._post([self._transaction("settlement_received", "cash", moves)])
         return self.settlement
 
     def pair(self, *, arriving: int) -> Settlement:
         """Pair as many contributions as a part may hold, and write down what that did. ``arriving``: the cash that comes in."""
-        available = (
-            credit.standing(self.tx, self.joined.partner_id, self.joined.programme_id) if self._paid else {}
-        )
-        owed = self._owed(self.settlement.unidentified + sum(available.values()))
+        left = leftovers.leftovers(self.tx, self.joined, self.chosen.funds) if self._paid else []
+        available = self._available()
+        means = self.settlement.unidentified + sum(available.values())
+        owed = self._owed(means + sum(one.amount for one in left))
         paid: defaultdict[UUID, int] = defaultdict(int)
         fees: defaultdict[UUID, int] = defaultdict(int)
         for one in owed:
@@ -221,6 +245,9 @@ class _Part:
             if self._paid:
                 fees[one.fund_id] += one.fee
         due = {fund: amount - fees[fund] for fund, amount in paid.items()}
+        carried = leftovers.drawn(left, sum(due.values()) - means, settlement=self.settlement.id)
+        for one_left in carried:
+            available[one_left.fund] = available.get(one_left.fund, 0) + one_left.amount
         used = cash.netting(available, due, self.settlement.unidentified)
         for fund, amount in used.items():
             due[fund] = due.get(fund, 0) - amount
@@ -233,13 +260,23 @@ class _Part:
         ):
             raise Conflict("what is owed changed while it was written off", code="debt_changed")
         done = self._sum_up(owed, paid, fees, used, applied)
-        moves = self._received(due, arriving, done.topped_up) if self._paid else []
+        whole = self.settlement.cash_fund is not None
+        moves = (
+            cash.received(self.joined, due, self.home, arriving, done.topped_up, whole=whole)
+            if self._paid
+            else []
+        )
         moves += self._borne(owed, fees)
         kind = "settlement_received" if self._paid else "partner_debt_written_off"
         part = "cash" if self.number == 1 and arriving else f"{self.number}:cash"
         booked = self._transaction(kind, part, moves) if any(amount for _, _, amount in moves) else None
-        self._settle_members([one for one in owed if one.state == "pending"], booked)
+        self._settle_members(
+            [one for one in owed if one.state == "pending"],
+            booked,
+            leftovers.carrying(self.joined, carried, self.on),
+        )
         self._mark(owed)
+        leftovers.carry(self.tx, self.joined, carried, self.now)
         entries = [
             Entry(fund, -amount, "netted", settlement=done.id, part=self.number)
             for fund, amount in used.items()
@@ -248,6 +285,15 @@ class _Part:
         credit.write(self.tx, joined.partner_id, joined.programme_id, joined.currency, entries, self.now)
         self._write(done, owed, booked)
         return done
+
+    def _available(self) -> dict[UUID, int]:
+        """The credits that a payment may draw on, by fund."""
+        if not self._paid:
+            return {}
+        available = credit.standing(self.tx, self.joined.partner_id, self.joined.programme_id)
+        if self.chosen.funds is None:
+            return available
+        return {fund: amount for fund, amount in available.items() if fund in self.chosen.funds}
 
     def _sum_up(
         self,
@@ -299,6 +345,8 @@ class _Part:
                             WHERE partner_id = %(partner)s AND programme_id = %(programme)s AND currency = %(currency)s
                               AND owed AND collected_on <= %(through)s
                               AND (%(since)s::date IS NULL OR collected_on >= %(since)s)
+                              AND (%(days)s::date[] IS NULL OR collected_on = ANY (%(days)s::date[]))
+                              AND (%(funds)s::uuid[] IS NULL OR fund_id = ANY (%(funds)s::uuid[]))
                               {listed if self.chosen.remittances is not None else ""}
                             ORDER BY contributed_at, remittance, position LIMIT %(limit)s) oldest) c
                 WHERE through_here <= %(means)s ORDER BY contributed_at, remittance, position""",
@@ -309,6 +357,8 @@ class _Part:
                 "currency": self.joined.currency,
                 "through": self.chosen.through,
                 "since": self.chosen.since,
+                "days": None if self.chosen.days is None else list(self.chosen.days),
+                "funds": None if self.chosen.funds is None else list(self.chosen.funds),
                 "limit": PART_MAX,
                 "means": means,
             },
@@ -320,27 +370,6 @@ class _Part:
 
     def _unidentified(self, fund: UUID) -> UUID:
         return self.joined.account(fund, chart.UNIDENTIFIED_RECEIPTS, "")
-
-    def _received(self, due: Mapping[UUID, int], arriving: int, topped_up: int) -> list[Move]:
-        """Cash in each fund for what it is owed; what covers nothing whole stays unidentified with the savers.
-
-        What had arrived before lies with the savers' unidentified receipts, so other funds get theirs from there.
-        """
-        joined, savers = self.joined, self.joined.savers
-        shares = cash.arriving(due)
-        others = sum(amount for fund, amount in shares.items() if fund != savers)
-        moves: list[Move] = []
-        if not arriving:
-            moves.append((self._unidentified(savers), self._bank(savers), others))
-        for fund in sorted({*shares, savers}):
-            received = shares.get(fund, 0)
-            if fund == savers:
-                received = arriving - others - topped_up if arriving else 0
-            moves.append((self._bank(fund), self._unidentified(fund), received))
-        moves += cash.paying(joined, due, shares)
-        source = self._bank(savers) if arriving else self._unidentified(savers)
-        moves.append((source, joined.account(savers, chart.PARTNER_PREFUND), topped_up))
-        return moves
 
     def _borne(self, owed: Sequence[Owed], fees: Mapping[UUID, int]) -> list[Move]:
         """What others bear: the administrator the fees that the partner kept, or a default's bearer all of it."""
@@ -361,22 +390,23 @@ class _Part:
             self.tx, self.joined, by, borne, "default" if self.settlement.kind == "default" else "fee"
         )
 
-    def _settle_members(self, pending: Sequence[Owed], booked: Transaction | None) -> None:
+    def _settle_members(
+        self, pending: Sequence[Owed], booked: Transaction | None, carried: Sequence[Transaction]
+    ) -> None:
         """Pending becomes savings, enrolment by enrolment, and what the sponsor committed to it is granted.
 
         The cash is posted with it: accounts are locked in one order, the shared ones last.
         """
+        cash_moved = [*carried, *([booked] if booked else [])]
         postings = MembersMoves(self.tx, self.books, self.joined, self.context).settled(pending)
-        postings.set_off(
-            [account for p in (booked.postings if booked else ()) for account in (p.debit, p.credit)]
-        )
+        postings.set_off([account for t in cash_moved for p in t.postings for account in (p.debit, p.credit)])
         enrolments = sorted(postings.by_enrolment)
         batch = [
             self._transaction("contributions_settled", f"{self.number}:{enrolment}", moves)
             for enrolment in enrolments
             if (moves := postings.by_enrolment[enrolment])
         ]
-        self._post([*([booked] if booked else []), *batch])
+        self._post([*cash_moved, *batch])
         postings.match_book.save(self.tx, self.now)
         publish(
             self.tx,

@@ -35,6 +35,7 @@ class Read:
     credits: int
     unidentified: int
     topped_up: int
+    carried: int
     contributions: int
     effective_on: date
     recorded_at: datetime
@@ -65,7 +66,7 @@ class PaidFor:
 
 _READ: Final = """
     SELECT s.id, s.partner_id, p.slug, s.programme_id, g.slug, s.reference, s.kind, s.state, s.currency, s.amount, s.since,
-           s.through, s.listed, s.paired, s.fees, s.credits, s.unidentified, s.topped_up, s.contributions, s.effective_on,
+           s.through, s.listed, s.paired, s.fees, s.credits, s.unidentified, s.topped_up, s.carried, s.contributions, s.effective_on,
            s.recorded_at, s.returned_on, s.return_reason, s.era, s.xid::text::bigint
     FROM (SELECT * FROM products.settlement WHERE {where}) s
     JOIN products.partner p ON p.id = s.partner_id JOIN products.programme g ON g.id = s.programme_id

@@ -156,17 +156,22 @@ class _Returning:
         self.on = periods.open_day(tx, funds, periods.effective_day(self.now, zone))
 
     def give_back_the_rest(self) -> None:
-        """What paid for nothing leaves unidentified receipts, or the prefund; a prefund that is spent is owed again."""
-        savers, joined = self.joined.savers, self.joined
-        bank = joined.account(savers, chart.BANK, "")
-        receivable = joined.account(savers, chart.PARTNER_RECEIVABLE)
-        prefund = joined.account(savers, chart.PARTNER_PREFUND)
-        unidentified = joined.account(savers, chart.UNIDENTIFIED_RECEIPTS, "")
-        topped_up = self.settlement.topped_up
-        make_room(self.tx, {receivable: topped_up})
+        """What paid for nothing leaves unidentified receipts, or the prefund.
+
+        A prefund that is spent is owed again, and so is what became the partner's credit when it paid again.
+        """
+        joined = self.joined
+        home = self.settlement.cash_fund or joined.savers
+        bank = joined.account(home, chart.BANK, "")
+        receivable = joined.account(home, chart.PARTNER_RECEIVABLE)
+        prefund = joined.account(joined.savers, chart.PARTNER_PREFUND)
+        unidentified = joined.account(home, chart.UNIDENTIFIED_RECEIPTS, "")
+        topped_up, carried = self.settlement.topped_up, self.settlement.carried
+        make_room(self.tx, {receivable: topped_up + carried})
         postings = (
             Posting(unidentified, bank, self.settlement.unidentified, joined.currency),
             Posting(prefund, bank, topped_up, joined.currency, receivable),
+            Posting(receivable, bank, carried, joined.currency),
         )
         transaction = self._transaction("returned:rest", tuple(one for one in postings if one.amount), None)
         if not transaction.postings:
@@ -174,8 +179,9 @@ class _Returning:
         [outcome] = post(self.tx, [transaction], clock=self.books.clock)
         if outcome.status != "posted":
             raise BooksRefused(outcome)
-        spent = sum(one.amount for one in outcome.postings if one.debit == receivable)
-        self._write_credits([Entry(savers, -spent, "returned", settlement=self.settlement.id)])
+        # the postings are told where the prefund might have fallen short
+        spent = sum(one.amount for one in outcome.postings or postings if one.debit == receivable)
+        self._write_credits([Entry(home, -spent, "returned", settlement=self.settlement.id)])
 
     def take_back(self, number: int, booked: UUID, members: MembersMoves) -> None:
         """Take one part back: its cash, its fees, its credits, and what it was for its members."""

@@ -20,8 +20,10 @@ State = Literal["recorded", "pairing", "paired", "returning", "returned"]
 class Settlement:
     """What a settlement did so far. Amounts are minor units of ``currency``.
 
-    ``amount`` + ``credits`` (netted) + ``fees`` (kept) = ``paired`` + ``unidentified`` + ``topped_up``. ``kind``: the partner's
-    payment, or another bears its default or its fee. ``parts``: how many database transactions paired it.
+    ``amount`` + ``credits`` (netted) + ``fees`` (kept) = ``paired`` + ``unidentified`` + ``topped_up`` + ``carried``. ``kind``: the
+    partner's payment, or another bears its default or its fee. ``parts``: how many database transactions paired it.
+    ``carried``: what paid for no whole contribution, and became the partner's credit as a next payment needed it. ``cash_fund``: whose
+    bank account the money came to; None: each fund's got what it was owed.
     """
 
     id: UUID
@@ -38,16 +40,33 @@ class Settlement:
     state: State = "paired"
     kind: Kind = "payment"
     parts: int = 1
+    carried: int = 0
+    cash_fund: UUID | None = None
     replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which contributions a settlement pays for: those counting for days through the last; of a list, if there is one."""
+    """Which contributions a settlement pays for: those counting for days through the last; of a list, or of some days or funds
+    alone, if they are named."""
 
     through: date
     since: date | None = None
     remittances: tuple[UUID, ...] | None = None
+    days: tuple[date, ...] | None = None
+    funds: tuple[UUID, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Where the bank says that a settlement's money is: all of it on this fund's bank account, since this day.
+
+    ``booked``: it lies in the fund's unidentified receipts already.
+    """
+
+    fund: UUID
+    on: date
+    booked: bool = False
 
 
 def insert(
@@ -64,9 +83,9 @@ def insert(
     tx.execute(
         text(
             "INSERT INTO products.settlement (id, partner_id, programme_id, currency, amount, since, through, reference,"
-            " paired, unidentified, contributions, recorded_at, kind, state, listed, parts, effective_on)"
+            " paired, unidentified, contributions, recorded_at, kind, state, listed, parts, effective_on, cash_fund, days, funds)"
             " VALUES (:id, :partner, :programme, :currency, :amount, :since, :through, :reference, 0, :amount, 0, :now,"
-            " :kind, 'recorded', :listed, 0, :on)"
+            " :kind, 'recorded', :listed, 0, :on, :cash_fund, :days, :funds)"
         ),
         {
             "id": settlement.id,
@@ -81,6 +100,9 @@ def insert(
             "kind": settlement.kind,
             "listed": chosen.remittances is not None,
             "on": on,
+            "cash_fund": settlement.cash_fund,
+            "days": None if chosen.days is None else list(chosen.days),
+            "funds": None if chosen.funds is None else list(chosen.funds),
         },
     )
     if chosen.remittances:
@@ -104,7 +126,7 @@ def lock(tx: Tx, partner_id: UUID, programme_id: UUID, *, wait: bool = True) -> 
 
 _COLUMNS: Final = (
     "s.id, p.slug, s.currency, s.amount, s.through, s.paired, s.unidentified, s.contributions, s.topped_up, s.fees,"
-    " s.credits, s.state, s.kind, s.parts"
+    " s.credits, s.state, s.kind, s.parts, s.carried, s.cash_fund"
 )
 
 
@@ -138,7 +160,7 @@ def oldest_unfinished(tx: Tx, joined: Joined) -> tuple[Settlement, Chosen] | Non
     """The settlement of a partner in a programme that is to be paired next."""
     row = tx.execute(
         text(
-            f"SELECT {_COLUMNS}, s.since, s.listed FROM products.settlement s JOIN products.partner p ON p.id = s.partner_id"
+            f"SELECT {_COLUMNS}, s.since, s.listed, s.days, s.funds FROM products.settlement s JOIN products.partner p ON p.id = s.partner_id"
             " WHERE s.partner_id = :partner AND s.programme_id = :programme AND s.state IN ('recorded', 'pairing')"
             " ORDER BY s.recorded_at, s.id LIMIT 1"
         ),
@@ -147,4 +169,11 @@ def oldest_unfinished(tx: Tx, joined: Joined) -> tuple[Settlement, Chosen] | Non
     if row is None:
         return None
     # what is listed stands in its table: here it only matters that there is a list
-    return Settlement(*row[:-2]), Chosen(row.through, row.since, () if row.listed else None)
+    chosen = Chosen(
+        row.through,
+        row.since,
+        () if row.listed else None,
+        None if row.days is None else tuple(row.days),
+        None if row.funds is None else tuple(row.funds),
+    )
+    return Settlement(*row[:-4]), chosen

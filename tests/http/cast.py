@@ -180,5 +180,6 @@ def assemble(api: Served) -> Cast:
             "account": public_id("acc", account),
             "subject": "match:savings",
             "programme": "ejoheza",
+            "month": "2026-02",
         },
     )

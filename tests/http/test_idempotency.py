@@ -29,6 +29,8 @@ MONEY = {
     "remittals:write",
     "rails:write",
     "settlements:write",
+    "reconciliation:write",
+    "periods:write",
 }
 """Who may do what these allow moves or promises money by a POST."""
 MOVES_NOTHING = {
@@ -37,8 +39,16 @@ MOVES_NOTHING = {
     "request_reopening",
     "request_programme_version",
     "compare_settlement_file",
+    "load_opening_balances",
+    "assign_break",
+    "preview_break_resolution",
+    "request_verification",
+    "import_bank_statement",
+    "add_bank_account",
+    "add_bank_counterparty",
 }
-"""What such a scope also allows: it ends a request, files one that no money follows from, or compares."""
+"""What such a scope also allows: it ends a request, files one that no money follows from, compares, says what a bank's accounts
+are, or keeps a file: once by its content, and nothing is posted before it is paired or committed."""
 NO_MONEY = {
     "members:write",
     "consents:write",

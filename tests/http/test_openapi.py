@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api import access
+from api.v1.opening import MEDIA_TYPE as SPREADSHEET
 from ledger.ids import new_id
 from tests.conftest import FUZZ
 from tests.http.cast import Cast, Someone, assemble
@@ -37,6 +38,9 @@ CHECKS = [
     response_schema_conformance,
 ]
 
+
+# a workbook is bytes to whoever sends it
+schemathesis.serializer.alias(SPREADSHEET, "application/octet-stream")
 
 CALLERS = (
     "acme",

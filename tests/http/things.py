@@ -5,6 +5,7 @@ from typing import Any, Final
 from sqlalchemy import text
 
 from integrations.rails import sandbox
+from ledger.audit import Act, record
 from ledger.ids import new_id, parse_public_id, public_id
 from tests import planted
 from tests.http.cast import Cast
@@ -21,6 +22,18 @@ MAPPING: Final = {
     "currency": {"constant": "RWF"},
     "at": {"column": "Paid"},
 }
+BANK_ACCOUNT: Final = {
+    "slug": "kigali-savers",
+    "name": "Savers",
+    "fund": "ejoheza/savers",
+    "currency": "RWF",
+    "identification": "RW38 0001",
+    "statements_since": DAY,
+}
+STATEMENT: Final = (
+    ":20:S1\r\n:25:RW380001\r\n:28C:1/1\r\n:60F:C260301RWF0,\r\n:61:2603020302C500,NTRFNONREF//B1\r\n"
+    f":86:{planted.GIVEN_NAME}\r\n:62F:C260302RWF500,\r\n-\r\n"
+)
 LAYOUT: Final = {"columns": [{"header": "Amount", "field": "amount"}]}
 
 
@@ -52,13 +65,24 @@ PREFIXES: Final = {
     "remittal": "rtl",
     "endpoint": "whe",
     "event": "evt",
+    "break_id": "brk",
+    "resolution_id": "brs",
+    "bank_statement": "bst",
+    "counterparty": "bcp",
+    "opening": "opn",
+    "receipt": "rcp",
+    "pairing": "par",
 }
-NAMED: Final = frozenset({"programme", "partner", "rail", "agency"})
+NAMED: Final = frozenset({"programme", "partner", "rail", "agency", "bank_account"})
 """What has a name that people chose."""
+OF_A_MONTH: Final = {"month": "2026-02", "figure": "a_figure", "item": "statements"}
+"""What a programme's month, and what is in it, is called in every programme."""
 
 
 def absent(part: str) -> str:
     """What nothing of this kind is called."""
+    if part in OF_A_MONTH:
+        return OF_A_MONTH[part]
     if part == "number":
         return "1000"
     return "nobodys" if part in NAMED else public_id(PREFIXES[part], new_id())
@@ -66,7 +90,7 @@ def absent(part: str) -> str:
 
 def absent_all() -> dict[str, str]:
     """A name that nothing has, for whatever a path names."""
-    return {part: absent(part) for part in (*PREFIXES, *NAMED, "number")}
+    return {part: absent(part) for part in (*PREFIXES, *NAMED, *OF_A_MONTH, "number")}
 
 
 def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -104,6 +128,9 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "withdraw_request": remark,
         "put_settlement_mapping": {"mapping": MAPPING},
         "explain_settlement_difference": remark,
+        "explain_checklist_item": remark,
+        "request_close": {},
+        "request_month_reopening": {"reason": "an attack"},
         "approve_payout": {
             "payee": ids["payee"],
             "amount": MONEY,
@@ -112,6 +139,8 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         },
         "cancel_payout": {},
         "request_payout_release": remark,
+        "request_opening_commit": remark,
+        "request_opening_take_back": remark,
         "request_payout_resolution": {"finding": "failed", "evidence": "a letter"},
         "pause_rail": {},
         "resume_rail": {},
@@ -131,12 +160,24 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "withdraw_remittal": {},
         "answer_remittal": {"lines": [{"line": 1, "outcome": "accepted"}]},
         "bring_remittal_answer": {},
+        "change_bank_account": {"name": "an attack"},
+        "identify_receipt": {"partner": "acme"},
+        "undo_pairing": remark,
+        "assign_break": {"owner": "mallory"},
+        "preview_break_resolution": {"method": "write_off"},
+        "confirm_break_resolution": remark | {"digest": "0" * 64},
+        "undo_break_resolution": remark,
+        "put_break_limit": {"currency": "RWF", "second_person_above": 1},
+        "request_verification": {},
+        "finalise_opening_load": {},
+        "add_bank_counterparty": {"identification": "AE070331", "party": "acme"},
     }
 
 
 def bodies_without_id(member: str) -> dict[str, dict[str, Any]]:
     """A good body for every route that takes JSON and has no id in its path."""
     account = absent("account")
+    remark = {"remark": "seen"}
     code = {"totp": "123456"}
     secret = {"token": f"mzn_link_{'a' * 43}"}
     way = {"member": {"id": member}, "origin_country": "AE", "destination_country": "RW"}
@@ -177,6 +218,12 @@ def bodies_without_id(member: str) -> dict[str, dict[str, Any]]:
         "make_claim_pack": {"programme": "ejoheza", "sponsor": "gov-rw", "through": DAY},
         "make_remittal": {"programme": "ejoheza", "agency": "rssb", "through": DAY},
         "create_webhook_endpoint": {"url": "https://hooks.acme.example/mizan"},
+        "add_bank_account": BANK_ACCOUNT,
+        "pair_by_hand": remark
+        | {"lines": [public_id("bsl", new_id())], "items": [public_id("itm", new_id())]},
+        "book_conversion": remark
+        | {"from_line": public_id("bsl", new_id()), "to_line": public_id("bsl", new_id())},
+        "run_reconciliation": {},
     }
 
 
@@ -271,16 +318,52 @@ def money_out(cast: Cast, of: dict[str, str]) -> dict[str, str]:
         headers={"Content-Type": "text/csv", "Authorization": f"Bearer {manager.token}"},
     )
     assert file.status_code == 201, file.text
+    return (
+        from_banks(cast)
+        | {
+            "programme": "ejoheza",
+            "partner": "acme",
+            "rail": "simulated-ejoheza",
+            "agency": "rssb",
+            "endpoint": endpoint.json()["id"],
+            "settlement": settled.json()["id"],
+            "file": file.json()["id"],
+            "number": "1",
+        }
+        | recorded(api, of)
+        | closed_month(api)
+    )
+
+
+def from_banks(cast: Cast) -> dict[str, str]:
+    """What the fund's managers have from banks."""
+    manager = cast.everyone["manager"]
+    added = cast.send(manager, "POST", "/v1/bank-accounts", json=BANK_ACCOUNT)
+    assert added.status_code == 201, added.text
+    known = cast.send(
+        manager,
+        "POST",
+        "/v1/bank-accounts/kigali-savers/counterparties",
+        json={"identification": "AE070331", "party": "acme"},
+    )
+    statement = cast.api.http.post(
+        "/v1/bank-statements",
+        content=STATEMENT,
+        headers={"Content-Type": "application/octet-stream", "Authorization": f"Bearer {manager.token}"},
+    )
+    assert statement.status_code == 201, statement.text
+    opening = cast.api.http.post(
+        "/v1/opening-loads?programme=ejoheza&effective_on=2026-02-28",
+        content="account,amount\nbank_charges,1\n",
+        headers={"Content-Type": "text/csv", "Authorization": f"Bearer {manager.token}"},
+    )
+    assert opening.status_code == 201, opening.text
     return {
-        "programme": "ejoheza",
-        "partner": "acme",
-        "rail": "simulated-ejoheza",
-        "agency": "rssb",
-        "endpoint": endpoint.json()["id"],
-        "settlement": settled.json()["id"],
-        "file": file.json()["id"],
-        "number": "1",
-    } | recorded(api, of)
+        "opening": opening.json()["id"],
+        "bank_account": "kigali-savers",
+        "bank_statement": statement.json()["statements"][0]["id"],
+        "counterparty": known.json()["id"],
+    }
 
 
 def recorded(api: Served, of: dict[str, str]) -> dict[str, str]:
@@ -298,6 +381,34 @@ def recorded(api: Served, of: dict[str, str]) -> dict[str, str]:
     return {name: public_id(PREFIXES[name], made) for name, made in ids.items()}
 
 
+def closed_month(api: Served) -> dict[str, str]:
+    """February, closed with a pack of one figure."""
+    with api.services.worker.begin() as tx:
+        noted = record(tx, Act("opr_x", "operator", "period.closed", "ejoheza/2026-02", "done"), api.clock)
+        values = {"id": new_id(), "noted": noted, "now": api.clock.now()}
+        for statement in A_CLOSE:
+            assert tx.execute(text(statement), values).rowcount, statement
+    return OF_A_MONTH
+
+
+A_CLOSE: Final = (
+    """
+    INSERT INTO products.close (id, programme_id, month, revision, through, funds, digest, audit_entry, era, snapshot, remark,
+        closed_by, closed_at)
+    SELECT :id, p.id, '2026-02-01', 1, '2026-02-28', ARRAY[f.id], sha256('pack'), :noted, 1, pg_current_snapshot(), '', 'opr_x',
+        :now
+    FROM products.programme p JOIN ledger.fund f ON f.code = p.slug || '/savers' WHERE p.slug = 'ejoheza'
+    """,
+    """
+    INSERT INTO products.close_file (close_id, format, content, digest)
+    SELECT :id, made.format, made.content, sha256(made.content)
+    FROM ledger.fund f CROSS JOIN LATERAL (
+        SELECT format, convert_to(CAST(jsonb_build_object('figures', jsonb_build_object('a_figure', jsonb_build_object(
+            'fund', f.id, 'currency', 'RWF', 'measure', 'debit', 'through', '2026-02-28'))) AS text), 'UTF8') AS content
+        FROM unnest(ARRAY['json', 'html']) AS format) AS made
+    WHERE f.code = 'ejoheza/savers'
+    """,
+)
 A_PAYOUT: Final = """
     INSERT INTO products.payout (id, partner_id, programme_id, link_id, member_id, rail_id, payee_id, amount, fee,
         rail_fee, currency, arrival_earliest, arrival_latest, state, changes, requested_by, requested_at, requested_on,

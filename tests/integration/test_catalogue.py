@@ -58,28 +58,50 @@ ledger.account_balance         api=r  worker=r  auditor=r
 ledger.account_day             api=r  worker=raw  auditor=r
 ledger.account_month           api=r  worker=raw  auditor=r
 ledger.audit_entry             api=r  worker=r  sealer=r  auditor=r
+ledger.bank_account            api=r  worker=ra  auditor=r
+ledger.bank_counterparty       api=r  worker=ra  auditor=r
+ledger.bank_statement          api=r  worker=ra  auditor=r
 ledger.era                     api=r  worker=r  sealer=r  auditor=r
 ledger.fold                    api=r  worker=raw  auditor=r
 ledger.fund                    api=ra  worker=ra  auditor=r
 ledger.hold                    api=r  worker=r  auditor=r
+ledger.item                    api=r  worker=ra  auditor=r
 ledger.outbox                  worker=r  auditor=r
+ledger.paired_item             api=r  worker=r  auditor=r
+ledger.paired_line             api=r  worker=r  auditor=r
+ledger.pairing                 api=r  worker=ra  auditor=r
+ledger.pairing_rules           api=r  worker=ra  auditor=r
+ledger.pairing_run             api=r  worker=ra  auditor=r
 ledger.period_event            api=r  worker=r  auditor=r
 ledger.posting                 api=r  worker=ra  sealer=r  auditor=r
 ledger.reference               worker=ra  auditor=r
 ledger.seal                    api=r  worker=r  sealer=ra  auditor=r
 ledger.seal_key                api=r  worker=r  sealer=ra  auditor=r
+ledger.statement_file          api=r  worker=ra  auditor=r
+ledger.statement_line          api=r  worker=ra  auditor=r
+ledger.statement_piece         api=r  worker=rad  auditor=r
 ledger.transaction             api=r  worker=r  sealer=r  auditor=r
+ledger.verification            api=r  worker=r  auditor=r
 products.agency                api=r  worker=ra  auditor=r
 products.beneficiary           api=ra  worker=ra  auditor=r
+products.break                 api=r  worker=ra  auditor=r
+products.break_event           api=r  worker=ra  auditor=r
+products.break_found           worker=rad
+products.break_limit           api=r  worker=ra  auditor=r
+products.break_resolution      api=r  worker=ra  auditor=r
 products.challenge             api=ra  worker=ra  auditor=r
 products.challenge_try         auditor=r
 products.claim_line            api=r  worker=ra  auditor=r
 products.claim_pack            api=r  worker=ra  auditor=r
+products.close                 api=r  worker=ra  auditor=r
+products.close_explanation     api=r  worker=ra  auditor=r
+products.close_file            api=r  worker=ra  auditor=r
 products.consent               api=ra  worker=ra  auditor=r
 products.contribution          api=r  worker=raw  auditor=r
 products.dependant             api=ra  worker=ra  auditor=r
 products.device                api=ra  worker=ra  auditor=r
 products.enrolment             api=ra  worker=ra  auditor=r
+products.expected_settlement   worker=ra  auditor=r
 products.forfeiture            api=r  worker=rad  auditor=r
 products.identity_index        api=a  worker=rad
 products.index_root            api=ra  worker=ra
@@ -95,6 +117,10 @@ products.member_fact           api=ra  worker=ra  auditor=r
 products.member_link           api=ra  worker=ra  auditor=r
 products.member_verification   api=ra  worker=ra  auditor=r
 products.notice                api=ra  worker=ra  auditor=r
+products.opening_load          api=r  worker=ra  auditor=r
+products.opening_row           api=r  worker=ra  auditor=r
+products.opening_window        api=r  worker=ra  auditor=r
+products.pairing_effect        api=r  worker=ra  auditor=r
 products.partner               api=r  worker=raw  auditor=r
 products.partner_programme     api=r  worker=raw  auditor=r
 products.partner_warning       api=r  worker=ra  auditor=r
@@ -112,6 +138,7 @@ products.rail                  api=r  worker=ra  auditor=r
 products.rail_breaker          api=r  worker=raw  auditor=r
 products.rail_day              worker=raw  auditor=r
 products.rail_report           api=r  worker=raw  auditor=r
+products.receipt               api=r  worker=ra  auditor=r
 products.reevaluation          worker=rawd  auditor=r
 products.remittal              api=r  worker=ra  auditor=r
 products.remittal_answer       api=r  worker=ra  auditor=r
@@ -128,6 +155,7 @@ products.settlement_mapping    api=r  worker=ra  auditor=r
 products.settlement_part       worker=ra  auditor=r
 products.settlement_terms      api=r  worker=ra  auditor=r
 products.sponsor               api=r  worker=raw  auditor=r
+products.sponsor_payment       worker=ra  auditor=r
 products.waiting_change         api=ra  worker=ra  auditor=r
 products.withdrawal            api=r  worker=raw  auditor=r
 """
@@ -165,9 +193,17 @@ ledger.hold api insert id reference account_id amount expires_at created_at
 ledger.hold api update captured state transaction_id ended_at
 ledger.hold worker insert id reference account_id amount expires_at created_at
 ledger.hold worker update captured state transaction_id ended_at
+ledger.bank_account worker update name also_known_as servicer statements_since statements_until statement_mapping
+ledger.bank_counterparty worker update ended_at
+ledger.statement_file worker update statements skipped wrapped_key destroyed_at
+ledger.statement_line worker update party counterparty_index duplicate_of text_sealed
+ledger.item worker update amount on_date day end_to_end reference identifiers party batch subject closed_at
+ledger.pairing worker update undone_at undone_by undone_remark
 ledger.outbox api insert id topic key payload recorded_at
 ledger.outbox worker insert id topic key payload recorded_at
 ledger.transaction worker insert id reference kind effective_on recorded_at reverses postings details salt leaf
+ledger.verification worker insert id asked_by asked_at
+ledger.verification worker update verified_at ok transactions postings unsealed findings era horizon
 products.challenge api update sending used_at
 products.challenge worker update phone_index sending used_at
 products.consent api update paused_at withdrawn_at
@@ -197,11 +233,18 @@ products.waiting_change worker update phone phone_index former_phone_index cance
 products.programme_version worker update reevaluated
 products.reevaluation api insert id member_id requested_at
 products.partner_warning worker update ended_at
-products.settlement worker update paired unidentified contributions state fees credits topped_up parts return_reason returned_on
+products.settlement worker update paired unidentified contributions state fees credits topped_up parts return_reason returned_on carried
 products.settlement_difference api update state remark explained_by explained_at
 products.settlement_difference worker update state remark explained_by explained_at
 products.settlement_part worker update returned_at
+products.receipt worker update state settlement_id ended_at
+products.pairing_effect worker update undone_at balanced_by
 products.agency worker update number_document without_number second_person_above columns answer changed_at
+products.break worker update type partner_id amount on_date facts details state owner waits_until remark ended_at
+products.break_limit worker update second_person_above changed_at
+products.break_resolution worker update state remark confirmed_by confirmed_at approved_by transactions pairings undone_by undone_at undone_remark
+products.opening_load worker update done state committed_by committed_at final_by final_at taken_back_by taken_back_at taken_back_because
+products.opening_row worker update transaction_id reversal_id
 products.claim_pack worker update state certification certified_on certified_at booked_lines booked_at
 products.remittal worker update state bank_reference sent_on sent_at cleared_on cleared_at
 products.remittal_line worker update state accepted claimed reason corrected_number answered_at
@@ -227,6 +270,25 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
     "ledger.period_event": ("staff", "mizan_api", TRIED),
     "ledger.posting": ("journal", "mizan_api", TRIED),
     "ledger.transaction": ("journal", "mizan_api", TRIED),
+    "ledger.bank_account": ("of_fund", "mizan_api", TRIED),
+    **dict.fromkeys(
+        ("ledger.bank_counterparty", "ledger.bank_statement", "ledger.statement_line"),
+        ("of_account", "mizan_api", TRIED),
+    ),
+    **dict.fromkeys(
+        ("ledger.statement_file", "ledger.statement_piece"), ("of_statement", "mizan_api", TRIED)
+    ),
+    **dict.fromkeys(
+        (
+            "ledger.item",
+            "ledger.paired_item",
+            "ledger.paired_line",
+            "ledger.pairing",
+            "ledger.pairing_rules",
+            "ledger.pairing_run",
+        ),
+        ("staff", "mizan_api", TRIED),
+    ),
     **{f"integrations.payment_{name}": ("of_rail", "mizan_api", TRIED) for name in ("answer", "file")},
     **dict.fromkeys(
         (
@@ -244,6 +306,7 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
         "mizan_api",
         "setting mizan.access = 'staff' AND (EXISTS ( SELECT FROM products.rail r WHERE r.id = rail_report.rail_id))",
     ),
+    **dict.fromkeys(("products.pairing_effect", "products.receipt"), ("staff", "mizan_api", TRIED)),
     "products.rail_breaker": (
         "of_rail",
         "mizan_api",
@@ -292,6 +355,31 @@ POLICIES: dict[str, tuple[str, str, str | None]] = {
         f"products.{name}": ("staff", "mizan_api", STAFF)
         for name in ("agency", "claim_line", "claim_pack", "remittal", "remittal_answer")
     },
+    **{f"products.{name}": ("staff", "mizan_api", STAFF) for name in ("break", "break_limit")},
+    **{
+        f"products.{name}": (
+            "of_break",
+            "mizan_api",
+            f"EXISTS ( SELECT FROM products.break b WHERE b.id = {name}.break_id)",
+        )
+        for name in ("break_event", "break_resolution")
+    },
+    **{f"products.{name}": ("staff", "mizan_api", STAFF) for name in ("close", "close_explanation")},
+    "products.close_file": (
+        "of_close",
+        "mizan_api",
+        "EXISTS ( SELECT FROM products.close c WHERE c.id = close_file.close_id)",
+    ),
+    "products.opening_load": ("staff", "mizan_api", STAFF),
+    **{
+        f"products.{name}": (
+            "of_load",
+            "mizan_api",
+            f"EXISTS ( SELECT FROM products.opening_load l WHERE l.id = {name}.load_id)",
+        )
+        for name in ("opening_row", "opening_window")
+    },
+    "ledger.verification": ("staff", "mizan_api", TRIED),
     "products.remittal_line": ("own_rows", "public", OWN),
     "api.approval_request": ("staff", "mizan_api", STAFF),
     **{
@@ -426,6 +514,11 @@ TRIGGERS = {
     ("ledger.account", "account_opened"): "after insert statement ledger.account_opened",
     ("ledger.account", "only_changes"): CHANGES,
     ("ledger.account_balance", "only_changes"): CHANGES,
+    ("ledger.bank_account", "only_changes"): CHANGES,
+    ("ledger.bank_counterparty", "only_changes"): CHANGES,
+    ("ledger.bank_statement", "only_grows"): GROWS,
+    ("ledger.statement_file", "only_changes"): CHANGES,
+    ("ledger.statement_line", "only_changes"): CHANGES,
     ("ledger.fund", "fund_changed"): "before update row ledger.fund_changed",
     ("ledger.fund", "only_changes"): CHANGES,
     ("ledger.hold", "hold_changed"): "before update row ledger.hold_changed",
@@ -435,17 +528,39 @@ TRIGGERS = {
     ("ledger.audit_entry", "only_grows"): GROWS,
     ("api.approval_request", "decided_once"): "before update row api.refuse_second_decision",
     ("api.approval_request", "only_changes"): CHANGES,
+    ("ledger.item", "as_posted"): "before update row ledger.refuse_item_change",
+    ("ledger.item", "only_changes"): CHANGES,
+    ("ledger.pairing", "made"): "after insert statement ledger.pairing_made",
+    ("ledger.pairing", "only_changes"): CHANGES,
+    ("ledger.pairing", "undone"): "after update statement ledger.pairing_undone",
+    ("ledger.pairing", "undone_once"): "before update row ledger.refuse_pairing_change",
+    ("ledger.pairing_rules", "only_grows"): GROWS,
+    ("ledger.pairing_run", "only_grows"): GROWS,
     ("ledger.period_event", "only_grows"): GROWS,
+    ("ledger.period_event", "fund_reopened"): "after insert row products.fund_reopened",
     ("ledger.posting", "only_grows"): GROWS,
     ("ledger.posting", "posting_inserted"): "after insert statement ledger.posting_inserted",
     ("ledger.reference", "only_grows"): "before update truncate statement ledger.refuse",
     ("ledger.seal", "only_grows"): GROWS,
     ("ledger.seal_key", "only_grows"): GROWS,
     ("ledger.transaction", "only_grows"): GROWS,
+    ("ledger.verification", "one_verdict"): "before update row ledger.refuse_second_verdict",
+    ("ledger.verification", "only_changes"): CHANGES,
+    ("products.break", "only_changes"): CHANGES,
+    ("products.break_event", "only_grows"): GROWS,
+    ("products.break_resolution", "only_changes"): CHANGES,
     ("products.claim_line", "only_grows"): GROWS,
     ("products.claim_line", "only_of_a_new_pack"): "after insert statement products.refuse_claim_line",
     ("products.claim_pack", "only_changes"): CHANGES,
     ("products.claim_pack", "pack_is_immutable"): "before update row products.refuse_claim_change",
+    ("products.close", "only_changes"): CHANGES,
+    ("products.close", "only_reopens"): "before update row products.close_changed",
+    ("products.close_explanation", "only_grows"): GROWS,
+    ("products.close_file", "only_grows"): GROWS,
+    ("products.opening_load", "only_changes"): CHANGES,
+    ("products.opening_row", "only_changes"): CHANGES,
+    ("products.opening_row", "only_posted"): "before update row products.opening_row_changed",
+    ("products.opening_window", "only_grows"): GROWS,
     ("products.programme_version", "version_is_immutable"): (
         "before delete update row products.refuse_version_change"
     ),
@@ -457,6 +572,7 @@ PRIVILEGED = {
     "api.opened_session": "api worker",
     "api.standing": "api worker",
     "integrations.prune_outbox": "worker",
+    "products.fund_reopened": "",
     "products.owned_by": "api",
     "products.seen_funds": "api",
     "products.whole_members": "api",
@@ -473,6 +589,8 @@ PRIVILEGED = {
     "ledger.hold_placed": "",
     "ledger.lock_accounts": "api worker",
     "ledger.move_period": "api worker",
+    "ledger.pairing_made": "",
+    "ledger.pairing_undone": "",
     "ledger.posting_inserted": "",
     "ledger.release_references": "worker",
     "ledger.set_limits": "worker",

@@ -233,19 +233,41 @@ def test_programmes_are_validated_without_a_server_and_shown(commands: Commands,
     assert "no version 9" in commands.refusal("programme", "show", "ejoheza", "--version", "9")
 
 
-def test_periods_close_and_reopen(commands: Commands) -> None:
-    assert (
-        commands.json("period", "close", "ejoheza/savers", "--through", "2021-12-31")["closed_through"]
-        == "2021-12-31"
-    )
-    assert "closed through that day already" in commands.refusal(
-        "period", "close", "ejoheza/savers", "--through", "2021-06-30"
-    )
-    reopened = commands.json(
-        "period", "reopen", "ejoheza/savers", "--through", "2021-06-30", "--reason", "a late fee"
-    )
-    assert reopened["closed_through"] == "2021-06-30"
-    assert "no fund" in commands.refusal("period", "close", "nothing", "--through", "2021-12-31")
+def test_months_close_and_reopen(commands: Commands, tmp_path: Path) -> None:
+    def closed_through() -> set[str | None]:
+        funds = commands.json("period", "list")["data"]
+        return {one["closed_through"] for one in funds if one["fund"].startswith("ejoheza/")}
+
+    assert closed_through() == {None}
+    assert "verified and sealed: red" in commands.refusal("period", "close", "ejoheza", "2021-06")
+    commands.text("ledger", "seal")
+    assert commands.json("ledger", "verify")["ok"] is True
+    judged = commands.json("period", "checklist", "ejoheza", "2021-06")
+    assert judged["green"] is True, judged["items"]
+    closed = commands.json("period", "close", "ejoheza", "2021-06", "--remark", "the first")
+    assert (closed["revision"], closed["through"], closed["seal"]) == (1, "2021-06-30", None)
+    assert closed_through() == {"2021-06-30"}
+    assert "closed already" in commands.refusal("period", "close", "ejoheza", "2021-06")
+    assert "months before" in commands.refusal("period", "close", "ejoheza", "2021-08")
+    assert "no programme" in commands.refusal("period", "close", "nothing", "2021-06")
+    assert "not over" in commands.refusal("period", "close", "ejoheza", "2999-01")
+
+    commands.text("ledger", "seal")
+    for form in ("pdf", "html", "csv", "json"):
+        written = tmp_path / f"pack.{form}"
+        commands.text("period", "pack", "ejoheza", "2021-06", str(written))
+        checked = commands.json("period", "verify-pack", str(written))
+        assert (checked["ok"], checked["format"], checked["month"]) == (True, form, "2021-06")
+        assert checked["seal"] >= 1
+    (tmp_path / "pack.csv").write_bytes((tmp_path / "pack.csv").read_bytes() + b" ")
+    assert "no pack" in commands.refusal("period", "verify-pack", str(tmp_path / "pack.csv"))
+
+    commands.text("period", "reopen", "ejoheza", "2021-06", "--reason", "a late fee")
+    status = commands.json("period", "status", "ejoheza", "2021-06")
+    assert (status["state"], status["close"]["superseded"]) == ("reopened", True)
+    assert status["funds"]["ejoheza/savers"] == "2021-05-31"
+    assert commands.json("period", "close", "ejoheza", "2021-06")["revision"] == 2
+    assert commands.json("period", "verify-pack", str(tmp_path / "pack.pdf"))["superseded"] is True
 
 
 def test_a_webhook_is_tried_without_leaving_a_trace(commands: Commands) -> None:

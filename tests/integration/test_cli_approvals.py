@@ -112,8 +112,10 @@ def test_what_a_command_changes_is_in_the_log_with_it(commands: Commands, tmp_pa
     commands.text("sponsor", "fund", "gov-rw", "--programme", "ejoheza", "--amount", "10")
     commands.text("settlement", "record", "acme", "--amount", "10")
     commands.text("programme", "apply", "mp2")
-    commands.text("period", "close", "ejoheza/savers", "--through", "2020-12-31")
-    commands.text("period", "reopen", "ejoheza/savers", "--through", "2020-11-30", "--reason", "late")
+    commands.text("ledger", "seal")
+    commands.text("ledger", "verify")
+    commands.text("period", "close", "ejoheza", "2020-12")
+    commands.text("period", "reopen", "ejoheza", "2020-12", "--reason", "late")
     posted = commands.json("ledger", "post", str(file), "--reason", "unexplained")
     assert posted["state"] == "approved"
     assert posted["result"]["transaction"].startswith("txn_")

@@ -36,7 +36,11 @@ from products.remittances.partners import Partner
 from products.remittances.quoting import give
 from tests.conftest import Databases
 from tests.integration.inbox.builders import Inbox, Journal
+from tests.integration.left_breaks import leave_breaks
+from tests.integration.left_closes import leave_closes
 from tests.integration.left_files import leave_files
+from tests.integration.left_opening import leave_opening
+from tests.integration.left_statements import leave_statements
 from tests.world import Person, World
 
 SCHEMAS: Final = ["api", "integrations", "ledger", "products"]
@@ -81,14 +85,39 @@ NOT_OF_PARTNERS: Final = {
     "ledger.period_event",
     "ledger.audit_entry",
     "api.approval_request",
+    "ledger.bank_account",
+    "ledger.bank_counterparty",
+    "ledger.bank_statement",
+    "ledger.item",
+    "ledger.paired_item",
+    "ledger.paired_line",
+    "ledger.pairing",
+    "ledger.pairing_rules",
+    "ledger.pairing_run",
+    "ledger.statement_file",
+    "ledger.statement_line",
+    "ledger.statement_piece",
+    "ledger.verification",
     "integrations.payment_answer",
     "integrations.payment_answer_line",
     "integrations.payment_file",
     "integrations.payment_file_line",
     "products.agency",
+    "products.break",
+    "products.break_event",
+    "products.break_limit",
+    "products.break_resolution",
     "products.claim_line",
     "products.claim_pack",
+    "products.close",
+    "products.close_explanation",
+    "products.close_file",
+    "products.opening_load",
+    "products.opening_row",
+    "products.opening_window",
+    "products.pairing_effect",
     "products.rail_report",
+    "products.receipt",
     "products.remittal",
     "products.remittal_answer",
 }
@@ -221,6 +250,10 @@ def apart(databases: Databases, clock: FixedClock) -> Apart:
                 tx, name=slug, partner_id=partner.id, environment=Environment.SANDBOX, at=clock.now()
             )
     leave_files(world, partners)
+    leave_breaks(world)
+    leave_statements(world)
+    leave_closes(world)
+    leave_opening(world, partners[0], "one")
     with databases.worker.begin() as tx:
         ensure_rails(tx, clock)
     drain(databases.worker, Journal(databases), clock, world.books.keyring)
@@ -448,7 +481,13 @@ def test_staff_of_another_programme_see_nothing_of_this_one(apart: Apart) -> Non
     assert everyone == apart.all() | {table: set[str]() for table in NOT_OF_STAFF}
     elsewhere = apart.seen(Sight(True, None, programmes=frozenset({apart.elsewhere})))
     seen = {table for table in apart.guarded if elsewhere[table]}
-    assert seen == {"products.sponsor", "ledger.fund", "ledger.account", "ledger.account_balance"}
+    assert seen == {
+        "products.sponsor",
+        "ledger.fund",
+        "ledger.account",
+        "ledger.account_balance",
+        "ledger.verification",
+    }
     one = apart.seen(of(apart.one))
     assert {table for table in seen if elsewhere[table] & one[table]} == set()
     # limited to none, they see nothing at all

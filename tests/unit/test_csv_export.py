@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from api.csv_export import FORMULA, cell, columns, file, flat
+from api.cells import FORMULA, cell
+from api.csv_export import columns, file, flat
 from api.v1.schemas import MoneyOut
 
 

@@ -179,19 +179,33 @@ def test_the_catalogue_and_the_decisions_exist_where_pages_name_files() -> None:
     assert (Path(products.__file__).parent / "programmes" / "catalogue" / "haba-haba.yaml").exists()
 
 
-MONEY_OUT_ROUTES = (
-    "/v1/payouts", "/v1/rails", "/v1/payment-", "/v1/settlement", "/v1/sponsors", "/v1/claim-packs",
-    "/v1/agencies", "/v1/remittal", "/v1/webhook-endpoints", "/v1/events", "/hooks/rails",
-)  # fmt: skip
-MONEY_OUT_COMMANDS = ("payout", "rail", "payment-file", "settlement", "sponsor", "remittal", "endpoint")
+OPERATIONS = {
+    "money-out.md": (
+        (
+            "/v1/payouts", "/v1/rails", "/v1/payment-", "/v1/settlement", "/v1/sponsors", "/v1/claim-packs",
+            "/v1/agencies", "/v1/remittal", "/v1/webhook-endpoints", "/v1/events", "/hooks/rails",
+        ),
+        ("payout", "rail", "payment-file", "settlement", "sponsor", "remittal", "endpoint"),
+    ),
+    "money-proven.md": (
+        (
+            "/v1/bank-", "/v1/pairing", "/v1/receipts", "/v1/conversions", "/v1/reconciliation", "/v1/break",
+            "/v1/periods", "/v1/books", "/v1/opening", "/v1/shadow",
+        ),
+        ("reconcile", "period", "opening", "shadow"),
+    ),
+}  # fmt: skip
+"""Pages that show each operation beside its command: which routes and commands are theirs."""
 
 
-def test_every_operation_of_money_out_is_beside_its_command() -> None:
-    page = text_of(DOCS / "reference" / "money-out.md")
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_is_beside_its_command(name: str) -> None:
+    own_routes, own_commands = OPERATIONS[name]
+    page = text_of(DOCS / "reference" / name)
     shown_routes = set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /[^`?]*)[^`]*`", page))
     shown_commands = set(re.findall(r"`(mizan [^`]*)`", page))
     routes = set(re.findall(r"^\| `([A-Z]+ /\S*)` \|", text_of(DOCS / "reference" / "access.md"), re.M))
     commands = set(re.findall(r"^## (mizan .*)$", text_of(DOCS / "reference" / "commands.md"), re.M))
     assert (shown_routes - routes, shown_commands - commands) == (set(), set())
-    assert {one for one in routes if one.split()[1].startswith(MONEY_OUT_ROUTES)} <= shown_routes
-    assert {one for one in commands if one.split()[1] in MONEY_OUT_COMMANDS} <= shown_commands
+    assert {one for one in routes if one.split()[1].startswith(own_routes)} <= shown_routes
+    assert {one for one in commands if one.split()[1] in own_commands} <= shown_commands

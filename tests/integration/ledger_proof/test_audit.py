@@ -82,7 +82,7 @@ def test_even_the_owner_is_refused_by_the_guard(books: Books) -> None:
     for statement in (
         "UPDATE ledger.audit_entry SET actor = 'opr_b'",
         "DELETE FROM ledger.audit_entry",
-        "TRUNCATE ledger.audit_entry",
+        "TRUNCATE ledger.audit_entry CASCADE",  # closes refer to it
     ):
         with pytest.raises(DBAPIError) as refused, books.databases.owner.begin() as tx:
             tx.execute(text(statement))

@@ -72,10 +72,14 @@ integrations.payment_answer content_sealed
 integrations.payment_file content_sealed
 integrations.rail_callback body_sealed
 ledger.audit_entry after before
+ledger.statement_line text_sealed
+ledger.statement_piece sealed
 """
 """Encrypted under a key that is in `SEALED` itself."""
 
 INDEXES = """
+ledger.bank_counterparty account_index
+ledger.statement_line counterparty_index fingerprint
 products.challenge phone_index
 products.identity_index digest
 products.link_offer digest
@@ -104,20 +108,27 @@ integrations.payment_file digest
 integrations.rail_callback digest
 ledger.audit_entry after_digest before_digest leaf salt
 ledger.reference digest
+ledger.statement_file digest
 ledger.seal audit_root head previous root signature
 ledger.seal_key public_key
 ledger.transaction leaf salt
 products.challenge code_mac nonce subject_digest
 products.device public_key
 products.master_key canary
+products.break facts
+products.break_resolution digest
 products.claim_pack digest public_key signature
+products.close digest
+products.close_file content digest
+products.opening_load digest
 products.programme_version digest
 products.remittal digest
 products.remittal_answer digest
 products.remittance digest
 products.settlement_file digest
 """
-"""Digests, signatures, salts and public keys; codes' MACs, which live for minutes; canaries, which stay under their key."""
+"""Digests, signatures, salts and public keys; codes' MACs, which live for minutes; canaries, which stay under their key; packs
+of a close, which are made to be given away."""
 
 
 def columns(table: str) -> set[str]:

@@ -97,17 +97,43 @@ def test_a_long_settlement_is_paired_part_by_part_and_whoever_pairs_twice_change
 
     assert settle_all(world.databases.worker, world.books) > 0
     done = world.settle(partner, 150_000)
-    assert (done.replayed, done.state, done.paired, done.unidentified, done.parts) == (
+    # what covered no contribution whole did so with what the partner paid next
+    assert (done.replayed, done.state, done.paired, done.unidentified, done.carried, done.parts) == (
         True,
         "paired",
         140_000,
-        10_000,
+        1,
+        9_999,
         3,
     )
-    assert world.settle(partner, 10_001).unidentified == 10_001  # it covers none whole
+    second = world.settle(partner, 10_001)
+    assert (second.paired, second.credits, second.unidentified) == (20_000, 9_999, 0)
     assert settle_all(world.databases.worker, world.books) == 0
-    assert sum(savings(world, one)[1] for one in people) == 140_000
-    assert owed(world, partner) == 20_000
+    assert sum(savings(world, one)[1] for one in people) == 160_000
+    assert owed(world, partner) == 0
+
+
+def test_what_a_partner_paid_too_much_pays_for_what_it_owes_next_and_is_owed_again_when_the_bank_takes_it_back(
+    world: World,
+) -> None:
+    partner = world.partner()
+    person = world.member(partner)
+    world.send(partner, world.completed(person), world.completed(person))
+    first = world.settle(partner, 25_000)
+    assert (first.paired, first.unidentified) == (20_000, 5_000)
+
+    second = world.settle(partner, 15_000)
+    assert (second.paired, second.credits, second.unidentified) == (20_000, 5_000, 0)
+    assert world.balance("unidentified_receipts") == 0
+    assert owed(world, partner) == 0
+
+    give_back(world, first)
+    assert world.balance("bank") == 15_000
+    # what the second drew on was never paid in, and what the first paid for is owed again
+    assert owed(world, partner) == 25_000
+    third = world.settle(partner, 25_000, through=TODAY + timedelta(days=2))
+    assert (third.paired, third.credits) == (20_000, -5_000)
+    assert (owed(world, partner), world.balance("bank")) == (0, 40_000)
 
 
 def test_a_settlement_pays_for_certain_days_or_for_a_list(world: World) -> None:

@@ -1,0 +1,506 @@
+"""A programme's months: their check-lists, their close, their packs, and the transactions behind each figure of one."""
+
+from datetime import date
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from api import closing
+from api.approvals import periods as requests
+from api.approvals.service import SecondPersonRequired, origin_of
+from api.close_pack import MEDIA_TYPES
+from api.csv_export import CSV, AsCsv, export
+from api.deps import Call, writing
+from api.idempotency import KeyHeader
+from api.pagination import LIMIT_DEFAULT, LIMIT_MAX, CursorText, Limit
+from api.security_headers import CONTENT_SECURITY_POLICY, TEXT_PAGE_POLICY
+from api.v1.approvals import ApprovalOut, shown_out
+from api.v1.schemas import REPLAYED, ROUTE_CLASS, Day, In, Instant, MoneyOut, Out, Page, Slug, Text, errors
+from ledger import verification
+from ledger.errors import InvalidInput
+from ledger.ids import public_id
+from ledger.periods import effective_day
+from products.closing import close, listing
+from products.closing.close import Close, Format
+from products.closing.figures import transactions
+from products.closing.findings import Finding, Item, ItemName
+from products.closing.findings import State as ItemState
+from products.closing.listing import Month
+from products.closing.period import Period, find, label, month_of
+
+router = APIRouter(prefix="/v1/periods", tags=["periods"], route_class=ROUTE_CLASS)
+
+# row-level security hides what a check-list is judged from: the worker's role reads, for programmes that the caller may see
+Reading = Annotated[Call, writing("periods:read")]
+Writing = Annotated[Call, writing("periods:write")]
+ProgrammeSlug = Annotated[Slug, Path(description="the programme's name", examples=["ejoheza"])]
+MonthText = Annotated[
+    str, Path(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="the month", examples=["2026-03"])
+]
+Revision = Annotated[
+    int | None, Query(ge=1, le=10_000, description="which close of the month; the last when left out")
+]
+
+
+class CloseOut(Out):
+    """One close of a month. `seal` is null until its digests are sealed; `superseded` once the month was reopened."""
+
+    revision: int
+    through: Day
+    closed_at: Instant
+    closed_by: str
+    remark: str
+    digest: Annotated[str, Field(description="SHA-256 of the pack's figures, in hexadecimal")]
+    files: Annotated[dict[str, str], Field(description="SHA-256 of the pack in each of its forms")]
+    seal: Annotated[int | None, Field(description="the number of the seal that covers the digests")]
+    superseded: bool
+    reopened_at: Instant | None
+    reopened_by: str | None
+    reopen_reason: str | None
+
+
+class PeriodOut(Out):
+    """A programme's month."""
+
+    programme: str
+    month: Annotated[str, Field(examples=["2026-03"])]
+    state: listing.State
+    over: Annotated[bool, Field(description="whether the month is over in the programme's time zone")]
+    close: CloseOut | None
+
+
+class FundOut(Out):
+    """A fund of the programme and the last day through which it is closed."""
+
+    fund: str
+    closed_through: Day | None
+
+
+class PeriodWithCloses(PeriodOut):
+    """A programme's month with every close that it has had, the last first."""
+
+    funds: list[FundOut]
+    closes: list[CloseOut]
+
+
+class SaidOut(Out):
+    """A person's word about what was found."""
+
+    remark: str
+    by: str
+    at: Instant
+    owner: str | None
+
+
+class FindingOut(Out):
+    """Something that is not as it should be."""
+
+    subject: str
+    what: str
+    amount: MoneyOut | None
+    count: int | None
+    link: Annotated[str | None, Field(description="where the API shows it")]
+    explanation: SaidOut | None
+
+
+class ItemOut(Out):
+    """One item of the check-list."""
+
+    item: ItemName
+    title: str
+    state: ItemState
+    explainable: Annotated[bool, Field(description="false: it has to be put right")]
+    figures: dict[str, int | str | None]
+    findings: list[FindingOut]
+
+
+class CheckListOut(Out):
+    """The check-list of a month, judged now; the month may be closed when it is `green`: nothing is red."""
+
+    programme: str
+    month: str
+    judged_at: Instant
+    green: bool
+    items: list[ItemOut]
+
+
+class ExplanationIn(In):
+    """Why it is as it is."""
+
+    remark: Annotated[str, Field(min_length=1, max_length=1_000, examples=["paid in on 2 April"])]
+    subject: Annotated[Text | None, Field(description="one finding; all of the item's when left out")] = None
+    owner: Annotated[Text | None, Field(description="who sees to it: of what is quarantined")] = None
+
+
+class CloseIn(In):
+    """The close that is asked for."""
+
+    remark: Annotated[str, Field(max_length=500, examples=["March, as agreed with the auditor"])] = ""
+
+
+class ReopenIn(In):
+    """Why the month is opened again."""
+
+    reason: Text
+
+
+class VerificationOut(Out):
+    """A verification that was asked for; the worker carries it out."""
+
+    id: str
+    state: Literal["asked"] = "asked"
+
+
+class PartOut(Out):
+    """A transaction, and what of it is in the figure."""
+
+    transaction: str
+    kind: str
+    reference: str
+    effective_on: Day
+    amount: MoneyOut
+
+
+@router.get("", operation_id="list_periods", summary="List a programme's months", responses=errors())
+def list_periods(
+    call: Reading,
+    programme: Annotated[Slug, Query(description="the programme's name")],
+    limit: Limit = LIMIT_DEFAULT,
+    cursor: CursorText = None,
+) -> Page[PeriodOut]:
+    """The months from the first that anything moved in to the present one, the newest first."""
+    at = call.read_cursor(cursor, "periods", programme=programme)
+    found = listing.months(call.tx, programme, call.now, programmes=_sight(call, "periods:read"))
+    rest = [one for one in found if at is None or one.period.label < str(at[0])]
+    shown = rest[:limit]
+    last: list[int | str] | None = [shown[-1].period.label] if len(rest) > limit else None
+    return Page(
+        data=[_month(one) for one in shown],
+        next_cursor=call.write_cursor(last, "periods", programme=programme),
+    )
+
+
+@router.get(
+    "/{programme}/{month}", operation_id="get_period", summary="Read a programme's month", responses=errors()
+)
+def get_period(programme: ProgrammeSlug, month: MonthText, call: Reading) -> PeriodWithCloses:
+    """A month, its funds, and every close that it has had."""
+    period = _period(call, programme, month, "periods:read")
+    closes = close.closes(call.tx, period.programme_id, month=period.month)
+    today = effective_day(call.now, period.time_zone)
+    shown = _month(listing.described(period, closes[0] if closes else None, today))
+    return PeriodWithCloses(
+        **shown.model_dump(),
+        funds=[
+            FundOut(
+                fund=fund.code,
+                closed_through=fund.closed_through if fund.closed_through > date.min else None,
+            )
+            for fund in period.funds
+        ],
+        closes=[_close(one) for one in closes],
+    )
+
+
+@router.get(
+    "/{programme}/{month}/checklist",
+    operation_id="get_checklist",
+    summary="Read a month's check-list",
+    responses=errors(),
+)
+def get_checklist(programme: ProgrammeSlug, month: MonthText, call: Reading) -> CheckListOut:
+    """Each item, judged now from the books and the tables: what is red, and where it is to be seen."""
+    judged = closing.judge(call.tx, call.services, _period(call, programme, month, "periods:read"))
+    return CheckListOut(
+        programme=judged.programme,
+        month=label(judged.month),
+        judged_at=judged.judged_at,
+        green=judged.green,
+        items=[_item(one) for one in judged.items],
+    )
+
+
+@router.put(
+    "/{programme}/{month}/explanations/{item}",
+    operation_id="explain_checklist_item",
+    summary="Explain an item of the check-list",
+    responses=errors(409),
+)
+def explain_checklist_item(
+    programme: ProgrammeSlug, month: MonthText, item: ItemName, body: ExplanationIn, call: Writing
+) -> ItemOut:
+    """Say why an item's findings, or one of them, are as they are. It holds until the amount or the number found changes."""
+    period = _period(call, programme, month, "periods:write")
+    if call.actor.kind != "operator":
+        raise SecondPersonRequired("A person explains: a client cannot.")
+    told = closing.explain(
+        call.tx,
+        call.services,
+        period,
+        item,
+        body.remark,
+        actor=call.actor.id,
+        subject=body.subject,
+        owner=body.owner,
+    )
+    call.audit(
+        "period.explained",
+        f"{programme}/{month}/{item}",
+        programme_id=period.programme_id,
+        after={"remark": body.remark, "subject": body.subject, "owner": body.owner},
+    )
+    return _item(told)
+
+
+@router.post(
+    "/{programme}/{month}/verification",
+    operation_id="request_verification",
+    summary="Ask for the books to be verified",
+    status_code=202,
+    responses=errors(),
+)
+def request_verification(programme: ProgrammeSlug, month: MonthText, call: Writing) -> VerificationOut:
+    """Ask the worker to replay the books; the check-list shows the verdict. Asked again before it is there, it is the same."""
+    period = _period(call, programme, month, "periods:write")
+    asked = verification.ask(call.tx, actor=call.actor.id, clock=call.services.clock)
+    call.audit("verification.asked", f"{programme}/{month}", programme_id=period.programme_id)
+    return VerificationOut(id=public_id("vfn", asked))
+
+
+@router.post(
+    "/{programme}/{month}/close",
+    operation_id="request_close",
+    summary="Ask for a month to be closed",
+    status_code=202,
+    response_model=ApprovalOut,
+    responses={202: REPLAYED, **errors(409)},
+)
+def request_close(
+    programme: ProgrammeSlug,
+    month: MonthText,
+    body: CloseIn,
+    call: Writing,
+    idempotency_key: KeyHeader = None,
+) -> Response:
+    """Ask for a month to be closed, with its pack, when another manager approves. The check-list is judged now and then."""
+    return call.once(
+        idempotency_key,
+        "request_close",
+        lambda: (
+            202,
+            shown_out(
+                requests.request_close(
+                    call.tx,
+                    call.services,
+                    call.actor,
+                    programme=programme,
+                    month=month_of(month),
+                    remark=body.remark,
+                    programmes=_sight(call, "periods:write"),
+                    origin=origin_of(call),
+                )
+            ),
+        ),
+    )
+
+
+@router.post(
+    "/{programme}/{month}/reopen",
+    operation_id="request_month_reopening",
+    summary="Ask for a month to be opened again",
+    status_code=202,
+    response_model=ApprovalOut,
+    responses={202: REPLAYED, **errors(409)},
+)
+def request_month_reopening(
+    programme: ProgrammeSlug,
+    month: MonthText,
+    body: ReopenIn,
+    call: Writing,
+    idempotency_key: KeyHeader = None,
+) -> Response:
+    """Ask for a month, and those after it, to be opened again when another manager approves: their packs are superseded."""
+    return call.once(
+        idempotency_key,
+        "request_month_reopening",
+        lambda: (
+            202,
+            shown_out(
+                requests.request_reopen(
+                    call.tx,
+                    call.services,
+                    call.actor,
+                    programme=programme,
+                    month=month_of(month),
+                    reason=body.reason,
+                    programmes=_sight(call, "periods:write"),
+                    origin=origin_of(call),
+                )
+            ),
+        ),
+    )
+
+
+@router.get(
+    "/{programme}/{month}/pack",
+    operation_id="get_close_pack",
+    summary="Read a close pack",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "the pack, as it was made at the close",
+            "content": {
+                MEDIA_TYPES[name].partition(";")[0]: {"schema": {"type": "string"}} for name in close.FORMATS
+            },
+        },
+        **errors(),
+    },
+)
+def get_close_pack(
+    programme: ProgrammeSlug,
+    month: MonthText,
+    call: Reading,
+    format_: Annotated[Format, Query(alias="format", description="in which form")] = "html",
+    revision: Revision = None,
+    preview: Annotated[
+        bool, Query(description="as it would be now, which says PREVIEW; nothing is closed or kept")
+    ] = False,
+) -> Response:
+    """The pack of a month's close, byte by byte as it was sealed; or a preview."""
+    period = _period(call, programme, month, "periods:read")
+    if preview and revision is not None:
+        raise InvalidInput("A preview has no revision.", pointer="/revision")
+    if preview:
+        content, name = closing.preview(call.tx, call.services, period)[1][format_], "preview"
+    else:
+        found = close.one(call.tx, period, revision=revision)
+        content, name = close.file(call.tx, found.id, format_), f"{found.revision}"
+    kept = "inline" if format_ in ("html", "json") else "attachment"
+    return Response(
+        content,
+        media_type=MEDIA_TYPES[format_],
+        headers={
+            "Content-Disposition": f'{kept}; filename="{programme}-{month}-{name}.{format_}"',
+            CONTENT_SECURITY_POLICY: TEXT_PAGE_POLICY,
+        },
+    )
+
+
+@router.get(
+    "/{programme}/{month}/figures/{figure}/transactions",
+    operation_id="list_figure_transactions",
+    summary="List the transactions of a figure",
+    response_model=Page[PartOut],
+    responses={200: CSV, **errors()},
+)
+def list_figure_transactions(
+    programme: ProgrammeSlug,
+    month: MonthText,
+    figure: Annotated[
+        str, Path(max_length=300, pattern=r"^[!-~]+$", description="a figure's name, as in the pack")
+    ],
+    call: Reading,
+    as_csv: AsCsv,
+    revision: Revision = None,
+    limit: Limit = LIMIT_DEFAULT,
+    cursor: CursorText = None,
+) -> Page[PartOut] | Response:
+    """Exactly the transactions that a figure of the pack is the sum of; of a month that was never closed, of its preview."""
+    period = _period(call, programme, month, "periods:read")
+    closes = close.closes(call.tx, period.programme_id, month=period.month)
+    seen: tuple[int, str] | None = None
+    if closes or revision is not None:
+        found = close.one(call.tx, period, revision=revision)
+        known, seen = close.figure(call.tx, found, figure), (found.era, found.snapshot)
+        revision = found.revision
+    else:
+        known = closing.preview_figure(call.tx, call.services, period, figure)
+    filters: dict[str, Any] = {"programme": programme, "month": month, "figure": figure, "revision": revision}
+
+    def page(limit: int, cursor: str | None) -> Page[PartOut]:
+        at = call.read_cursor(cursor, "figure-transactions", **filters)
+        after = UUID(str(at[0])) if at else None
+        rows = transactions(call.tx, known, seen=seen, after=after, limit=limit + 1)
+        shown = rows[:limit]
+        last: list[int | str] | None = [str(shown[-1].transaction_id)] if len(rows) > limit else None
+        return Page(
+            data=[
+                PartOut(
+                    transaction=public_id("txn", one.transaction_id),
+                    kind=one.kind,
+                    reference=one.reference,
+                    effective_on=one.effective_on,
+                    amount=MoneyOut.of(one.amount, known.currency),
+                )
+                for one in shown
+            ],
+            next_cursor=call.write_cursor(last, "figure-transactions", **filters),
+        )
+
+    if as_csv:
+        return export(call, "figure", PartOut, lambda after: page(LIMIT_MAX, after), cursor)
+    return page(limit, cursor)
+
+
+def _sight(call: Call, scope: str) -> frozenset[UUID] | None:
+    """The programmes that the caller may see; row-level security does not hold for the worker's role."""
+    return call.actor.sight([scope]).programmes
+
+
+def _period(call: Call, programme: str, month: str, scope: str) -> Period:
+    return find(call.tx, programme, month_of(month), programmes=_sight(call, scope))
+
+
+def _month(one: Month) -> PeriodOut:
+    return PeriodOut(
+        programme=one.period.programme,
+        month=one.period.label,
+        state=one.state,
+        over=one.over,
+        close=_close(one.close) if one.close is not None else None,
+    )
+
+
+def _close(one: Close) -> CloseOut:
+    return CloseOut(
+        revision=one.revision,
+        through=one.through,
+        closed_at=one.closed_at,
+        closed_by=one.closed_by,
+        remark=one.remark,
+        digest=one.digest.hex(),
+        files={name: value.hex() for name, value in one.files.items()},
+        seal=one.seal,
+        superseded=not one.stands,
+        reopened_at=one.reopened_at,
+        reopened_by=one.reopened_by,
+        reopen_reason=one.reopen_reason,
+    )
+
+
+def _item(item: Item) -> ItemOut:
+    return ItemOut(
+        item=item.name,
+        title=item.title,
+        state=item.state,
+        explainable=item.explainable,
+        figures=dict(item.figures),
+        findings=[_finding(one) for one in item.findings],
+    )
+
+
+def _finding(one: Finding) -> FindingOut:
+    said = one.explanation
+    return FindingOut(
+        subject=one.subject,
+        what=one.what,
+        amount=MoneyOut.of(one.amount, one.currency)
+        if one.amount is not None and one.currency is not None
+        else None,
+        count=one.count,
+        link=one.link,
+        explanation=SaidOut(remark=said.remark, by=said.by, at=said.at, owner=said.owner) if said else None,
+    )

@@ -1,0 +1,1 @@
+"""Spreadsheets of balances: what an older system hands over."""

@@ -1,0 +1,200 @@
+"""What is missing between the statements of an account, and what they have twice."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import groupby
+from typing import Final, Literal
+from uuid import UUID
+
+from ledger.database import Tx, cursor
+from ledger.reconciliation.bank_accounts import by_id
+from ledger.reconciliation.overlaps import Span, overlapping
+
+GapKind = Literal["missing_days", "balance_differs", "number_skipped", "overlap_differs", "overlap_same"]
+"""``missing_days``: no statement covers them, and the balance did not stay. ``balance_differs``: a statement opens with
+another balance than the one before closed with. ``number_skipped``: the bank's own numbers leave one out.
+``overlap_differs``: two statements of the same days don't say the same of them. ``overlap_same``: they do."""
+
+HARMLESS: Final[frozenset[GapKind]] = frozenset({"overlap_same"})
+"""What is told, and leaves nothing in doubt."""
+
+_A_DAY: Final = timedelta(days=1)
+_NUMBER: Final = re.compile(r"0*([0-9]{1,9})(?:/.*)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What doesn't fit between two statements: `before` and `statement` are theirs, in the order of days.
+
+    From `from_on` to `to_on`; `expected` and `found` are balances in minor units; `numbers` are those left out, first and last.
+    """
+
+    kind: GapKind
+    from_on: date
+    to_on: date
+    before: UUID | None = None
+    statement: UUID | None = None
+    expected: int | None = None
+    found: int | None = None
+    numbers: tuple[int, int] | None = None
+
+    @property
+    def harmless(self) -> bool:
+        """Whether it leaves nothing in doubt."""
+        return self.kind in HARMLESS
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    span: Span
+    number: str | None
+
+
+def gaps(tx: Tx, bank_account_id: UUID, *, through: date | None = None) -> list[Gap]:
+    """Everything that doesn't fit between an account's statements, in the order of days.
+
+    Days without a statement are no gap where the next one opens with the balance of the last: banks send none for days
+    without movements. With `through`, statements are expected to reach that day (or `statements_until`, if that is earlier).
+    """
+    account = by_id(tx, bank_account_id)
+    if through is not None and account.statements_until is not None:
+        through = min(through, account.statements_until)
+    statements = _statements(tx, bank_account_id)
+    found = list(_between(tx, statements))
+    if statements and statements[0].span.from_on > account.statements_since and statements[0].span.opening:
+        first = statements[0].span
+        found.insert(
+            0,
+            Gap(
+                "missing_days",
+                account.statements_since,
+                first.from_on - _A_DAY,
+                statement=first.id,
+                found=first.opening,
+            ),
+        )
+    if through is not None and through >= account.statements_since:
+        last = max((one.span.to_on for one in statements), default=account.statements_since - _A_DAY)
+        if last < through:
+            found.append(
+                Gap(
+                    "missing_days",
+                    last + _A_DAY,
+                    through,
+                    before=statements[-1].span.id if statements else None,
+                )
+            )
+    return found
+
+
+def _between(tx: Tx, statements: Sequence[_Statement]) -> Iterable[Gap]:
+    reached: _Statement | None = None
+    reaching: list[Span] = []
+    for one in statements:
+        span = one.span
+        # the first days are in order: what ends before this one does not reach into any that follows
+        reaching = [other for other in reaching if other.to_on >= span.from_on]
+        common = overlapping(tx, span, reaching)
+        reaching.append(span)
+        if reached is None:
+            reached = one
+            continue
+        last = reached.span
+        for other in common:
+            yield _overlap(tx, other, span)
+        if not common and span.opening != last.closing:
+            days = span.from_on > last.to_on + _A_DAY
+            yield Gap(
+                "missing_days" if days else "balance_differs",
+                last.to_on + _A_DAY if days else span.from_on,
+                span.from_on - _A_DAY if days else span.from_on,
+                before=last.id,
+                statement=span.id,
+                expected=last.closing,
+                found=span.opening,
+            )
+        skipped = _skipped(reached, one)
+        if skipped is not None:
+            yield Gap(
+                "number_skipped", last.to_on, span.from_on, before=last.id, statement=span.id, numbers=skipped
+            )
+        if span.to_on > last.to_on or (span.to_on == last.to_on and not common):
+            reached = one
+
+
+def _overlap(tx: Tx, earlier: Span, later: Span) -> Gap:
+    from_on, to_on = max(earlier.from_on, later.from_on), min(earlier.to_on, later.to_on)
+    same = _says_the_same(tx, earlier, later, from_on, to_on)
+    return Gap(
+        "overlap_same" if same else "overlap_differs",
+        from_on,
+        to_on,
+        before=earlier.id,
+        statement=later.id,
+    )
+
+
+def _says_the_same(tx: Tx, one: Span, other: Span, from_on: date, to_on: date) -> bool:
+    """Whether two statements have the same lines on the days that both cover, each as often."""
+    with cursor(tx) as sql:
+        rows = sql.execute(
+            "SELECT array_agg(fingerprint ORDER BY fingerprint) FROM ledger.statement_line"
+            " WHERE statement_id IN (%s, %s) AND booked_on BETWEEN %s AND %s GROUP BY statement_id",
+            (one.id, other.id, from_on, to_on),
+        ).fetchall()
+    if (one.from_on, one.to_on) == (other.from_on, other.to_on) and (one.opening, one.closing) != (
+        other.opening,
+        other.closing,
+    ):
+        return False
+    return not rows or (len(rows) == 2 and rows[0] == rows[1])
+
+
+def _skipped(before: _Statement, one: _Statement) -> tuple[int, int] | None:
+    """The bank's own numbers between two statements; None where they aren't numbered one by one, or begin anew."""
+    first, second = _number(before), _number(one)
+    if first is None or second is None or second <= first + 1:
+        return None
+    return first + 1, second - 1
+
+
+def _number(one: _Statement) -> int | None:
+    """The running number; None for what is none, or the day in disguise."""
+    written = _NUMBER.fullmatch((one.number or "").strip())
+    if written is None:
+        return None
+    number = int(written[1])
+    days = [one.span.from_on, one.span.to_on]
+    dated = {int(day.strftime(spelled)) for day in days for spelled in ("%Y%m%d", "%y%m%d", "%j", "%y%j")}
+    return None if number in dated else number
+
+
+def _statements(tx: Tx, bank_account_id: UUID) -> list[_Statement]:
+    """By their days; those that begin on one day in the order in which their balances follow each other."""
+    with cursor(tx) as sql:
+        rows = sql.execute(
+            "SELECT id, from_on, to_on, opening, closing, lines, number FROM ledger.bank_statement"
+            " WHERE bank_account_id = %s ORDER BY from_on, to_on, made_at NULLS LAST, id",
+            (bank_account_id,),
+        ).fetchall()
+    found: list[_Statement] = []
+    by_day = groupby((_Statement(Span(*row[:6]), row[6]) for row in rows), key=lambda one: one.span.from_on)
+    for _, beginning in by_day:
+        waiting = list(beginning)
+        while waiting:
+            following = _first_of(waiting, found[-1].span.closing if found else None)
+            found.append(following)
+            waiting.remove(following)
+    return found
+
+
+def _first_of(statements: Sequence[_Statement], balance: int | None) -> _Statement:
+    """Of statements that begin on one day: the one that goes on from a balance, else one that no other goes on to."""
+    following = [one for one in statements if one.span.opening == balance]
+    if following:
+        return following[0]
+    closings = {one.span.closing for one in statements}
+    heads = [one for one in statements if one.span.opening not in closings]
+    return (heads or statements)[0]

@@ -1,0 +1,227 @@
+"""Rules pair what they find one answer for, in their order, and say on what evidence; what has two answers is left."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import yaml
+
+from ledger.reconciliation import rules
+from ledger.reconciliation.pairings import open_lines
+from ledger.reconciliation.rules import InvalidRules
+from tests.conftest import Databases
+from tests.integration.reconciliation.desk import DAY, Desk, desk_of
+
+
+@pytest.fixture
+def desk(databases: Databases) -> Desk:
+    return desk_of(databases)
+
+
+def test_each_rule_pairs_what_is_its_own_and_says_why(desk: Desk) -> None:
+    desk.line("l-ref", 101_00, reference="TT-1")
+    desk.item("i-ref", 101_00, -2, reference="TT-1")
+    desk.line("l-e2e", -102_00, end_to_end="E2E-2")
+    desk.item("i-e2e", -102_00, end_to_end="E2E-2", reference="ours-2")
+    # the bank lost case and separators
+    desk.line("l-text", 103_00, identifiers=["STL 00417"])
+    desk.item("i-text", 103_00, reference="stl-00417")
+    desk.line("l-amount", 104_37)
+    desk.item("i-amount", 104_37, 2)
+    desk.line("l-party", 105_11, 5, party="acme")
+    desk.item("i-party", 105_11, 0, party="acme")
+    desk.line("l-batch", -30_000, identifiers=["BATCH-9"])
+    for number in (1, 2, 3):
+        desk.item(f"i-batch{number}", -10_000, batch="batch9", end_to_end=f"P{number}")
+    for number in (1, 2):
+        desk.line(f"l-part{number}", 20_050, identifiers=["INV777777"])
+    desk.item("i-parts", 40_100, reference="INV-777777")
+    desk.line("l-day", 61_003, 3, party="kolo")
+    for number in (1, 2):
+        desk.item(f"i-day{number}", 30_501 + number - 1, 3, day=DAY, party="kolo")
+    for number in (1, 2):
+        desk.line(f"l-sum{number}", 7_777 + number, 1, party="zed")
+    desk.item("i-sum", 15_557, party="zed")
+    desk.line("l-search", 5_000_123, party="nile")
+    for number, amount in enumerate((3_000_100, 2_000_023, 1_700_511)):
+        desk.item(f"i-search{number}", amount, -number, party="nile")
+
+    outcome = desk.run()
+    paired = desk.paired
+
+    assert {names: rule for names, (rule, _) in paired.items()} == {
+        ("i-ref", "l-ref"): "reference",
+        ("i-e2e", "l-e2e"): "end_to_end",
+        ("i-text", "l-text"): "identifiers",
+        ("i-amount", "l-amount"): "amount_and_date",
+        ("i-party", "l-party"): "party_and_amount",
+        ("i-batch1", "i-batch2", "i-batch3", "l-batch"): "shared_identifier_items",
+        ("i-parts", "l-part1", "l-part2"): "shared_identifier_lines",
+        ("i-day1", "i-day2", "l-day"): "party_and_day_items",
+        ("i-sum", "l-sum1", "l-sum2"): "party_and_day_lines",
+        ("i-search0", "i-search1", "l-search"): "search_items",
+    }
+    assert (outcome.pairings, outcome.proposals) == (10, ())
+    assert paired["i-ref", "l-ref"][1] == {"reference": "TT-1", "days": -2}
+    assert paired["i-text", "l-text"][1] == {"identifier": "STL00417", "days": 0}
+    assert paired["i-batch1", "i-batch2", "i-batch3", "l-batch"][1] == {
+        "identifier": "BATCH9",
+        "items": 3,
+        "sum": -30_000,
+        "days": 0,
+    }
+    assert paired["i-search0", "i-search1", "l-search"][1] == {
+        "party": "nile",
+        "items": 2,
+        "sum": 5_000_123,
+        "searched": 3,
+    }
+    assert (desk.run().pairings, desk.paired) == (0, paired)  # again: nothing changes
+
+
+def test_two_good_answers_are_no_answer(desk: Desk) -> None:
+    # two lines for one item, two items for one line, and as many of both
+    for side, lines, items in (("a", 2, 1), ("b", 1, 2), ("c", 2, 2)):
+        for number in range(lines):
+            desk.line(f"l{side}{number}", 500_00, reference=f"R-{side}")
+        for number in range(items):
+            desk.item(f"i{side}{number}", 500_00, reference=f"R-{side}")
+    # by amount: one that is nearer is no better
+    desk.line("near", 700_00)
+    desk.item("same day", 700_00)
+    desk.item("two days off", 700_00, 2)
+    # a line that fits an item, and what a party paid that day
+    desk.line("either", 900_00, party="acme")
+    desk.item("alone", 900_00)
+    desk.item("first", 450_00, party="acme")
+    desk.item("second", 450_00, party="acme", reference="S-2")
+    # two parties' days of the same sum are each other's only by the party
+    desk.line("whose", 120_00)
+    for number in range(4):
+        desk.item(f"x{number}", 60_00, party=f"p{number % 2}")
+    # sums by chance: 3 + 4 is 7 and 2 + 5 is 7
+    desk.line("seven", 7_000_000, party="nile")
+    for number, amount in enumerate((3_000_000, 4_000_000, 2_000_000, 5_000_000)):
+        desk.item(f"n{number}", amount, -number, party="nile")
+
+    desk.run()
+
+    assert {names: rule for names, (rule, _) in desk.paired.items()} == {
+        ("either", "first", "second"): "party_and_day_items"
+    }
+
+
+def test_a_later_rule_that_says_more_tells_two_apart(desk: Desk) -> None:
+    for number in (1, 2):
+        desk.line(f"l{number}", 250_00, reference="SALARY", end_to_end=f"E{number}")
+        desk.item(f"i{number}", 250_00, reference="SALARY", identifiers=[f"E{number}"])
+    desk.run()
+    assert {names: rule for names, (rule, _) in desk.paired.items()} == {
+        ("i1", "l1"): "identifiers",
+        ("i2", "l2"): "identifiers",
+    }
+
+
+def test_what_contradicts_is_never_paired(desk: Desk) -> None:
+    desk.line("short", 90_00, reference="TT-5")
+    desk.item("due", 100_00, reference="TT-5")
+    desk.item("stranger", 90_00)  # of the line's amount, but the line is named as another's
+    desk.line("other sign", -300_00, end_to_end="E3")
+    desk.item("sign", 300_00, end_to_end="E3")
+    desk.line("named", 400_00, reference="A-1")
+    desk.item("named otherwise", 400_00, reference="B-1")
+    desk.line("once", 600_00, end_to_end="E6")
+    desk.item("first time", 600_00, end_to_end="E6")
+    duplicate = desk.line("same line again", 800_00, reference="D-8", duplicate_of=desk.ids["once"])
+    desk.item("waits", 800_00, reference="D-8")
+    desk.item("closed", 810_00, reference="C-8", source="payout", closed_at="2026-03-11T00:00:00Z")
+    desk.line("for the closed", 810_00, reference="C-8")
+    desk.line("far off", 820_00, reference="F-8")
+    desk.item("long ago", 820_00, -70, reference="F-8")
+    desk.run()
+    assert set(desk.paired) == {("first time", "once")}
+    assert duplicate not in {
+        one.id for one in desk.databases.worker.run(lambda tx: open_lines(tx, desk.account))
+    }
+
+    # paid twice: the second line is named as what stands already
+    desk.line("twice", 600_00, 1, end_to_end="E6")
+    desk.item("unnamed", 600_00, 1)
+    desk.run()
+    assert set(desk.paired) == {("first time", "once")}
+
+
+def test_payments_settlements_and_differences_are_proposed_not_paired(desk: Desk) -> None:
+    desk.line("sent", -50_000, end_to_end="E1")
+    desk.item("payout", -50_000, end_to_end="E1", source="payout")
+    desk.line("batch", -90_000, identifiers=["B7"])
+    for number in (1, 2):
+        desk.item(f"of batch {number}", -45_000, batch="B7", source="payout")
+    desk.line("mixed", 30_000, identifiers=["M8"])
+    desk.item("owed", 10_000, identifiers=["M8"], source="settlement")
+    desk.item("booked", 20_000, identifiers=["M8"])
+    desk.line("less", 99_700, reference="S-9")
+    desk.item("settlement", 100_000, reference="S-9", source="settlement")
+    desk.line("too little", 98_000, reference="S-10")
+    desk.item("whole", 100_000, reference="S-10")
+    desk.line("more", 100_300, reference="S-11")
+    desk.item("less than that", 100_000, reference="S-11")
+
+    outcome = desk.run()
+
+    names = {id_: name for name, id_ in desk.ids.items()}
+    assert {
+        tuple(names[id_] for id_ in (*one.lines, *one.items)): (one.rule, one.difference)
+        for one in outcome.proposals
+    } == {
+        ("sent", "payout"): ("end_to_end", 0),
+        ("batch", "of batch 1", "of batch 2"): ("shared_identifier_items", 0),
+        ("less", "settlement"): ("tolerance", -300),
+    }
+    assert desk.paired == {}
+
+
+def test_rules_are_data_checked_versioned_and_followed_in_their_order(desk: Desk) -> None:
+    content = deepcopy(dict(rules.default().content))
+    assert rules.read(yaml.safe_dump(content)) == content
+    faults: tuple[dict[str, Any], ...] = (
+        {"rules": []},
+        {"rules": [{"name": "x", "pairs": "one_to_one", "on": ["day"], "days": 3}]},
+        {"rules": [{"name": "x", "pairs": "one_line_to_many", "on": ["party"], "days": 3}]},
+        {"rules": [content["rules"][0], content["rules"][0]]},
+        {"rules": [{**content["rules"][6], "tolerance": {"basis_points": 5, "amount_max": 5}}]},
+        {**content, "identifiers": ["("]},
+        {**content, "unknown": 1},
+    )
+    for fault in faults:
+        with pytest.raises(InvalidRules):
+            rules.read(yaml.safe_dump(fault))
+    with pytest.raises(InvalidRules, match="YAML"):
+        rules.read("{")
+
+    own = {"rules": [one for one in content["rules"] if one["name"] == "amount_and_date"]}
+    with desk.databases.worker.begin() as tx:
+        assert rules.of_account(tx, desk.account).version == 0
+        applied = [
+            rules.apply(tx, desk.account, each, applied_by="opr_one", clock=desk.clock)
+            for each in (own, own, content)
+        ]
+        assert [one.version for one in applied] == [1, 1, 2]
+        assert [rule.name for rule in applied[0].rules] == ["amount_and_date"]
+        assert rules.of_account(tx, desk.account).content == content
+    desk.line("l", 100_00, reference="R")
+    desk.item("i", 100_00, reference="R")
+    desk.run(applied[0])
+    assert desk.paired["i", "l"][0] == "amount_and_date"
+
+
+def test_free_text_gives_up_references_that_the_bank_broke() -> None:
+    found = rules.default().identifiers_in("PAYMENT STL-2026-0 0417 /INV 77-12345 THANKS 2 PEOPLE")
+    assert {"STL-2026-00417", "INV77-12345", "77-12345"} <= set(found)
+    assert not {"PAYMENT", "THANKS", "PEOPLE"} & set(found)
+    own = rules.of_content(
+        1, {"rules": [], "parties": [{"party": "acme", "names": ["Acme Remit"], "accounts": ["AE07 0331"]}]}
+    )
+    assert own.party_of("ACME  REMIT LTD", None, "") == "acme"
+    assert own.party_of(None, "ae070331", "") == "acme"
+    assert own.party_of("Kolo", None, "acme remit") is None

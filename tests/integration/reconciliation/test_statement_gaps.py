@@ -1,0 +1,100 @@
+"""What is missing between statements, and what they have twice, is found."""
+
+from datetime import date
+
+import pytest
+
+from ledger.clock import FixedClock
+from ledger.reconciliation.gaps import Gap, gaps
+from ledger.reconciliation.statements import StatementEvent
+from tests.conftest import Databases
+from tests.integration.reconciliation.bank import Bank, entry
+from tests.world import World
+
+
+@pytest.fixture
+def bank(databases: Databases, clock: FixedClock) -> Bank:
+    world = World(databases, clock)
+    world.programme()
+    bank = Bank(databases, world.books.keyring, clock)
+    bank.account()
+    return bank
+
+
+def day(number: int) -> date:
+    return date(2026, 3, number)
+
+
+def of_day(
+    bank: Bank, on: int, opening: int, *amounts: int, number: str | None = None, to: int | None = None
+) -> list[StatementEvent]:
+    lines = [entry(place, amount, day(on)) for place, amount in enumerate(amounts, start=1)]
+    return bank.says(lines, opening=opening, days=(day(on), day(to or on)), number=number)
+
+
+def found(bank: Bank, through: date | None = None) -> list[Gap]:
+    with bank.databases.api.begin() as tx:
+        tx.exec_driver_sql("SELECT set_config('mizan.access', 'staff', true)")
+        return gaps(tx, bank.accounts["kigali-savers"].id, through=through)
+
+
+def kinds(bank: Bank) -> list[str]:
+    return [gap.kind for gap in found(bank)]
+
+
+def test_statements_that_go_on_have_no_gaps_with_quiet_days_between_and_several_on_a_day(bank: Bank) -> None:
+    for said in (
+        of_day(bank, 1, 0, 100, number="00001/001"),
+        of_day(bank, 2, 110, -20, number="2/2"),  # the second page of the day came first
+        of_day(bank, 2, 100, 10, number="2/1"),
+        of_day(bank, 5, 90, number="3"),  # nothing moved on the 3rd and 4th, nor on the 5th
+        of_day(bank, 6, 90, 5, -5, number="4", to=8),
+    ):
+        bank.sends(said)
+    assert found(bank) == []
+    assert found(bank, through=day(8)) == []
+    (end,) = found(bank, through=day(10))
+    assert (end.kind, end.from_on, end.to_on) == ("missing_days", day(9), day(10))
+
+
+def test_days_balances_and_numbers_that_are_missing_are_named(bank: Bank) -> None:
+    for said in (
+        of_day(bank, 3, 50, 100, number="11"),
+        of_day(bank, 6, 170, 1, number="13"),  # the 4th and 5th are missing, and so is number 12
+        of_day(bank, 7, 999, 1, number="14"),
+        of_day(bank, 9, 1_000, 1, number="16"),  # quiet days; but the bank has numbered one that never came
+    ):
+        bank.sends(said)
+    start, days, left_out, jump, later = found(bank)
+    assert (start.kind, start.from_on, start.to_on, start.found) == ("missing_days", day(1), day(2), 50)
+    assert (days.kind, days.from_on, days.to_on) == ("missing_days", day(4), day(5))
+    assert (days.expected, days.found) == (150, 170)
+    assert (left_out.kind, left_out.numbers) == ("number_skipped", (12, 12))
+    assert (jump.kind, jump.from_on, jump.expected, jump.found) == ("balance_differs", day(7), 171, 999)
+    assert (later.kind, later.numbers) == ("number_skipped", (15, 15))
+    # the missing one comes in
+    bank.sends(of_day(bank, 4, 150, 20, to=5, number="12"))
+    assert kinds(bank) == ["missing_days", "balance_differs", "number_skipped"]
+
+
+def test_overlaps_are_told_apart_by_whether_they_say_the_same(bank: Bank) -> None:
+    bank.sends(
+        of_day(bank, 1, 0, 10, number="1"),
+    )
+    bank.sends(of_day(bank, 2, 10, 20, number="2"))
+    week = [entry(1, 10, day(1)), entry(2, 20, day(2)), entry(3, 30, day(3))]
+    bank.sends(bank.says(week, days=(day(1), day(3)), number="W10"))
+    same = found(bank)
+    assert [(gap.kind, gap.from_on, gap.harmless) for gap in same] == [
+        ("overlap_same", day(1), True),
+        ("overlap_same", day(2), True),
+    ]
+    bank.sends(of_day(bank, 3, 30, 12, 19, number="3"))
+    assert kinds(bank) == ["overlap_same", "overlap_same", "overlap_differs"]
+    assert not found(bank)[-1].harmless
+
+
+def test_numbers_that_are_days_or_begin_anew_each_year_skip_nothing(bank: Bank) -> None:
+    for on, number in ((2, "061"), (4, "063"), (9, "20260309"), (10, "9"), (11, "1"), (12, "x-7")):
+        bank.sends(of_day(bank, on, 0, number=number))
+    assert found(bank) == []
