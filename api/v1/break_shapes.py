@@ -143,7 +143,7 @@ class PartIn(In):
     item: Id | None = None
 
 
-class ResolutionIn(In):
+class BreakResolutionIn(In):
     """How a break is to be ended.
 
     `pair` needs `lines` or `items`, and `to` for what they differ by; `book` needs `to`; `split` needs `parts`; `wait` needs
@@ -228,7 +228,7 @@ class ResolutionOut(Out):
     undone_remark: str | None
 
 
-class SuggestionOut(Out):
+class BreakSuggestionOut(Out):
     """How breaks like this one were ended: what to choose, or whose it is. Nothing is applied by itself."""
 
     likeness: Annotated[Likeness, Field(description="what they have in common")]
@@ -244,7 +244,7 @@ class SuggestionOut(Out):
 class SuggestionsOut(Out):
     """What was learned for a break, the nearest likeness first."""
 
-    data: list[SuggestionOut]
+    data: list[BreakSuggestionOut]
 
 
 class BreakDetailOut(BreakOut):
@@ -256,7 +256,7 @@ class BreakDetailOut(BreakOut):
     items: list[BrokenItemOut]
     history: list[BreakEventOut]
     resolutions: list[ResolutionOut]
-    suggestions: list[SuggestionOut]
+    suggestions: list[BreakSuggestionOut]
 
 
 class AssignmentIn(In):
@@ -266,7 +266,7 @@ class AssignmentIn(In):
     remark: Annotated[str, Field(max_length=1000)] = ""
 
 
-class ConfirmationIn(In):
+class BreakConfirmationIn(In):
     """That what the preview showed is to be done, and why."""
 
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of the preview that was seen")]
@@ -441,9 +441,9 @@ def _posting(stored: dict[str, Any]) -> PreviewedPostingOut:
     return PreviewedPostingOut(**values, amount=MoneyOut.of(stored["amount"], stored["currency"]))
 
 
-def suggestion_out(one: Suggestion) -> SuggestionOut:
+def suggestion_out(one: Suggestion) -> BreakSuggestionOut:
     """A suggestion with its evidence."""
-    return SuggestionOut(
+    return BreakSuggestionOut(
         likeness=one.likeness,
         method=one.method,
         to=target_out(one.to),

@@ -17,12 +17,12 @@ from api.pagination import LIMIT_DEFAULT, LIMIT_MAX, CursorText, Limit
 from api.v1.approvals import ApprovalOut, shown_out
 from api.v1.break_shapes import (
     AssignmentIn,
+    BreakConfirmationIn,
     BreakDetailOut,
     BreakLimitIn,
     BreakLimitOut,
     BreakOut,
-    ConfirmationIn,
-    ResolutionIn,
+    BreakResolutionIn,
     ResolutionOut,
     SuggestionsOut,
     UndoingIn,
@@ -165,7 +165,7 @@ def assign_break(break_id: BreakId, body: AssignmentIn, call: Writing) -> BreakD
     status_code=201,
     responses=errors(409),
 )
-def preview_break_resolution(break_id: BreakId, body: ResolutionIn, call: Writing) -> ResolutionOut:
+def preview_break_resolution(break_id: BreakId, body: BreakResolutionIn, call: Writing) -> ResolutionOut:
     """Choose how to end a break and see exactly what that posts and pairs. Nothing is done before it is confirmed."""
     found = _of_the_callers(call, break_id)
     for place, part in enumerate(body.parts):
@@ -196,7 +196,7 @@ def preview_break_resolution(break_id: BreakId, body: ResolutionIn, call: Writin
 def confirm_break_resolution(
     break_id: BreakId,
     resolution_id: ResolutionId,
-    body: ConfirmationIn,
+    body: BreakConfirmationIn,
     call: Writing,
     idempotency_key: KeyHeader = None,
 ) -> Response:

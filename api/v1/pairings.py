@@ -62,7 +62,7 @@ class PairingOut(Out):
     undone_remark: str | None
 
 
-class ItemOut(Out):
+class OpenItemOut(Out):
     """What a statement line may be the other side of: a posting, a payment that was sent, or what a partner owes of a day."""
 
     id: Annotated[str, Field(examples=[f"{ITEM_PREFIX}_{'0' * 26}"])]
@@ -181,7 +181,7 @@ def list_open_items(
     call: Reading,
     limit: Limit = LIMIT_DEFAULT,
     cursor: CursorText = None,
-) -> Page[ItemOut]:
+) -> Page[OpenItemOut]:
     """What the books, payments on their way and partners' days expect at the bank and no line shows yet, the oldest first."""
     at = call.read_cursor(cursor, "open_items", account=bank_account)
     rows = pairings.open_items(
@@ -216,9 +216,9 @@ def pairing_out(one: Pairing) -> PairingOut:
     )
 
 
-def item_out(one: OpenItem) -> ItemOut:
+def item_out(one: OpenItem) -> OpenItemOut:
     """An item as it is told."""
-    return ItemOut(
+    return OpenItemOut(
         id=public_id(ITEM_PREFIX, one.id),
         source=one.source,
         amount=MoneyOut.of(one.amount, one.currency),

@@ -106,7 +106,7 @@ class FindingOut(Out):
     explanation: SaidOut | None
 
 
-class ItemOut(Out):
+class CloseItemOut(Out):
     """One item of the check-list."""
 
     item: ItemName
@@ -124,10 +124,10 @@ class CheckListOut(Out):
     month: str
     judged_at: Instant
     green: bool
-    items: list[ItemOut]
+    items: list[CloseItemOut]
 
 
-class ExplanationIn(In):
+class CloseExplanationIn(In):
     """Why it is as it is."""
 
     remark: Annotated[str, Field(min_length=1, max_length=1_000, examples=["paid in on 2 April"])]
@@ -147,7 +147,7 @@ class ReopenIn(In):
     reason: Text
 
 
-class VerificationOut(Out):
+class BooksVerificationOut(Out):
     """A verification that was asked for; the worker carries it out."""
 
     id: str
@@ -230,8 +230,8 @@ def get_checklist(programme: ProgrammeSlug, month: MonthText, call: Reading) -> 
     responses=errors(409),
 )
 def explain_checklist_item(
-    programme: ProgrammeSlug, month: MonthText, item: ItemName, body: ExplanationIn, call: Writing
-) -> ItemOut:
+    programme: ProgrammeSlug, month: MonthText, item: ItemName, body: CloseExplanationIn, call: Writing
+) -> CloseItemOut:
     """Say why an item's findings, or one of them, are as they are. It holds until the amount or the number found changes."""
     period = _period(call, programme, month, "periods:write")
     if call.actor.kind != "operator":
@@ -262,12 +262,12 @@ def explain_checklist_item(
     status_code=202,
     responses=errors(),
 )
-def request_verification(programme: ProgrammeSlug, month: MonthText, call: Writing) -> VerificationOut:
+def request_verification(programme: ProgrammeSlug, month: MonthText, call: Writing) -> BooksVerificationOut:
     """Ask the worker to replay the books; the check-list shows the verdict. Asked again before it is there, it is the same."""
     period = _period(call, programme, month, "periods:write")
     asked = verification.ask(call.tx, actor=call.actor.id, clock=call.services.clock)
     call.audit("verification.asked", f"{programme}/{month}", programme_id=period.programme_id)
-    return VerificationOut(id=public_id("vfn", asked))
+    return BooksVerificationOut(id=public_id("vfn", asked))
 
 
 @router.post(
@@ -481,8 +481,8 @@ def _close(one: Close) -> CloseOut:
     )
 
 
-def _item(item: Item) -> ItemOut:
-    return ItemOut(
+def _item(item: Item) -> CloseItemOut:
+    return CloseItemOut(
         item=item.name,
         title=item.title,
         state=item.state,
