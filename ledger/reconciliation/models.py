@@ -130,7 +130,10 @@ class StatementLineRow(Base):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    statement_id: Mapped[UUID] = mapped_column(ForeignKey("ledger.bank_statement.id"))
+    # the head of a statement is written after its lines, once it is known whole
+    statement_id: Mapped[UUID] = mapped_column(
+        ForeignKey("ledger.bank_statement.id", deferrable=True, initially="DEFERRED")
+    )
     bank_account_id: Mapped[UUID]
     entry: Mapped[int] = mapped_column(Integer)
     detail: Mapped[int] = mapped_column(Integer)

@@ -11,12 +11,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import MetaData
 
+from api.migrations.run import metadata
 from ledger import holds
 from ledger.accounts import AccountSpec, close_account, open_accounts
 from ledger.database import Database, Tx, cursor
 from ledger.errors import NotFound
 from ledger.ids import new_id
-from ledger.models import Base
 from ledger.periods import close_period
 from tests.conftest import Databases
 from tests.integration.ledger.books import DAY, NOON, Books, transfer
@@ -352,7 +352,7 @@ def test_the_models_say_what_the_migration_made(databases: Databases) -> None:
             },
         )
         ledger = MetaData()
-        for table in Base.metadata.tables.values():
+        for table in metadata().tables.values():
             if table.schema == "ledger":
                 table.to_metadata(ledger)
         assert compare_metadata(context, ledger) == []
