@@ -186,7 +186,7 @@ def test_a_settlement_beside_arriving_events_pairs_whole_contributions_only(worl
     partner = world.partner()
     world.fund(100_000_000)
     people = [world.member(partner) for _ in range(6)]
-    paired = 0
+    paired = left = 0
     for number in range(ROUNDS):
         world.send(partner, *(world.completed(person, collected=1_000) for person in people))
         settled: list[int] = []
@@ -198,7 +198,11 @@ def test_a_settlement_beside_arriving_events_pairs_whole_contributions_only(worl
             settling(world, partner, 7_000 + number, settled),
         )
         paired += settled[0]
-        assert settled[0] in (6_000, 7_000)  # those before, and one more if it has arrived
+        left += 7_000 + number  # and what earlier ones left over
+        assert settled[0] % 1_000 == 0
+        assert 6_000 <= settled[0] <= left  # those before, and as many more as have arrived
+        left -= settled[0]
+    assert world.balance("unidentified_receipts") == left
     total = ROUNDS * 18_000
     savings = sum(world.balance("member_savings", person.enrolments["savings"]) for person in people)
     pending = sum(
