@@ -98,7 +98,7 @@ async def raw_body(request: Request, headers: Mapping[str, str], bytes_max: int)
 
 
 def _too_large(bytes_max: int) -> ProblemError:
-    # The connection stays open: closing it on what is still arriving would lose the answer.
+    # What is still arriving is dropped after the answer (`api.lingering`).
     return ProblemError("content_too_large", f"The body is over {bytes_max} bytes.")
 
 

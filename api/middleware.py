@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import problems
 from api.addresses import X_FORWARDED_FOR, Network, client_address, counted_address
 from api.limits import REFUSED_COSTS, Limits, Standing
+from api.lingering import Lingering
 from api.problems import ProblemError
 from api.security_headers import POLICIES, security_headers
 from ledger.database import sqlstate
@@ -116,7 +117,10 @@ class Edge:
         state["answer_headers"] = {}
         state["address"] = client_address(scope, self._trusted, self._forwarded)
         scope["state"] = state
-        answer = _Answer(send, scope, self._always, self._limits)
+        # an answer may be given before the body has come: to what is too large, or proves nothing
+        lingering = Lingering(scope, receive, send)
+        receive = lingering.receive
+        answer = _Answer(lingering.send, scope, self._always, self._limits)
         try:
             _require_readable(scope)
             if scope["path"].startswith(HOOKS):

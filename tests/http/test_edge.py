@@ -232,6 +232,19 @@ def test_bodies_over_the_limit_are_refused_however_they_come(public: Served) -> 
     with connected(public.url) as connection:  # refused by what it declares, before a byte of it
         connection.sendall(b"POST /v1/members HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999\r\n\r\n")
         assert answer_of(connection)[0] == 413
+    # a client that sends all of it before it reads has its answer, and is told not to go on with this connection
+    length, chunk = 8 * UNREAD_BYTES_MAX, b"%x\r\n%b\r\n" % (65_536, bytes(65_536))
+    for how, content in (
+        (b"Content-Length: %d" % length, bytes(length)),
+        (b"Transfer-Encoding: chunked", chunk * (length // 65_536) + b"0\r\n\r\n"),
+    ):
+        for path in (b"/v1/members", b"/v1/bank-statements", b"/hooks/acme"):
+            with connected(public.url) as connection:
+                connection.sendall(
+                    b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n" + how + b"\r\n\r\n" + content
+                )
+                answered = everything(connection)
+            assert (answered.split(b" ", 2)[1], b"\r\nconnection: close\r\n" in answered) == (b"413", True)
     for lie in (
         b"Content-Length: 5\r\nTransfer-Encoding: chunked",
         b"Content-Length: 5\r\nContent-Length: 6",
