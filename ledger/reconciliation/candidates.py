@@ -27,11 +27,11 @@ def _exploded(relation: str, single: tuple[str, ...]) -> str:
     """Everything that the rows of a relation may be known by, one row each; nothing is computed for what bears no name."""
     parts = []
     for at, column in enumerate(single):
-        others = "".join(f" AND {column} IS DISTINCT FROM {other}" for other in single[:at])
+        others = "".join(f" AND {_plain(column)} IS DISTINCT FROM {_plain(other)}" for other in single[:at])
         parts.append(
             f"SELECT id, {_plain(column)} AS token FROM {relation} WHERE {column} IS NOT NULL{others}"
         )
-    others = "".join(f" AND t IS DISTINCT FROM {other}" for other in single)
+    others = "".join(f" AND {_plain('t')} IS DISTINCT FROM {_plain(other)}" for other in single)
     parts.append(
         f"SELECT id, {_plain('t')} FROM (SELECT id, {', '.join(single)}, unnest(identifiers) AS t FROM {relation}"
         f" WHERE identifiers <> '{{}}') AS known WHERE true{others}"
@@ -249,8 +249,8 @@ def _lines_of_a_day(*, among: str = "party IS NOT NULL") -> str:
     """
 
 
-# Of one party, sign and time, and few: (one, amount, party, source, others, amounts). A party with one candidate is another
-# rule's; with more than `candidates_max`, too many sets would add up by chance.
+# Of one party, sign and time, and few: (one, amount, party, source, others, amounts, their days). A party with one candidate is
+# another rule's; with more than `candidates_max`, too many sets would add up by chance.
 _FEW_PARTIES: Final = """
     WITH few_parties AS (
         SELECT party FROM (SELECT party FROM open_line WHERE party IS NOT NULL GROUP BY party HAVING count(*) <= %(open_max)s) AS l
@@ -258,18 +258,22 @@ _FEW_PARTIES: Final = """
     )
 """
 SEARCH_ITEMS: Final = f"""{_FEW_PARTIES}
-    SELECT l.id, l.amount, l.party, i.source, array_agg(i.id ORDER BY i.id), array_agg(i.amount ORDER BY i.id)
+    SELECT l.id, l.amount, l.party, i.source, array_agg(i.id ORDER BY i.id), array_agg(i.amount ORDER BY i.id),
+           array_agg(coalesce(i.day, i.on_date) - DATE '2000-01-01' ORDER BY i.id)
     FROM open_line l JOIN few_parties USING (party) JOIN open_item i ON i.party = l.party AND sign(i.amount) = sign(l.amount)
-        AND abs(i.amount) < abs(l.amount) AND {_NEAR}
+        AND {_NEAR}
     GROUP BY l.id, l.amount, l.party, i.source
-    HAVING count(*) BETWEEN 2 AND %(candidates_max)s AND abs(sum(i.amount)) >= abs(l.amount)
+    HAVING count(*) <= %(candidates_max)s AND count(*) FILTER (WHERE abs(i.amount) < abs(l.amount)) > 1
+        AND abs(sum(i.amount)) >= abs(l.amount)
     ORDER BY l.id, i.source LIMIT %(sums_max)s
 """
 SEARCH_LINES: Final = f"""{_FEW_PARTIES}
-    SELECT i.id, i.amount, i.party, i.source, array_agg(l.id ORDER BY l.id), array_agg(l.amount ORDER BY l.id)
+    SELECT i.id, i.amount, i.party, i.source, array_agg(l.id ORDER BY l.id), array_agg(l.amount ORDER BY l.id),
+           array_agg(l.booked_on - DATE '2000-01-01' ORDER BY l.id)
     FROM open_item i JOIN few_parties USING (party) JOIN open_line l ON l.party = i.party AND sign(i.amount) = sign(l.amount)
-        AND abs(l.amount) < abs(i.amount) AND {_NEAR}
+        AND {_NEAR}
     GROUP BY i.id, i.amount, i.party, i.source
-    HAVING count(*) BETWEEN 2 AND %(candidates_max)s AND abs(sum(l.amount)) >= abs(i.amount)
+    HAVING count(*) <= %(candidates_max)s AND count(*) FILTER (WHERE abs(l.amount) < abs(i.amount)) > 1
+        AND abs(sum(l.amount)) >= abs(i.amount)
     ORDER BY i.id LIMIT %(sums_max)s
 """

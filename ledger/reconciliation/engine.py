@@ -329,8 +329,8 @@ class _Run:
             open_max=PARTY_OPEN_MAX,
         ).fetchall()
         rows: list[tuple[object, ...]] = []
-        for one, amount, party, source, others, amounts in sums:
-            chosen = only_subset(amount, amounts, steps_max=rule.search.steps_max)
+        for one, amount, party, source, others, amounts, days in sums:
+            chosen = only_subset(amount, amounts, days, steps_max=rule.search.steps_max)
             if chosen is None:
                 continue
             many = [others[at] for at in chosen]

@@ -199,14 +199,15 @@ class Rules:
         Banks break references where their lines end, so what a pattern finds with one blank left out counts too.
         """
         searched = text[:TEXT_MAX]
-        found: dict[str, None] = {}
+        found: dict[str, str] = {}
         for variant in (searched, *_joined(searched)):
             for pattern in self._patterns:
                 for match in pattern.finditer(variant):
-                    found.setdefault("".join(match.group().split()).upper())
+                    name = "".join(match.group().split()).upper()
+                    found.setdefault(name.translate(_WITHOUT_SEPARATORS), name)
                     if len(found) == IDENTIFIERS_MAX:
-                        return tuple(found)
-        return tuple(found)
+                        return tuple(found.values())
+        return tuple(found.values())
 
     def party_of(self, counterparty: str | None, account: str | None, text: str) -> str | None:
         """Who the other side of a line is: by its account, else by the first of `parties` whose name it bears."""
@@ -217,6 +218,9 @@ class Rules:
             if any(" ".join(name.casefold().split()) in named for name in one.get("names", [])):
                 return str(one["party"])
         return None
+
+
+_WITHOUT_SEPARATORS: Final = str.maketrans("", "", "-_/.")
 
 
 def _joined(text: str) -> Sequence[str]:

@@ -8,17 +8,18 @@ CHANCE_MAX: Final = 1_000
 """An answer is believed where less than one in so many sets of such amounts would have hit the sum by accident."""
 
 
-def only_subset(target: int, amounts: Sequence[int], *, steps_max: int) -> tuple[int, ...] | None:
+def only_subset(
+    target: int, amounts: Sequence[int], days: Sequence[int], *, steps_max: int
+) -> tuple[int, ...] | None:
     """The positions of the two or more amounts that add up to `target`; None without an answer, or with more than one.
 
-    All amounts have the sign of `target`, and none is zero. Also None where the search would take more than `steps_max` steps, or
-    where there are so many sets of amounts for so few sums that one of them would fit whatever the target was.
+    `days` says of which day each amount is. All amounts have the sign of `target`, and none is zero. Also None where the search
+    would take more than `steps_max` steps, or where there are so many sets of amounts for so few sums that one of them would fit
+    whatever the target was; but for the oldest ones, none of them left out: so debts are paid.
     """
-    goal, sizes = abs(target), [abs(amount) for amount in amounts]
-    # of 2^n sets, spread over as many sums as the amounts can come to, some hit any one sum by accident
-    if 2 ** len(sizes) * CHANCE_MAX > sum(sizes) // gcd(*sizes):
-        return None
-    order = sorted(range(len(sizes)), key=lambda at: -sizes[at])
+    goal = abs(target)
+    sizes = [abs(amount) for amount in amounts]
+    order = sorted((at for at in range(len(sizes)) if sizes[at] < goal), key=lambda at: -sizes[at])
     left = [0] * (len(order) + 1)
     for at in range(len(order) - 1, -1, -1):
         left[at] = left[at + 1] + sizes[order[at]]
@@ -31,14 +32,28 @@ def only_subset(target: int, amounts: Sequence[int], *, steps_max: int) -> tuple
             return None
         at, missing, chosen = stack.pop()
         if missing == 0:
-            if len(chosen) > 1:
-                answers.append(chosen)
-                if len(answers) > 1:
-                    return None
+            answers.append(chosen)
+            if len(answers) > 1:
+                return None
             continue
         if missing > left[at]:
             continue
         stack.append((at + 1, missing, chosen))
         if sizes[order[at]] <= missing:
             stack.append((at + 1, missing - sizes[order[at]], (*chosen, order[at])))
-    return tuple(sorted(answers[0])) if answers else None
+    if not answers:
+        return None
+    answer = tuple(sorted(answers[0]))
+    return answer if _are_oldest(answer, days) or not _by_chance([sizes[at] for at in order]) else None
+
+
+def _are_oldest(chosen: Sequence[int], days: Sequence[int]) -> bool:
+    """Whether all that is left out is of later days than the chosen."""
+    newest = max(days[at] for at in chosen)
+    return all(day > newest for at, day in enumerate(days) if at not in chosen)
+
+
+def _by_chance(sizes: Sequence[int]) -> bool:
+    """Whether of all sets of these, spread over as many sums as they can come to, some hit any one sum by accident."""
+    sets = 2 ** len(sizes) - len(sizes) - 1  # of two or more
+    return sets * CHANCE_MAX > sum(sizes) // gcd(*sizes)
