@@ -11,7 +11,7 @@ from api.bootstrap import Services
 from integrations.opening_files.spreadsheets import NotASpreadsheet, Sheets
 from ledger.database import Database, Tx
 from ledger.errors import MizanError
-from products.opening import load, posting
+from products.opening import load, posting, taking_back
 from products.opening.given import Fault
 from products.opening.load import Load, OpeningFaulty
 from products.opening.resolve import COLUMNS, REQUIRED
@@ -73,7 +73,7 @@ def work_on(
             found = load.by_id(tx, load_id)
         if told is not None:
             told(found.done, found.batches)
-        step = {"committing": posting.post_next, "taking_back": posting.take_back_next}.get(found.state)
+        step = {"committing": posting.post_next, "taking_back": taking_back.take_back_next}.get(found.state)
         if step is None or (until is not None and time.monotonic() > until):
             return found
         worker.run(lambda tx, step=step: step(tx, books, load_id))  # type: ignore[misc]  # a default is the way to bind a loop's name

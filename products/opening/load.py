@@ -21,7 +21,8 @@ from ledger.periods import effective_day
 from products.chart import MIGRATION_CONTROL
 from products.opening import codes
 from products.opening.given import Fault, Faulty, Row
-from products.opening.resolve import OF_ONE_MAX, Programme, Resolved, Resolver
+from products.opening.resolve import OF_ONE_MAX, Programme, Resolver
+from products.opening.rows import Resolved
 from products.opening.windows import OpenedWindow
 from products.remittances.context import Books
 
@@ -165,7 +166,7 @@ def stage(
     of = Programme(found.id, found.slug, found.currency, effective_on)
     resolver = Resolver(tx, books, of, sheets.add)
     rows = list(resolver.resolve(sheets))
-    resolver.finish()
+    windows = resolver.finish()
     _unopened(tx, rows, sheets)
     batches = _batches(rows, sheets)
     if not rows and not sheets.faulty:
@@ -192,7 +193,7 @@ def stage(
     )
     _copy_rows(tx, id_, rows, batches)
     of_group = {row.group: batch for row, batch in zip(rows, batches, strict=True)}
-    _copy_windows(tx, id_, effective_on, resolver.windows.values(), of_group)
+    _copy_windows(tx, id_, effective_on, windows, of_group)
     return by_id(tx, id_), True
 
 
@@ -303,7 +304,7 @@ def finalise(tx: Tx, id_: UUID, *, by: str, clock: Clock) -> Load:
 
 
 def begin_take_back(tx: Tx, id_: UUID, *, by: str, because: str, clock: Clock) -> Load:
-    """Let a load be taken back; `posting.take_back_next` does it. One that was never posted is taken back at once.
+    """Let a load be taken back; `taking_back.take_back_next` does it. One that was never posted is taken back at once.
 
     Raises `OpeningState`: it is final, or being posted.
     """

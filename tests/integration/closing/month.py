@@ -26,6 +26,7 @@ from products.closing.pack import Pack
 from products.closing.partners import Valued
 from products.closing.period import Period, find
 from products.remittances.partners import Partner
+from tests.patience import eventually
 from tests.world import Person, World
 
 MARCH = date(2026, 3, 1)
@@ -279,6 +280,15 @@ class Month:
     def later(self, days: int) -> None:
         """Days pass."""
         self.world.clock.advance(timedelta(days=days))
+
+    def wait_for_lock(self, which: str) -> None:
+        """Until somebody holds or waits for such a lock of the database server."""
+
+        def there() -> bool:
+            with self.world.databases.superuser.begin() as tx:
+                return bool(tx.execute(text(f"SELECT count(*) FROM pg_locks WHERE {which}")).scalar_one())
+
+        eventually(there)
 
 
 def nothing_valued(_tx: Tx, _deliveries: Iterable[UUID]) -> Valued:

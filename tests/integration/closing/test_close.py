@@ -5,7 +5,6 @@ import threading
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
-import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -265,7 +264,7 @@ def test_a_posting_that_races_the_close_is_in_it_or_in_the_open_month(month: Mon
     month.close_in(closing)
     sent = threading.Thread(target=lambda: world.send(month.partner, late))
     sent.start()
-    _wait_for_a_lock(month)
+    month.wait_for_lock("locktype = 'advisory' AND NOT granted")
     begun.commit()
     closing.close()
     sent.join(60)
@@ -297,41 +296,10 @@ def test_a_posting_that_races_the_close_is_in_it_or_in_the_open_month(month: Mon
 
     racing = threading.Thread(target=try_to_close)
     racing.start()
-    _wait_for_a_lock(month)
+    month.wait_for_lock("locktype = 'advisory' AND NOT granted")
     open_.commit()
     posting.close()
     racing.join(60)
     assert isinstance(outcome[0], NotGreen)
     with databases.worker.begin() as tx:
         assert not find(tx, PROGRAMME, MARCH).closed
-
-
-def _wait_for_a_lock(month: Month) -> None:
-    """Until somebody waits for the books."""
-    for _ in range(6_000):
-        with month.world.databases.superuser.begin() as tx:
-            if tx.execute(
-                text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-            ).scalar_one():
-                return
-        threading.Event().wait(0.01)
-    raise AssertionError("nobody waits for the books")
-
-
-def test_killed_before_its_commit_a_close_has_left_nothing(month: Month) -> None:
-    month.make_green()
-    databases = month.world.databases
-    closing = databases.worker.engine.connect()
-    closing.begin()
-    month.close_in(closing)
-    backend = closing.execute(text("SELECT pg_backend_pid()")).scalar_one()
-    with databases.superuser.begin() as tx:
-        tx.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": backend})
-    with pytest.raises((psycopg.Error, DBAPIError)):
-        closing.execute(text("SELECT 1"))
-    closing.invalidate()
-    closing.close()
-    with databases.worker.begin() as tx:
-        assert not find(tx, PROGRAMME, MARCH).closed
-        assert close.closes(tx, month.period.programme_id) == []
-    assert month.close().stands

@@ -13,7 +13,7 @@ from api import opening
 from ledger.clock import FixedClock
 from ledger.verify import verify
 from products.checks import PRODUCT_CHECKS
-from products.opening import load, posting
+from products.opening import load
 from products.opening.load import Load
 from products.remittances.partners import Partner
 from tests.conftest import Databases
@@ -56,15 +56,26 @@ class Opening:
 
     def commit(self, one: Load) -> Load:
         """Post a load to its end."""
-        worker, clock = self.world.databases.worker, self.world.clock
-        worker.run(lambda tx: load.begin_commit(tx, one.id, by="berta", clock=clock))
-        return opening.work_on(worker, self.world.books, one.id)
+        self.begin_commit(one)
+        return opening.work_on(self.world.databases.worker, self.world.books, one.id)
+
+    def begin_commit(self, one: Load) -> Load:
+        """Let a load be posted."""
+        return self.world.databases.worker.run(
+            lambda tx: load.begin_commit(tx, one.id, by="berta", clock=self.world.clock)
+        )
 
     def take_back(self, one: Load) -> Load:
         """Take a load back to its end."""
-        worker, clock = self.world.databases.worker, self.world.clock
-        worker.run(lambda tx: load.begin_take_back(tx, one.id, by="berta", because="wrong file", clock=clock))
-        return opening.work_on(worker, self.world.books, one.id)
+        self.begin_take_back(one)
+        return opening.work_on(self.world.databases.worker, self.world.books, one.id)
+
+    def begin_take_back(self, one: Load) -> Load:
+        """Let a load be taken back."""
+        clock = self.world.clock
+        return self.world.databases.worker.run(
+            lambda tx: load.begin_take_back(tx, one.id, by="berta", because="wrong file", clock=clock)
+        )
 
     def finalise(self, one: Load) -> Load:
         """Make a load final."""
@@ -92,10 +103,6 @@ class Opening:
         """Every load that was kept."""
         with self.world.databases.worker.begin() as tx:
             return load.loads(tx)
-
-    def step(self, one: Load) -> int:
-        """Post one batch."""
-        return self.world.databases.worker.run(lambda tx: posting.post_next(tx, self.world.books, one.id))
 
     def require_verified(self) -> None:
         """The books verify, with everything that stands on them."""

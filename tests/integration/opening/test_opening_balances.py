@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from api.jobs import vest_all
-from products.opening import load, posting
+from products.opening import load
 from products.opening.load import OpeningFaulty, OpeningMovedOn, OpeningNotZero, OpeningState
 from tests.integration.opening.conftest import EVE, HEADER, Opening, xlsx
 from tests.world import Person
@@ -180,29 +180,6 @@ def test_one_account_is_opened_by_one_load(books_to_open: Opening) -> None:
     opening.stage(xlsx([HEADER, ("bank", None, None, 10)]))
     with pytest.raises(OpeningFaulty, match="another load has opened this account"):
         opening.stage(xlsx([HEADER, ("bank", None, None, 11)]))
-
-
-def test_a_kill_between_two_batches_loses_nothing_and_doubles_nothing(
-    books_to_open: Opening, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opening, world = books_to_open, books_to_open.world
-    monkeypatch.setattr(load, "ROWS_TOGETHER", 3)
-    content, _, _ = whole(opening)
-    staged, _ = opening.stage(content)
-    assert staged.batches == 4
-    worker = world.databases.worker
-    worker.run(lambda tx: load.begin_commit(tx, staged.id, by="berta", clock=world.clock))
-    while True:
-        with worker.begin() as tx:  # this one dies before it commits
-            posting.post_next(tx, world.books, staged.id)
-            tx.rollback()
-        opening.require_verified()
-        if not opening.step(staged):
-            break
-        opening.require_verified()
-    assert opening.finalise(staged).state == "final"
-    assert opening.transactions() == 9
-    assert world.balance("member_savings", "", programme="ejoheza") == 0
 
 
 def test_csv_is_read_like_a_spreadsheet(books_to_open: Opening) -> None:
