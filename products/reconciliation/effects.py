@@ -35,7 +35,7 @@ class Outdated(Conflict):
 
 
 class TakenBack(Conflict):
-    """A person took just this pairing back: no rule makes it again."""
+    """A person took this line back from just this: no rule pairs the two again."""
 
     code = "pairing_taken_back"
 
@@ -219,13 +219,25 @@ def _require_open(tx: Tx, lines: Sequence[Line]) -> None:
 
 
 def _require_not_taken_back(tx: Tx, proposal: Proposal) -> None:
-    """A rule never makes again what a person took back; a person may."""
+    """A rule never makes again what a person took back, nor gives a partner a line that was taken from it; a person may."""
     if proposal.rule == pairings.BY_HAND:
         return
     found = cursor(tx).execute(
-        "SELECT 1 FROM ledger.pairing WHERE bank_account_id = %s AND undone_at IS NOT NULL AND lines = %s"
-        " AND evidence -> 'proposed' = to_jsonb(%s::text[]) LIMIT 1",
-        [proposal.bank_account_id, sorted(proposal.lines), sorted(str(one) for one in proposal.items)],
+        """
+        SELECT 1 FROM ledger.pairing p WHERE p.bank_account_id = %(account)s AND p.undone_at IS NOT NULL AND (
+            p.lines = %(lines)s AND p.evidence -> 'proposed' = to_jsonb(%(items)s::text[])
+            OR p.lines && %(lines)s AND EXISTS (
+                SELECT FROM products.pairing_effect e LEFT JOIN products.receipt r ON r.id = e.subject
+                JOIN products.settlement s ON s.id = coalesce(r.settlement_id, e.subject)
+                JOIN products.expected_settlement x ON x.partner_id = s.partner_id
+                WHERE e.pairing_id = p.id AND x.item_id = ANY (%(items)s::uuid[]))
+        ) LIMIT 1
+        """,
+        {
+            "account": proposal.bank_account_id,
+            "lines": sorted(proposal.lines),
+            "items": sorted(str(one) for one in proposal.items),
+        },
     )
     if found.fetchone() is not None:
         raise TakenBack("Somebody took just this pairing back.")
