@@ -58,6 +58,9 @@ def run(account: OfAccount = None, as_json: session.AsJson = False) -> None:
     output.fields(
         {
             "items collected": report.collected,
+            "not settled yet": f"{report.waiting}: something older is still being written; the next run takes them"
+            if report.waiting
+            else 0,
             "expected items changed": report.expected,
             "pairings made": report.pairings,
             "breaks changed": report.breaks,

@@ -1,11 +1,15 @@
 """The bank's side of what was just posted: items made in the transaction that posts, so that they are paired in it."""
 
 from collections.abc import Collection, Sequence
+from typing import Final
 from uuid import UUID
 
 from ledger.database import Tx, cursor
 from ledger.ids import new_id
+from ledger.reconciliation.items import WATERMARK
 from products.reconciliation.sources import NAMING
+
+WAITING_MAX: Final = 10_000
 
 
 def collect_now(tx: Tx, transactions: Collection[UUID]) -> None:
@@ -34,6 +38,34 @@ def collect_now(tx: Tx, transactions: Collection[UUID]) -> None:
     ).fetchall()
     for naming in NAMING:
         naming.name(tx, [row[0] for row in made])
+
+
+def waiting(tx: Tx) -> int:
+    """How many transactions on mirrored accounts are no items yet: they stand before the settled horizon, and the next run takes them.
+
+    At most `WAITING_MAX` are counted.
+    """
+    row = (
+        cursor(tx)
+        .execute(
+            """
+            SELECT count(*) FROM (
+                SELECT FROM ledger.transaction t
+                LEFT JOIN ledger.fold f ON f.name = %s
+                WHERE (t.era, t.xid) >= (coalesce(f.era, 0), coalesce(f.xid, '0'))
+                  AND EXISTS (
+                      SELECT FROM ledger.posting p JOIN ledger.bank_account b ON b.account_id IN (p.debit_account, p.credit_account)
+                      WHERE p.transaction_id = t.id AND p.effective_on >= b.statements_since
+                        AND NOT EXISTS (SELECT FROM ledger.item i WHERE i.transaction_id = t.id AND i.seq = p.seq
+                                        AND i.bank_account_id = b.id))
+                LIMIT %s
+            ) AS one
+            """,
+            [WATERMARK, WAITING_MAX],
+        )
+        .fetchone()
+    )
+    return int(row[0]) if row is not None else 0
 
 
 def items_of(tx: Tx, transactions: Collection[UUID], bank_account_id: UUID) -> Sequence[tuple[UUID, int]]:

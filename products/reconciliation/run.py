@@ -17,6 +17,7 @@ from ledger.reconciliation import bank_accounts, engine, items, rules
 from ledger.reconciliation.engine import Outcome
 from ledger.reconciliation.pairings import Proposal
 from products.reconciliation import effects, erased, sources
+from products.reconciliation.booked import waiting
 from products.reconciliation.breaks.refresh import refresh as refresh_breaks
 from products.remittances.context import Books
 
@@ -41,11 +42,13 @@ class AccountRun:
 class RunReport:
     """What a run did: transactions that became items, expected items that changed, each account, breaks that changed.
 
-    ``run_id``: under which its pairings are on record. ``complete``: the time sufficed; if not, the next run goes on.
+    ``run_id``: under which its pairings are on record. ``waiting``: transactions that something older in the database still holds
+    back from becoming items; the next run takes them. ``complete``: the time sufficed; if not, the next run goes on.
     """
 
     run_id: UUID
     collected: int
+    waiting: int
     expected: int
     accounts: tuple[AccountRun, ...]
     breaks: int
@@ -86,6 +89,8 @@ class _Run:
         if slug is not None and slug not in accounts:
             raise NotFound(f"There is no bank account “{slug}”.")
         collected = self._collect()
+        with self.database.read() as tx:
+            held_back = waiting(tx)
         expected = self.database.run(lambda tx: sources.refresh(tx, self.books.clock))
         done = [
             self._account(name, id_)
@@ -95,7 +100,7 @@ class _Run:
         self._balance()
         self.database.run(lambda tx: erased.forget_since(tx, self.id))
         changed = self.database.run(lambda tx: refresh_breaks(tx, self.books.clock))
-        return RunReport(self.id, collected, expected, tuple(done), changed, self.complete)
+        return RunReport(self.id, collected, held_back, expected, tuple(done), changed, self.complete)
 
     def _has_time(self) -> bool:
         if time.monotonic() > self.until:

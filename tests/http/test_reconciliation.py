@@ -13,6 +13,7 @@ from tests.http.served import Served
 from tests.http.test_bank_statements import manager, mt940
 from tests.http.test_bank_statements import send as bring_in
 from tests.http.test_remittances import a_member, a_remittance, send
+from tests.settled import all_settled
 
 __all__ = ["manager"]
 
@@ -48,6 +49,7 @@ def test_a_day_is_compared_three_ways_and_the_first_page_leads_to_what_it_is_mad
     assert recorded.status_code == 201
     statement = mt940(("C15000,", recorded.json()["id"]), ("C77,", "who knows"), closing="C260302RWF16077,")
     assert bring_in(api, manager, statement).status_code == 201
+    all_settled(api.services.worker)
     reconcile(api.services.worker, api.services.books)
 
     asked = {"since": "2026-03-01", "through": "2026-03-02"}

@@ -29,6 +29,7 @@ from tests.integration.payouts.paying import LIMITS, Paying
 from tests.integration.rails.test_bank_file import OPTIONS
 from tests.integration.reconciliation import bank as banks
 from tests.integration.reconciliation.bank import Bank, entry
+from tests.settled import all_settled
 from tests.world import Person, World
 
 ACME_ACCOUNT = "RW00ACME0001"
@@ -149,7 +150,8 @@ class Counting:
         return entry(number, amount, more.pop("on", self.today), **more)
 
     def reconcile(self) -> RunReport:
-        """One run over everything."""
+        """One run over everything that has happened."""
+        all_settled(self.databases.worker)
         return run.reconcile(self.databases.worker, self.world.books)
 
     def undo(self, pairing: UUID, remark: str = "a mistake") -> None:

@@ -14,7 +14,7 @@ from ledger.reconciliation.bank_accounts import NewBankAccount
 from ledger.reconciliation.pairings import BY_HAND, Proposal
 from products import chart
 from products.payouts.resolve import resolve
-from products.reconciliation import by_hand, conversions, effects
+from products.reconciliation import by_hand, conversions, effects, run
 from products.reconciliation.suggestions import suggestions
 from products.settlements.returns import return_settlement
 from tests.conftest import Databases
@@ -165,13 +165,15 @@ def test_money_that_comes_back_is_suggested_and_never_taken_for_granted(counting
         bounced: ("settlement_returned", public_id("stl", settlement), "end_to_end ACME-7"),
     }
 
-    counting.databases.worker.run(
-        lambda tx: resolve(tx, counting.world.books, payout, "returned", actor="opr_test")
-    )
-    counting.databases.worker.run(
-        lambda tx: return_settlement(tx, counting.world.books, settlement, reason="insufficient funds")
-    )
-    counting.reconcile()
+    worker, books = counting.databases.worker, counting.world.books
+    with worker.engine.begin() as older:
+        older.exec_driver_sql("SELECT pg_current_xact_id()")
+        worker.run(lambda tx: resolve(tx, books, payout, "returned", actor="opr_test"))
+        worker.run(lambda tx: return_settlement(tx, books, settlement, reason="insufficient funds"))
+        # nothing is paired while something older may still commit, and the run says that it waits
+        report = run.reconcile(worker, books)
+        assert (report.pairings, report.waiting) == (0, 2)
+    assert counting.reconcile().waiting == 0
     assert counting.is_paired(back)
     assert counting.is_paired(bounced)
     assert (counting.balance("bank"), counting.open_booked()) == (0, [])

@@ -14,6 +14,7 @@ from ledger.posting import Posting, Transaction, post
 from ledger.reconciliation import items
 from tests.conftest import Databases
 from tests.integration.reconciliation.desk import desk_of
+from tests.settled import all_settled
 
 
 class ByKind:
@@ -64,6 +65,7 @@ def test_postings_become_items_once_and_none_before_its_time(databases: Database
         while collect():
             pass
 
+    all_settled(worker)
     everything()
     assert sorted(amounts()) == [(-200, "DEPOSIT"), (500, "DEPOSIT")]
     everything()
@@ -78,6 +80,7 @@ def test_postings_become_items_once_and_none_before_its_time(databases: Database
         assert len(amounts()) == 2
         _post(late, bank, other, 11)
         late.commit()
+    all_settled(worker)
     everything()
     assert sorted(amounts()[2:]) == [(11, "DEPOSIT"), (12, "DEPOSIT")]
 
@@ -92,5 +95,6 @@ def test_postings_become_items_once_and_none_before_its_time(databases: Database
         )
     with worker.begin() as tx:
         _post(tx, second, bank, 40)
+    all_settled(worker)
     everything()
     assert sorted(amount for amount, _ in amounts()) == [-200, -40, -30, 11, 12, 40, 500]

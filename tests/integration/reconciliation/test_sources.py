@@ -18,6 +18,7 @@ from tests.integration.reconciliation.bank import entry
 from tests.integration.reconciliation.counting import ACME_ACCOUNT, CarefulBank, Counting
 from tests.integration.remittals.conftest import SSF, Agencies
 from tests.integration.settlements.test_settlements import agree
+from tests.settled import all_settled
 from tests.tying import expect_all_ties
 from tests.world import World
 
@@ -125,6 +126,7 @@ def test_what_a_fund_without_an_account_is_owed_comes_to_the_savers_and_remittal
     remittal = ssf.make().remittal
     ssf.send(remittal)
     ssf.clear(remittal)
+    all_settled(databases.worker)
     run.reconcile(databases.worker, world.books)
     (item,) = rows(
         databases,
