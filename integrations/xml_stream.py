@@ -72,6 +72,8 @@ def parse(chunks: Iterable[bytes], handler: Handler) -> Iterator[None]:
     except etree.XMLSyntaxError as error:
         line, column = error.position
         what = "cut off" if ended and target.depth > 0 else "not well-formed"
+        if error.code == etree.ErrorTypes.ERR_INVALID_ENCODING:  # type: ignore[attr-defined]  # the stubs lack it
+            what = "not in the encoding that it declares (UTF-8, where it declares none)"
         raise NotStrictXml(f"it is {what} at line {line}, column {column}") from None
 
 

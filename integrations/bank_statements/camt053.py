@@ -14,9 +14,10 @@ from typing import Final
 from integrations import xml_stream
 from integrations.bank_statements import canonical
 from integrations.bank_statements.assembly import Balance, Held, Page, Spool
-from integrations.bank_statements.camt053_entries import DETAIL_PATHS, lines_of
-from integrations.bank_statements.camt053_records import Record, day_of, signed
+from integrations.bank_statements.camt053_entries import DETAIL_PATHS, is_booked, is_reversal, lines_of
+from integrations.bank_statements.camt053_records import Record, day_of, direction, magnitude, signed
 from integrations.bank_statements.canonical import InvalidStatement, UnknownFormat, statement_at
+from integrations.bank_statements.control_totals import Of, Tally, Total
 from integrations.strict_xml import NotStrictXml
 
 VERSIONS: Final = range(2, 14)
@@ -35,10 +36,20 @@ OTHER_MESSAGES: Final = {
     "CstmrDrctDbtInitn": "pain.008, a direct debit order",
     "AcctRptgReq": "camt.060, a request for a statement",
 }
-_SKIPPED: Final = frozenset({"TxsSummry", "RltdAcct", "SplmtryData", "Intrst", "AddtlStmtInf"})
+_SKIPPED: Final = frozenset({"RltdAcct", "SplmtryData", "Intrst", "AddtlStmtInf"})
 """Of a statement: what is not read."""
-_OPENED: Final = {"Stmt": {"Bal", "Ntry"}, "Ntry": {"NtryDtls/TxDtls"}}
+_OPENED: Final = {"Stmt": {"Bal", "Ntry", "TxsSummry"}, "Ntry": {"NtryDtls/TxDtls"}}
 """Paths, by record, at which a record of its own begins."""
+_SUMMARIES: Final[dict[Of, str]] = {
+    "entries": "TtlNtries",
+    "credits": "TtlCdtNtries",
+    "debits": "TtlDbtNtries",
+}
+_WANTED: Final = {
+    "TxDtls": DETAIL_PATHS,
+    "TxsSummry": frozenset(f"{path}/{one}" for path in _SUMMARIES.values() for one in ("NbOfNtries", "Sum")),
+}
+"""Of records of which not everything is kept: what is."""
 
 OPENINGS: Final = ("OPBD", "PRCD")
 CLOSING: Final = "CLBD"
@@ -70,6 +81,8 @@ class _Statement:
     skipped: int = 0
     balances: list[Record] = field(default_factory=list)
     entries: int = 0
+    summary: Record | None = None
+    tally: Tally = field(default_factory=Tally)
 
 
 class _Reader:
@@ -112,7 +125,7 @@ class _Reader:
         if record.kind == "Stmt" and path in _SKIPPED:
             self._skipping = 1
         elif path in _OPENED.get(record.kind, ()):
-            self._records.append(Record(name, DETAIL_PATHS if name == "TxDtls" else None))
+            self._records.append(Record(name, _WANTED.get(name)))
             if name == "Ntry" and self._statement is not None:
                 self._statement.entries += 1
 
@@ -170,6 +183,8 @@ class _Reader:
                 statement.balances.append(record)
                 if len(statement.balances) > BALANCES_MAX:
                     raise InvalidStatement(f"it has more than {BALANCES_MAX} balances", where=self.where)
+            case "TxsSummry":
+                statement.summary = record
             case "TxDtls":
                 self._details.append(record)
                 self._characters += record.characters
@@ -196,6 +211,14 @@ class _Reader:
             number=statement.entries,
             account=statement.account,
         )
+        if statement.summary is not None:
+            where = self.where or ""
+            statement.tally.add(
+                signed(entry, where)[0],
+                credit=direction(entry, where) > 0,
+                reversal=is_reversal(entry),
+                booked=is_booked(entry),
+            )
         if not found:
             statement.skipped += 1
             return
@@ -212,6 +235,9 @@ class _Reader:
         currencies = _currencies(balances, statement.lines, told)
         if not currencies:
             raise InvalidStatement("it has no balances", where=where)
+        if statement.summary is not None and len(set(currencies)) == 1 and not _is_a_page(record):
+            said = list(_totals(statement.summary, currencies[0], where))
+            statement.tally.check(said, currencies[0], where)
         account = _account(record, currencies[0])
         if account is None:
             raise InvalidStatement("it names no account", where=where)
@@ -249,6 +275,24 @@ def _account(record: Record, currency: str | None) -> str | None:
     return canonical.account_of(
         record.first("Acct/Id/IBAN", "Acct/Id/Othr/Id", "Acct/Id/PrtryAcct/Id", "Acct/Id/BBAN"), currency
     )
+
+
+def _is_a_page(record: Record) -> bool:
+    """Whether the statement goes on in another one: then nobody knows of which of them its control totals are."""
+    number = _number(record.first("StmtPgntn/PgNb"))
+    return number is not None and (
+        number > 1 or (record.first("StmtPgntn/LastPgInd") or "true") not in ("true", "1")
+    )
+
+
+def _totals(summary: Record, currency: str, where: str) -> Iterator[Total]:
+    for of, path in _SUMMARIES.items():
+        number, total = summary.first(f"{path}/NbOfNtries"), summary.first(f"{path}/Sum")
+        yield Total(
+            of,
+            int(number) if number and number.isascii() and number.isdigit() else None,
+            magnitude(total, currency, f"{where}, control totals") if total else None,
+        )
 
 
 def _first(held: Held) -> int:

@@ -81,9 +81,9 @@ def lines_of(
 ) -> tuple[list[Line], str]:
     """The lines of an entry, and its currency; no lines where it is not booked, or of no money. Raises `InvalidStatement`."""
     amount, currency = signed(record, where(None))
-    if not _is_booked(record) or amount == 0:
+    if not is_booked(record) or amount == 0:
         return [], currency
-    reversal = (record.first("RvslInd") or "").lower() in _TRUE
+    reversal = is_reversal(record)
     booked_on = day_of(record.first("BookgDt/Dt", "BookgDt/DtTm"))
     value_on = day_of(record.first("ValDt/Dt", "ValDt/DtTm"))
     if booked_on is None:
@@ -103,7 +103,12 @@ def lines_of(
     ], currency
 
 
-def _is_booked(record: Record) -> bool:
+def is_reversal(record: Record) -> bool:
+    """Whether the entry takes another one back."""
+    return (record.first("RvslInd") or "").lower() in _TRUE
+
+
+def is_booked(record: Record) -> bool:
     """Pending entries and information move no booked balance. A status that is missing leaves a statement of what was booked."""
     status = record.first("Sts", "Sts/Cd", "Sts/Prtry")
     return status is None or status.upper() == "BOOK"

@@ -6,7 +6,7 @@ a whole: it reads whole files into memory, takes ``1.234,56`` for 1, and logs wh
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
@@ -15,6 +15,7 @@ import mt940
 from integrations.bank_statements import canonical
 from integrations.bank_statements.assembly import Balance, Held, Page, Spool
 from integrations.bank_statements.canonical import InvalidStatement, UnknownFormat, UnreadableAmount
+from integrations.bank_statements.control_totals import Of, Tally, Total
 from integrations.bank_statements.mt940_details import LINE_FULL, details_of
 from ledger.reconciliation.statements import Line
 
@@ -26,6 +27,8 @@ _KNOWN: Final = frozenset(
     {"13", "20", "21", "25", "28", "34", "60", "61", "62", "64", "65", "86", "90", "NS"}
 )
 _TYPE = re.compile(r"\{2:[IO]?([0-9]{3})")
+_TOTAL = re.compile(r"(?P<number>[0-9]{1,5})(?P<currency>[A-Z]{3})(?P<amount>[0-9][0-9.,' ]*)")
+"""Field 90: it belongs to MT942, and some banks end their MT940 with it."""
 _ENTRY_BEGINS = re.compile(r"[0-9]{6}")
 
 
@@ -141,6 +144,8 @@ class _Message:
     entry: "re.Match[str] | None" = None
     entry_line: int = 0
     details: str = ""
+    tally: Tally = field(default_factory=Tally)
+    totals: list[Total] = field(default_factory=list)
 
 
 class _Reader:
@@ -186,6 +191,10 @@ class _Reader:
                 self._closed(tag, value, line)
             case "13" | "13D":
                 self._dated(value)
+            case "90C":
+                self._totalled("credits", value, line)
+            case "90D":
+                self._totalled("debits", value, line)
 
     def end(self) -> Iterator[Page]:
         """The file has ended."""
@@ -226,6 +235,8 @@ class _Reader:
             raise InvalidStatement("it has no opening balance (field 60F)", where=where)
         if message.closing is None:
             raise InvalidStatement("it has no closing balance (field 62F): it is cut off", where=where)
+        if message.totals and not (message.opening.intermediate or message.closing.intermediate):
+            message.tally.check(message.totals, message.currency, where)
         self._message = None
         account = canonical.account_of((message.account or "").partition("\n")[0], message.currency)
         if account is None:
@@ -317,6 +328,13 @@ class _Reader:
         if message is not None and message.entry is not None:
             message.details = f"{message.details}\n{value}" if message.details else value
 
+    def _totalled(self, of: Of, value: str, line: int) -> None:
+        """Control totals, as far as they can be read and are of the statement's currency."""
+        message, found = self._message, _TOTAL.fullmatch(value.strip())
+        if message is not None and found is not None and found["currency"] == message.currency:
+            total = self._amount(found["amount"], message.currency, line)
+            message.totals.append(Total(of, int(found["number"]), total))
+
     def _write_entry(self) -> None:
         """The entry is whole: another one follows, or the closing balance."""
         message = self._begun()
@@ -333,10 +351,11 @@ class _Reader:
         if booked_on is None:
             raise InvalidStatement("its entry date is none", where=self._where(line))
         amount = self._amount(found["amount"], message.currency, line)
+        status = found["status"].upper()
+        message.tally.add(amount, credit=status.endswith("C"), reversal=status.startswith("R"))
         if amount == 0:
             message.skipped += 1
             return
-        status = found["status"].upper()
         told = details_of(details)
         owners = canonical.reference_of(found["customer_reference"])
         reference = canonical.reference_of(found["bank_reference"])

@@ -90,11 +90,13 @@ class Columns:
 
 
 class Amounts:
-    """Reads amounts as a layout has them: thousands in threes or none, and decimals unless it is minor units."""
+    """Reads amounts as a layout has them: digits in threes, in twos before the last three (``1,20,000``), or in one; and decimals
+    unless it is minor units."""
 
     def __init__(self, layout: Layout) -> None:
         mark = re.escape(layout.thousands)
-        grouped = rf"[0-9]{{1,3}}(?:{mark}[0-9]{{3}}){{0,6}}|" if mark else ""
+        lakhs = rf"[0-9]{{1,2}}(?:{mark}[0-9]{{2}}){{1,8}}{mark}[0-9]{{3}}"
+        grouped = rf"{lakhs}|[0-9]{{1,3}}(?:{mark}[0-9]{{3}}){{0,6}}|" if mark else ""
         decimals = (
             "(?P<decimals>)"
             if layout.minor_units
