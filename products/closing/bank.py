@@ -10,6 +10,7 @@ from uuid import UUID
 from ledger.balances import balances_as_of
 from ledger.database import Cursor, Tx, cursor
 from ledger.reconciliation.gaps import Gap, gaps
+from products.opening import posting, taking_back
 
 TIMING_MAX: Final = 1_000
 """Timing items of one bank account that are listed; what is beyond them is added up in one line."""
@@ -93,18 +94,60 @@ def accounts(tx: Tx, funds: Sequence[UUID], through: date) -> list[BankAccount]:
     return [BankAccount(*row) for row in rows]
 
 
-def unmirrored(tx: Tx, funds: Sequence[UUID], code: str, through: date) -> list[tuple[UUID, str, str, int]]:
-    """Accounts of this code that moved on or before a day and that no bank account mirrors: id, fund, currency, balance."""
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """Money at a bank that no statement is expected to show: the days in the month on which it moved, and what is there."""
+
+    account_id: UUID
+    fund: str
+    currency: str
+    mirrored: bool
+    first_on: date | None
+    last_on: date | None
+    held: int
+
+
+def unproven(tx: Tx, funds: Sequence[UUID], code: str, since: date, through: date) -> list[Unproven]:
+    """Accounts of this code that moved in the month, or hold money at its end, without a statement being expected of that day.
+
+    Whoever says that statements are expected later, or no longer, says nothing about the money. What opening balances brought in
+    is shown by the first statement, which opens with it.
+    """
     with cursor(tx) as sql:
-        rows = sql.execute(
-            "SELECT a.id, f.code, a.currency FROM ledger.account a JOIN ledger.fund f ON f.id = a.fund_id"
-            " WHERE a.fund_id = ANY (%s) AND a.code = %s AND EXISTS (SELECT FROM ledger.posting p"
-            " WHERE a.id IN (p.debit_account, p.credit_account) AND p.effective_on <= %s)"
-            " AND NOT EXISTS (SELECT FROM ledger.bank_account m WHERE m.account_id = a.id) ORDER BY f.code, a.currency",
-            (list(funds), code, through),
+        rows: Sequence[tuple[Any, ...]] = sql.execute(
+            """
+            WITH account AS (
+                SELECT a.id, f.code AS fund, a.currency, m.statements_since, m.statements_until, m.id IS NOT NULL AS mirrored
+                FROM ledger.account a JOIN ledger.fund f ON f.id = a.fund_id
+                LEFT JOIN ledger.bank_account m ON m.account_id = a.id
+                WHERE a.fund_id = ANY (%(funds)s) AND a.code = %(code)s
+            )
+            SELECT a.id, a.fund, a.currency, a.mirrored, moved.first_on, moved.last_on,
+                   coalesce(%(through)s BETWEEN a.statements_since AND coalesce(a.statements_until, %(through)s), false)
+            FROM account a CROSS JOIN LATERAL (
+                SELECT min(p.effective_on) AS first_on, max(p.effective_on) AS last_on
+                FROM ledger.posting p JOIN ledger.transaction t ON t.id = p.transaction_id
+                WHERE a.id IN (p.debit_account, p.credit_account) AND p.effective_on BETWEEN %(since)s AND %(through)s
+                  AND t.kind NOT IN (%(opened)s, %(taken_back)s)
+                  AND coalesce(p.effective_on < a.statements_since OR p.effective_on > a.statements_until, NOT a.mirrored)
+            ) AS moved ORDER BY a.fund, a.currency
+            """,
+            {
+                "funds": list(funds),
+                "code": code,
+                "since": since,
+                "through": through,
+                "opened": posting.KIND,
+                "taken_back": taking_back.KIND,
+            },
+            prepare=False,
         ).fetchall()
     held = balances_as_of(tx, [row[0] for row in rows], through)
-    return [(id_, fund, currency, held.get(id_, 0)) for id_, fund, currency in rows]
+    return [
+        Unproven(id_, fund, currency, mirrored, first_on, last_on, held.get(id_, 0))
+        for id_, fund, currency, mirrored, first_on, last_on, expected in rows
+        if first_on is not None or (held.get(id_) and not expected)
+    ]
 
 
 def missing(tx: Tx, account: BankAccount, through: date) -> list[Gap]:

@@ -52,18 +52,28 @@ def statements(tx: Tx, period: Period) -> Item:
                     explainable=False,
                 )
             )
-    for id_, fund, currency, held in bank.unmirrored(tx, period.fund_ids, chart.BANK.name, period.through):
-        found.append(
-            Finding(
-                public_id("acc", id_),
-                f"{fund} has money at a bank, and no bank account is registered for it: no statement can prove it.",
-                held,
-                currency,
-                link=f"/v1/ledger/accounts/{public_id('acc', id_)}",
-                explainable=False,
-            )
-        )
+    for one in bank.unproven(tx, period.fund_ids, chart.BANK.name, period.month, period.through):
+        found.append(_unproven(one))
     return Item("statements", limited(found), {"bank_accounts": len(known)})
+
+
+def _unproven(one: bank.Unproven) -> Finding:
+    account = public_id("acc", one.account_id)
+    if not one.mirrored:
+        why = "and no bank account is registered for it: no statement can prove it"
+    elif one.first_on is None:
+        why = "and no statements are expected of that day: the bank account's dates say so"
+    else:
+        days = f"{one.first_on}" if one.first_on == one.last_on else f"{one.first_on} to {one.last_on}"
+        why = f"which moved on days that no statements are expected of ({days}): the bank account's dates say so"
+    return Finding(
+        account,
+        f"{one.fund} has money at a bank, {why}.",
+        one.held,
+        one.currency,
+        link=f"/v1/ledger/accounts/{account}",
+        explainable=False,
+    )
 
 
 def verified(tx: Tx, period: Period) -> Item:
