@@ -42,9 +42,20 @@ def _exploded(relation: str, single: tuple[str, ...]) -> str:
 NAMES_MAX: Final = 10_000
 """What joins more pairs of lines and items than this is nobody's name."""
 
+ROOM: Final = 16
+"""Of a reference so many characters have room in an entry of MT940 (field 61), and some banks keep no more anywhere."""
+
+# Nothing is computed of the items where no line bears a name of just that length.
+_CUT: Final = f"""
+    SELECT DISTINCT i.id, {_plain(f"left(t, {ROOM})")} FROM open_item i CROSS JOIN LATERAL unnest({tokens("i", item=True)}) AS t
+    WHERE length(t) > {ROOM} AND {_plain(f"left(t, {ROOM})")} IN (
+        SELECT {_plain("reference")} FROM open_line WHERE length(reference) = {ROOM}
+        UNION SELECT {_plain("end_to_end")} FROM open_line WHERE length(end_to_end) = {ROOM})
+"""
+
 SHARED: Final = f"""
     WITH line_token AS MATERIALIZED ({_exploded("open_line", ("reference", "end_to_end"))}),
-    item_token AS MATERIALIZED ({_exploded("open_item", ("reference", "end_to_end", "batch"))}),
+    item_token AS MATERIALIZED ({_exploded("open_item", ("reference", "end_to_end", "batch"))} UNION ALL {_CUT}),
     lines AS (SELECT token, count(*) AS lines FROM line_token GROUP BY token),
     items AS (SELECT token, count(*) AS items FROM item_token GROUP BY token),
     names AS MATERIALIZED (
@@ -54,7 +65,7 @@ SHARED: Final = f"""
            bool_or(names.items = 1) AS of_one_item, bool_or(names.lines = 1 AND names.items = 1) AS of_both
     FROM names JOIN line_token lt USING (token) JOIN item_token it USING (token) GROUP BY 1, 2
 """
-"""Lines and items that bear a name in common."""
+"""Lines and items that bear a name in common, or of whose name the bank kept what it has room for."""
 
 _NEAR = "i.on_date BETWEEN l.booked_on - %(days)s AND l.booked_on + %(days)s"
 # what came and went again is not part of what came

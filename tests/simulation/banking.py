@@ -67,6 +67,7 @@ PAYOUTS = (
         "confirmed",
         "upper",
         "dashed",
+        "kept",
         "in_text",
         "split_text",
         "batch_named",

@@ -397,6 +397,7 @@ PAYOUT_CASES: Final[Mapping[str, Disturbs]] = {
     "confirmed": as_it_is,
     "upper": _out("in upper case", lambda one: {"end_to_end": str(one.end_to_end).upper()}, paired=True),
     "dashed": _out("with dashes", lambda one: {"end_to_end": str(UUID(one.end_to_end))}, paired=True),
+    "kept": _out("as much as fits", lambda one: {"end_to_end": str(one.end_to_end)[:16]}, paired=True),
     "in_text": _out(
         "in a text", lambda one: {"end_to_end": None, "text": f"SALARY {one.end_to_end} MARCH"}, paired=True
     ),

@@ -117,6 +117,25 @@ def test_a_name_that_a_line_bears_in_two_spellings_is_one_name(desk: Desk) -> No
     assert found == ("SALA-20261",)
 
 
+def test_a_name_of_which_the_bank_kept_what_it_had_room_for_is_known(desk: Desk) -> None:
+    for number in (1, 2, 3):
+        desk.item(f"i{number}", -10_000 * number, end_to_end=f"019c0c1a27f07b01{number % 2:016}")
+    desk.line("l1", -10_000, end_to_end="019C0C1A27F07B01")
+    desk.line("l2", -20_000, reference="019c0c1a27f07b01")
+    desk.line("l3", -30_000, end_to_end="019c0c1a27f07b0")  # too short to be one
+    for number in (1, 2):
+        desk.item(f"i-batch{number}", -4_000 * number, batch="salaries-2026-03-part-1")
+        desk.item(f"i-twin{number}", -7_000, reference=f"rent-2026-03-dept-{number}")
+    desk.line("l-batch", -12_000, reference="SALARIES-2026-03")
+    desk.line("l-twin", -7_000, reference="RENT-2026-03-DEP")
+    desk.run()
+    assert {names: rule for names, (rule, _) in desk.paired.items()} == {
+        ("i1", "l1"): "identifiers",
+        ("i2", "l2"): "identifiers",
+        ("i-batch1", "i-batch2", "l-batch"): "shared_identifier_items",
+    }
+
+
 def test_two_good_answers_are_no_answer(desk: Desk) -> None:
     # two lines for one item, two items for one line, and as many of both
     for side, lines, items in (("a", 2, 1), ("b", 1, 2), ("c", 2, 2)):
