@@ -98,9 +98,9 @@ def one_to_one(rule: Rule) -> str:
     if "end_to_end" not in rule.on and "identifiers" not in rule.on:
         conditions.append(_NO_OTHER_ID)
     if not rule.is_telling:
-        conditions.append(_NO_OTHER_REFERENCE)
         party = "party" in rule.on
-        conditions.append("l.party = i.party" if party else _ONE_PARTY)
+        # of a known party, that the bank has a reference of its own says nothing
+        conditions += ["l.party = i.party"] if party else [_ONE_PARTY, _NO_OTHER_REFERENCE]
         lines = _uncrowded("open_line", "open_item", "booked_on", by_party=party)
         items = _uncrowded("open_item", "open_line", "on_date", by_party=party)
         if party:

@@ -55,5 +55,5 @@ def _are_oldest(chosen: Sequence[int], days: Sequence[int]) -> bool:
 
 def _by_chance(sizes: Sequence[int]) -> bool:
     """Whether of all sets of these, spread over as many sums as they can come to, some hit any one sum by accident."""
-    sets = 2 ** len(sizes) - len(sizes) - 1  # of two or more
+    sets = (1 << len(sizes)) - len(sizes) - 1  # of two or more
     return sets * CHANCE_MAX > sum(sizes) // gcd(*sizes)

@@ -28,8 +28,8 @@ def test_each_rule_pairs_what_is_its_own_and_says_why(desk: Desk) -> None:
     desk.item("i-text", 103_00, reference="stl-00417")
     desk.line("l-amount", 104_37)
     desk.item("i-amount", 104_37, 2)
-    desk.line("l-party", 105_11, 5, party="acme")
-    desk.item("i-party", 105_11, 0, party="acme")
+    desk.line("l-party", 105_11, 5, party="acme", reference="the bank's own")
+    desk.item("i-party", 105_11, 0, party="acme", reference="ours")
     desk.line("l-batch", -30_000, identifiers=["BATCH-9"])
     for number in (1, 2, 3):
         desk.item(f"i-batch{number}", -10_000, batch="batch9", end_to_end=f"P{number}")
