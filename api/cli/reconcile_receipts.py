@@ -1,4 +1,4 @@
-"""What a person makes of lines that no rule pairs: `mizan reconcile receipts|identify|convert|suggestions`."""
+"""What a person makes of lines that no rule pairs: `mizan reconcile receipts|identify|conversions|convert|suggestions`."""
 
 from datetime import datetime
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from api import bank_statements
 from api.cli import acting, output, session
-from api.v1.receipts import receipt_out, suggestion_out
+from api.v1.receipts import candidate_out, receipt_out, suggestion_out
 from ledger.ids import parse_public_id, public_id
 from ledger.reconciliation import bank_accounts
 from products.reconciliation import by_hand, conversions
@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to `mizan reconcile`."""
     app.command("receipts")(list_receipts)
     app.command("identify")(identify)
+    app.command("conversions")(list_conversions)
     app.command("convert")(convert)
     app.command("suggestions")(list_suggestions)
 
@@ -100,6 +101,31 @@ def identify(
         name: output.amount_in(getattr(done, name), done.currency) for name in ("paired", "unidentified")
     }
     output.fields({**values, **amounts})
+
+
+@session.command
+def list_conversions(as_json: session.AsJson = False) -> None:
+    """Show open lines, two by two, that may be conversions: one currency went out and another came in under one reference."""
+    with session.services() as services, services.worker.read() as tx:
+        found = conversions.candidates(tx)
+    if as_json:
+        output.as_json([candidate_out(one).model_dump(mode="json") for one in found])
+        return
+    output.table(
+        ["from", "to", "fund", "sold>", "bought>", "rate>", "reference"],
+        [
+            [
+                public_id(bank_statements.LINE, one.from_line),
+                public_id(bank_statements.LINE, one.to_line),
+                one.fund,
+                f"{output.amount_in(one.sold, one.sold_currency)} {one.sold_currency}",
+                f"{output.amount_in(one.bought, one.bought_currency)} {one.bought_currency}",
+                one.rate,
+                one.evidence,
+            ]
+            for one in found
+        ],
+    )
 
 
 @session.command

@@ -16,6 +16,7 @@ from ledger.ids import parse_public_id, public_id
 from ledger.reconciliation import bank_accounts
 from products.reconciliation import by_hand, conversions
 from products.reconciliation.by_hand import RECEIPT_PREFIX, Receipt, State
+from products.reconciliation.conversions import Candidate
 from products.reconciliation.hand_pairing import PAIRING_PREFIX
 from products.reconciliation.suggestions import Suggestion, suggestions
 from products.remittances import partners
@@ -80,6 +81,24 @@ class ConversionOut(Out):
     """The two pairings that a conversion is."""
 
     pairings: Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class ConversionCandidateOut(Out):
+    """Two open lines that may be one conversion: of one fund, in two currencies, under one reference."""
+
+    from_line: LineId
+    to_line: LineId
+    fund: str
+    from_account: Slug
+    to_account: Slug
+    sold: MoneyOut
+    bought: MoneyOut
+    sold_on: Day
+    bought_on: Day
+    rate: Annotated[
+        str, Field(description="how many units bought each unit sold gave", examples=["0.0006984293"])
+    ]
+    evidence: Annotated[str, Field(description="the reference that both lines carry")]
 
 
 class SuggestionOut(Out):
@@ -180,6 +199,28 @@ def book_conversion(body: ConversionIn, call: Writing, idempotency_key: KeyHeade
 
 
 @router.get(
+    "/v1/conversions/candidates",
+    operation_id="list_conversion_candidates",
+    summary="List lines that may be conversions",
+    responses=errors(),
+)
+def list_conversion_candidates(
+    call: Reading, limit: Limit = LIMIT_DEFAULT, cursor: CursorText = None
+) -> Page[ConversionCandidateOut]:
+    """Open lines, two by two, that a person may book as a conversion: nothing of it is done by itself."""
+    at = call.read_cursor(cursor, "conversion-candidates")
+    after = None if at is None else (UUID(str(at[0])), UUID(str(at[1])))
+    rows = conversions.candidates(call.tx, after=after, limit=limit + 1)
+    last: list[int | str] | None = None
+    if len(rows) > limit:
+        last = [str(rows[limit - 1].from_line), str(rows[limit - 1].to_line)]
+    return Page(
+        data=[candidate_out(one) for one in rows[:limit]],
+        next_cursor=call.write_cursor(last, "conversion-candidates"),
+    )
+
+
+@router.get(
     "/v1/reconciliation-suggestions",
     operation_id="list_reconciliation_suggestions",
     summary="List what lines seem to be",
@@ -226,6 +267,23 @@ def receipt_out(one: Receipt) -> ReceiptOut:
         state=one.state,
         settlement=None if one.settlement_id is None else public_id("stl", one.settlement_id),
         recorded_at=one.recorded_at,
+    )
+
+
+def candidate_out(one: Candidate) -> ConversionCandidateOut:
+    """Two lines that may be a conversion, as they are shown."""
+    return ConversionCandidateOut(
+        from_line=public_id(bank_statements.LINE, one.from_line),
+        to_line=public_id(bank_statements.LINE, one.to_line),
+        fund=one.fund,
+        from_account=one.from_account,
+        to_account=one.to_account,
+        sold=MoneyOut.of(one.sold, one.sold_currency),
+        bought=MoneyOut.of(one.bought, one.bought_currency),
+        sold_on=one.sold_on,
+        bought_on=one.bought_on,
+        rate=one.rate,
+        evidence=one.evidence,
     )
 
 

@@ -25,16 +25,32 @@ from products.remittances.context import Books
 RATE_DIGITS: Final = 10
 """Decimals of the rate as it is recorded; the amounts are what is exact."""
 DAYS_APART_MAX: Final = 5
+NAME_CHARACTERS_MIN: Final = 5
+"""A reference that is shorter names nothing: `1` is in many."""
+CANDIDATES_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Two open lines that may be one conversion; `evidence` is the reference that both carry."""
+    """Two open lines that may be one conversion (minor units, both positive); `evidence` is the reference that both carry."""
 
     from_line: UUID
     to_line: UUID
-    booked_on: date
+    fund: str
+    from_account: str
+    to_account: str
+    sold: int
+    sold_currency: str
+    bought: int
+    bought_currency: str
+    sold_on: date
+    bought_on: date
     evidence: str
+
+    @property
+    def rate(self) -> str:
+        """At which it would be booked."""
+        return rate(self.sold, self.sold_currency, self.bought, self.bought_currency)
 
 
 def convert(
@@ -103,23 +119,43 @@ def rate(sold: int, from_currency: str, bought: int, to_currency: str) -> str:
     return f"{digits[:-RATE_DIGITS]}.{digits[-RATE_DIGITS:]}".rstrip("0").rstrip(".")
 
 
-def candidates(tx: Tx, *, limit: int = 200) -> list[Candidate]:
-    """Open lines that may be two sides of a conversion: of one fund, in two currencies, under one reference, days apart."""
+def candidates(
+    tx: Tx, *, after: tuple[UUID, UUID] | None = None, limit: int = CANDIDATES_MAX
+) -> list[Candidate]:
+    """Open lines that may be two sides of a conversion: of one fund, in two currencies, under one reference, days apart.
+
+    In the order of their lines, from after a pair on. A line may be in several: a person says which is which.
+    """
     rows = cursor(tx).execute(
-        """
-        SELECT o.id, c.id, greatest(o.booked_on, c.booked_on), k.name
-        FROM ledger.statement_line o
-        JOIN ledger.bank_account b ON b.id = o.bank_account_id
-        JOIN ledger.bank_account d ON d.fund_id = b.fund_id AND d.currency <> b.currency
-        JOIN ledger.statement_line c ON c.bank_account_id = d.id AND c.amount > 0 AND c.duplicate_of IS NULL
-             AND c.booked_on BETWEEN o.booked_on - %(apart)s AND o.booked_on + %(apart)s
-        CROSS JOIN LATERAL (
-            SELECT name FROM unnest(ARRAY[o.end_to_end, o.reference]) AS name
-            WHERE name IN (c.end_to_end, c.reference) LIMIT 1) AS k
-        WHERE o.amount < 0 AND o.duplicate_of IS NULL
-          AND NOT EXISTS (SELECT FROM ledger.paired_line p WHERE p.line_id IN (o.id, c.id))
-        ORDER BY o.id, c.id LIMIT %(limit)s
+        f"""
+        WITH line AS MATERIALIZED (
+            SELECT l.id, b.id AS bank_account_id, b.slug, b.fund_id, l.amount, l.currency, l.booked_on,
+                   {_NAMES} AS names
+            FROM ledger.statement_line l JOIN ledger.bank_account b ON b.id = l.bank_account_id
+            WHERE l.duplicate_of IS NULL AND NOT EXISTS (SELECT FROM ledger.paired_line p WHERE p.line_id = l.id)
+              AND EXISTS (SELECT FROM ledger.bank_account d WHERE d.fund_id = b.fund_id AND d.currency <> b.currency)
+        ), named AS MATERIALIZED (SELECT line.*, unnest(names) AS name FROM line)
+        SELECT DISTINCT ON (o.id, c.id) o.id, c.id, f.code, o.slug, c.slug, -o.amount, o.currency, c.amount, c.currency,
+               o.booked_on, c.booked_on, o.name
+        FROM named o JOIN named c ON c.name = o.name AND c.fund_id = o.fund_id AND c.currency <> o.currency AND c.amount > 0
+             AND abs(c.booked_on - o.booked_on) <= %(apart)s
+        JOIN ledger.fund f ON f.id = o.fund_id
+        WHERE o.amount < 0 AND (o.id, c.id) > (%(from)s, %(to)s)
+        ORDER BY o.id, c.id, o.name LIMIT %(limit)s
         """,
-        {"apart": DAYS_APART_MAX, "limit": limit},
+        {
+            "apart": DAYS_APART_MAX,
+            "from": after[0] if after else UUID(int=0),
+            "to": after[1] if after else UUID(int=0),
+            "limit": limit,
+        },
     )
     return [Candidate(*row) for row in rows]
+
+
+# as banks may have spelled them
+_NAMES: Final = rf"""
+    ARRAY(SELECT DISTINCT spelled FROM unnest(l.identifiers || l.end_to_end || l.reference) AS name
+          CROSS JOIN LATERAL (SELECT upper(regexp_replace(name, '[^A-Za-z0-9]', '', 'g')) AS spelled) AS s
+          WHERE length(spelled) >= {NAME_CHARACTERS_MIN})
+"""

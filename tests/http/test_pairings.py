@@ -8,7 +8,7 @@ from products.reconciliation.run import reconcile
 from tests.conftest import Databases
 from tests.http.operators import Person, person
 from tests.http.served import Served
-from tests.integration.reconciliation.breaking import Breaking, days
+from tests.integration.reconciliation.breaking import TODAY, Breaking, days
 from tests.tying import expect_all_ties
 
 
@@ -79,4 +79,42 @@ def test_a_run_pairs_says_why_and_all_ties(api: Served, world: Breaking, databas
     assert pairing["evidence"] == {"days": -2, "reference": "TT-9"}
     assert pairing["run"] == str(report.run_id)
     assert manager.get("/v1/pairings", params={"rule": "end_to_end"}).json()["data"] == []
+    expect_all_ties(databases)
+
+
+def test_a_conversion_is_shown_as_two_lines_until_a_person_books_it(
+    api: Served, world: Breaking, databases: Databases
+) -> None:
+    manager: Person = person(api, "manager")
+    dollars = world.in_dollars()
+    out, came = (
+        world.line(-1_432_500, end_to_end="DEAL-88"),
+        world.line(100_050, account=dollars, reference="DEAL88"),
+    )
+    world.line(100_050, account=dollars, reference="DEAL-89")  # of the same amount, and of another deal
+    world.refresh()
+    candidates = "/v1/conversions/candidates"
+    (found,) = manager.get(candidates).json()["data"]
+    assert found == {
+        "from_line": public_id("bsl", out),
+        "to_line": public_id("bsl", came),
+        "fund": "ejoheza/savers",
+        "from_account": "kigali-savers",
+        "to_account": "kigali-dollars",
+        "sold": {"amount": 1_432_500, "currency": "RWF"},
+        "bought": {"amount": 100_050, "currency": "USD"},
+        "sold_on": str(TODAY),
+        "bought_on": str(TODAY),
+        "rate": "0.0006984293",
+        "evidence": "DEAL88",
+    }
+    fx = manager.get("/v1/breaks", params={"type": "fx"}).json()["data"]
+    assert {one["subject"]["id"] for one in fx} == {found["from_line"], found["to_line"]}
+    body = {"from_line": found["from_line"], "to_line": found["to_line"], "remark": "dollars for April"}
+    booked = manager.post("/v1/conversions", body, key="c-1")
+    assert booked.status_code == 201
+    assert manager.post("/v1/conversions", body, key="c-2").json()["code"] == "already_paired"
+    assert manager.get(candidates).json()["data"] == []
+    world.refresh()
+    assert manager.get("/v1/breaks", params={"type": "fx"}).json()["data"] == []
     expect_all_ties(databases)

@@ -11,6 +11,7 @@ from typing import Final, Literal, get_args
 
 from ledger.database import Tx, cursor
 from ledger.reconciliation.gaps import gaps
+from products.reconciliation.conversions import DAYS_APART_MAX, NAME_CHARACTERS_MIN
 
 BreakType = Literal[
     "timing",
@@ -46,8 +47,6 @@ NEAR_ACCOUNT_DAYS: Final = 5
 """So far apart at most are the two sides where nothing but their amount says, across accounts, that they belong together."""
 FEE_BASIS_POINTS: Final = 200
 """A bank's fee is at most this share of what was sent, in hundredths of a percent; what is more is short."""
-KEY_CHARACTERS_MIN: Final = 5
-"""A reference that is shorter names nothing: `1` is in many."""
 ALIKE_MAX: Final = 50
 """Of items with the same amount on one account, so many are compared with a line."""
 
@@ -64,6 +63,7 @@ def find(tx: Tx, now: datetime) -> None:
             "silent": SILENT_DAYS,
             "near": NEAR_DAYS,
             "near_account": NEAR_ACCOUNT_DAYS,
+            "converting": DAYS_APART_MAX,
             "fee": FEE_BASIS_POINTS,
             "alike": ALIKE_MAX,
         },
@@ -116,7 +116,7 @@ _ACCOUNTS: Final = """
 """
 
 _CLEAN: Final = "upper(regexp_replace({}, '[^A-Za-z0-9]', '', 'g'))"
-_NAMES: Final = f"length({{0}}) >= {KEY_CHARACTERS_MIN} AND {{0}} NOT IN ('NOTPROVIDED', 'NONREF', 'NOREF')"
+_NAMES: Final = f"length({{0}}) >= {NAME_CHARACTERS_MIN} AND {{0}} NOT IN ('NOTPROVIDED', 'NONREF', 'NOREF')"
 
 
 def _keys(row: str, columns: str) -> str:
@@ -175,6 +175,15 @@ _OPEN: Final[Mapping[str, str]] = {
         SELECT bank_account_id, party, on_date, sum(amount) OVER oldest, array_agg(id) OVER oldest FROM open_item
         WHERE source = 'settlement' AND party IS NOT NULL
         WINDOW oldest AS (PARTITION BY bank_account_id, party ORDER BY on_date, id)""",
+    # one currency went out and another came in, of one fund under one reference; the nearest in days
+    "converted": """
+        SELECT DISTINCT ON (l.id) l.*, o.id AS other, o.amount AS other_amount, o.currency AS other_currency,
+               o.bank_account_id AS other_account
+        FROM open_line l JOIN line_key k ON k.line_id = l.id
+        JOIN line_key m ON m.key = k.key JOIN open_line o ON o.id = m.line_id AND o.fund_id = l.fund_id
+             AND o.currency <> l.currency AND sign(o.amount) = -sign(l.amount)
+             AND abs(o.booked_on - l.booked_on) <= %(converting)s
+        ORDER BY l.id, abs(o.booked_on - l.booked_on), o.id""",
     "alike": """
         SELECT * FROM (
             SELECT i.*, row_number() OVER (PARTITION BY bank_account_id, amount ORDER BY on_date DESC, id) AS n FROM open_item i
@@ -234,6 +243,11 @@ _LINE_TYPES: Final[tuple[str, ...]] = (
             FROM twin o JOIN open_line p ON p.id = o.id JOIN products.partner g ON g.slug = o.party
         ) s ON s.of_line = l.id AND s.programme_id = l.programme_id AND s.currency = l.currency AND s.amount = -l.amount
         WHERE l.amount < 0 ORDER BY l.id, s.line_id IS NULL, s.settlement_id""",
+    # fx: a conversion that nobody has booked yet
+    f"""SELECT {_OF_LINE}, 'fx', l.amount, l.currency, l.booked_on, '{{}}'::uuid[],
+               jsonb_build_object('lines', jsonb_build_array(l.other), 'other_amount', l.other_amount,
+                                  'other_currency', l.other_currency, 'other_account', l.other_account)
+        FROM converted l""",
     # fx: known by its reference, in another currency
     f"""SELECT {_OF_LINE}, 'fx', l.amount, l.currency, l.booked_on, l.items,
                jsonb_build_object('expected', l.expected, 'expected_currency', l.of_currency, 'other_account', l.of_account)
@@ -259,6 +273,13 @@ _LINE_TYPES: Final[tuple[str, ...]] = (
         FROM open_line l
         JOIN owed o ON o.bank_account_id = l.bank_account_id AND o.party = l.party AND o.on_date <= l.booked_on + %(timing)s
         WHERE l.amount > 0 ORDER BY l.id, abs(o.amount - l.amount), o.items""",
+    # fx: a partner that owes nothing in this currency pays in it what it owes in another
+    f"""SELECT DISTINCT ON (l.id) {_OF_LINE}, 'fx', l.amount, l.currency, l.booked_on, ARRAY[i.id],
+               jsonb_build_object('expected', i.amount, 'expected_currency', i.currency, 'other_account', i.bank_account_id)
+        FROM open_line l
+        JOIN open_item i ON i.source = 'settlement' AND i.party = l.party AND i.programme_id = l.programme_id
+             AND i.currency <> l.currency AND i.on_date <= l.booked_on + %(timing)s
+        WHERE l.amount > 0 ORDER BY l.id, abs(i.on_date - l.booked_on), i.id""",
     # wrong_account: nothing but the amount says so, but on both sides it is the only one of it
     f"""SELECT {_OF_LINE}, 'wrong_account', l.amount, l.currency, l.booked_on, ARRAY[i.id],
                jsonb_build_object('expected', i.amount, 'other_account', i.bank_account_id)

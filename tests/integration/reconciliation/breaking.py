@@ -11,8 +11,8 @@ from ledger.accounts import open_accounts
 from ledger.clock import FixedClock
 from ledger.ids import new_id
 from ledger.posting import Posting, Transaction, post
-from ledger.reconciliation import pairings
-from ledger.reconciliation.bank_accounts import BankAccount
+from ledger.reconciliation import bank_accounts, pairings
+from ledger.reconciliation.bank_accounts import BankAccount, NewBankAccount
 from products import chart
 from products.reconciliation.booked import collect_now
 from products.reconciliation.breaks import resolve
@@ -50,6 +50,15 @@ class Breaking:
         self.office = self.bank.account(
             "kigali-office", fund="ejoheza/administrator", number="RW38 0002", since=date(2026, 1, 1)
         )
+
+    def in_dollars(self) -> BankAccount:
+        """The savers' account in another currency."""
+        with self.databases.worker.begin() as tx:
+            [dollars] = open_accounts(tx, [chart.spec(chart.BANK, self.savers.fund_id, "", "USD")])
+            new = NewBankAccount(
+                "kigali-dollars", "In dollars", dollars, "RW38 0003", self.savers.statements_since
+            )
+            return bank_accounts.add(tx, self.clock, new)
 
     def row(self, query: str, *values: object) -> Any:  # a row
         """One row, as the worker sees it."""

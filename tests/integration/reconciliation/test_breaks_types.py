@@ -26,6 +26,7 @@ def world(databases: Databases, clock: FixedClock) -> Breaking:
 def test_lines_and_items_are_typed_by_what_is_on_the_other_side(world: Breaking) -> None:
     world.statement(world.savers, days(0), since=days(60))
     world.statement(world.office, days(0), since=days(60))
+    dollars = world.in_dollars()
     planted = {
         # both sides are there
         world.line(101_000, reference="REF-TIMING"): ("timing", 101_000),
@@ -40,6 +41,11 @@ def test_lines_and_items_are_typed_by_what_is_on_the_other_side(world: Breaking)
         # elsewhere
         world.line(103_000, end_to_end="E2E-ELSEWHERE"): ("wrong_account", 103_000),
         world.line(104_321): ("wrong_account", 104_321),
+        # in another currency: under its reference, of a partner that owes nothing in it, and the two sides of a conversion
+        world.line(5_000, account=dollars, end_to_end="E2E-ABROAD"): ("fx", 5_000),
+        world.line(6_000, account=dollars, party="abroad"): ("fx", 6_000),
+        world.line(-1_432_500, end_to_end="DEAL-77/A"): ("fx", -1_432_500),
+        world.line(100_050, account=dollars, identifiers=["DEAL77A"]): ("fx", 100_050),
         # the bank's own, a stranger's, and the rest
         world.line(-250, kind="ACMT/MDOP/CHRG"): ("fee", -250),
         world.line(-251, kind="NCHG"): ("fee", -251),
@@ -59,6 +65,8 @@ def test_lines_and_items_are_typed_by_what_is_on_the_other_side(world: Breaking)
     world.expected(37_001, party="acme", on=days(2))
     world.booked(103_000, account=world.office, end_to_end="E2E-ELSEWHERE")
     world.booked(104_321, account=world.office)
+    world.expected(7_000_000, end_to_end="E2E-ABROAD")
+    world.expected(8_000_000, party="abroad", on=days(1))
     # the same again: what was paired once is shown, or booked, twice
     world.paired(106_000, reference="REF-TWICE")
     planted[world.line(106_000, reference="REF-TWICE")] = ("duplicate", 106_000)
@@ -94,6 +102,8 @@ def test_lines_and_items_are_typed_by_what_is_on_the_other_side(world: Breaking)
         str(next(one for one, told in planted.items() if told == ("short", -7_001))),
     ).details
     assert (details["expected"], len(details["items"])) == (77_001, 2)
+    of_two = world.row("SELECT details FROM products.break WHERE type = 'fx' AND amount = 100050").details
+    assert (of_two["other_amount"], of_two["other_currency"]) == (-1_432_500, "RWF")
     assert {kind for kind, _ in planted.values()} < set(TYPES)
 
 

@@ -236,10 +236,10 @@ def test_a_conversion_pairs_two_lines_and_its_rate_is_on_record(counting: Counti
         abroad = bank_accounts.add(
             tx, counting.clock, NewBankAccount("savers-usd", "In dollars", dollars, "USD 1", counting.today)
         )
-    [out] = counting.statement(counting.line(-1_432_500, end_to_end="FX-1"))
+    [out] = counting.statement(counting.line(-1_432_500, end_to_end="FX-100"))
     counting.bank.sends(
         counting.bank.says(
-            [entry(1, 100_050, counting.today, end_to_end="FX-1", currency="USD")],
+            [entry(1, 100_050, counting.today, end_to_end="fx 100", currency="USD")],
             account=abroad.identification,
             currency="USD",
         )
@@ -248,9 +248,15 @@ def test_a_conversion_pairs_two_lines_and_its_rate_is_on_record(counting: Counti
     came = row["id"]
     counting.reconcile()
     with worker.begin() as tx:
-        assert [(one.from_line, one.to_line, one.evidence) for one in conversions.candidates(tx)] == [
-            (out, came, "FX-1")
-        ]
+        [found] = conversions.candidates(tx)
+    assert (found.from_line, found.to_line, found.rate) == (out, came, "0.0006984293")
+    # until somebody books it, both sides say what they are
+    assert counting.paying.rows(
+        "SELECT subject, type, details ->> 'lines' AS lines FROM products.break ORDER BY subject"
+    ) == [
+        {"subject": str(one), "type": "fx", "lines": f'["{other}"]'}
+        for one, other in sorted([(out, came), (came, out)])
+    ]
     first, second = worker.run(
         lambda tx: conversions.convert(tx, books, out, came, remark="bought dollars", actor="opr_test")
     )
@@ -260,6 +266,8 @@ def test_a_conversion_pairs_two_lines_and_its_rate_is_on_record(counting: Counti
     assert booked["details"]["rate"] == "0.0006984293"
     assert counting.open_booked() == []
     assert (counting.pairing(out), counting.pairing(came)) == (first, second)
+    counting.reconcile()
+    assert {row["state"] for row in counting.paying.rows("SELECT state FROM products.break")} == {"gone"}
 
     counting.undo(second)
     assert not counting.is_paired(out)
