@@ -10,7 +10,7 @@ from uuid import UUID
 
 from ledger.database import Tx, cursor
 from ledger.reconciliation.bank_accounts import by_id
-from ledger.reconciliation.overlaps import Span, overlapping
+from ledger.reconciliation.overlaps import SPANS, Span, overlapping, repeated_days
 
 GapKind = Literal["missing_days", "balance_differs", "number_skipped", "overlap_differs", "overlap_same"]
 """``missing_days``: no statement covers them, and the balance did not stay. ``balance_differs``: a statement opens with
@@ -46,12 +46,6 @@ class Gap:
         return self.kind in HARMLESS
 
 
-@dataclass(frozen=True, slots=True)
-class _Statement:
-    span: Span
-    number: str | None
-
-
 def gaps(tx: Tx, bank_account_id: UUID, *, through: date | None = None) -> list[Gap]:
     """Everything that doesn't fit between an account's statements, in the order of days.
 
@@ -62,9 +56,9 @@ def gaps(tx: Tx, bank_account_id: UUID, *, through: date | None = None) -> list[
     if through is not None and account.statements_until is not None:
         through = min(through, account.statements_until)
     statements = _statements(tx, bank_account_id)
-    found = list(_between(tx, statements))
-    if statements and statements[0].span.from_on > account.statements_since and statements[0].span.opening:
-        first = statements[0].span
+    found = list(_between(tx, bank_account_id, statements))
+    if statements and statements[0].from_on > account.statements_since and statements[0].opening:
+        first = statements[0]
         found.insert(
             0,
             Gap(
@@ -76,34 +70,32 @@ def gaps(tx: Tx, bank_account_id: UUID, *, through: date | None = None) -> list[
             ),
         )
     if through is not None and through >= account.statements_since:
-        last = max((one.span.to_on for one in statements), default=account.statements_since - _A_DAY)
+        last = max((one.to_on for one in statements), default=account.statements_since - _A_DAY)
         if last < through:
             found.append(
                 Gap(
                     "missing_days",
                     last + _A_DAY,
                     through,
-                    before=statements[-1].span.id if statements else None,
+                    before=statements[-1].id if statements else None,
                 )
             )
     return found
 
 
-def _between(tx: Tx, statements: Sequence[_Statement]) -> Iterable[Gap]:
-    reached: _Statement | None = None
+def _between(tx: Tx, bank_account_id: UUID, statements: Sequence[Span]) -> Iterable[Gap]:
+    last: Span | None = None
     reaching: list[Span] = []
-    for one in statements:
-        span = one.span
+    for span in statements:
         # the first days are in order: what ends before this one does not reach into any that follows
         reaching = [other for other in reaching if other.to_on >= span.from_on]
         common = overlapping(tx, span, reaching)
         reaching.append(span)
-        if reached is None:
-            reached = one
+        if last is None:
+            last = span
             continue
-        last = reached.span
         for other in common:
-            yield _overlap(tx, other, span)
+            yield _overlap(tx, bank_account_id, other, span)
         if not common and span.opening != last.closing:
             days = span.from_on > last.to_on + _A_DAY
             yield Gap(
@@ -115,18 +107,22 @@ def _between(tx: Tx, statements: Sequence[_Statement]) -> Iterable[Gap]:
                 expected=last.closing,
                 found=span.opening,
             )
-        skipped = _skipped(reached, one)
+        skipped = _skipped(last, span)
         if skipped is not None:
             yield Gap(
                 "number_skipped", last.to_on, span.from_on, before=last.id, statement=span.id, numbers=skipped
             )
         if span.to_on > last.to_on or (span.to_on == last.to_on and not common):
-            reached = one
+            last = span
 
 
-def _overlap(tx: Tx, earlier: Span, later: Span) -> Gap:
+def _overlap(tx: Tx, bank_account_id: UUID, earlier: Span, later: Span) -> Gap:
     from_on, to_on = max(earlier.from_on, later.from_on), min(earlier.to_on, later.to_on)
     same = _says_the_same(tx, earlier, later, from_on, to_on)
+    if not same:
+        came_later = max(earlier, later, key=lambda one: one.id)
+        days = _days_with_lines(tx, earlier, later, from_on, to_on)
+        same = days.issubset(repeated_days(tx, bank_account_id, came_later))
     return Gap(
         "overlap_same" if same else "overlap_differs",
         from_on,
@@ -152,49 +148,62 @@ def _says_the_same(tx: Tx, one: Span, other: Span, from_on: date, to_on: date) -
     return not rows or (len(rows) == 2 and rows[0] == rows[1])
 
 
-def _skipped(before: _Statement, one: _Statement) -> tuple[int, int] | None:
-    """The bank's own numbers between two statements; None where they aren't numbered one by one, or begin anew."""
+def _days_with_lines(tx: Tx, one: Span, other: Span, from_on: date, to_on: date) -> set[date]:
+    with cursor(tx) as sql:
+        rows = sql.execute(
+            "SELECT DISTINCT booked_on FROM ledger.statement_line WHERE statement_id IN (%s, %s) AND booked_on BETWEEN %s AND %s",
+            (one.id, other.id, from_on, to_on),
+        )
+        return {row[0] for row in rows}
+
+
+def _skipped(before: Span, one: Span) -> tuple[int, int] | None:
+    """The bank's own numbers between two statements; None where they aren't numbered one by one, or begin anew.
+
+    A bank that sends two formats numbers each by itself.
+    """
+    if before.format != one.format:
+        return None
     first, second = _number(before), _number(one)
     if first is None or second is None or second <= first + 1:
         return None
     return first + 1, second - 1
 
 
-def _number(one: _Statement) -> int | None:
+def _number(one: Span) -> int | None:
     """The running number; None for what is none, or the day in disguise."""
     written = _NUMBER.fullmatch((one.number or "").strip())
     if written is None:
         return None
     number = int(written[1])
-    days = [one.span.from_on, one.span.to_on]
+    days = [one.from_on, one.to_on]
     dated = {int(day.strftime(spelled)) for day in days for spelled in ("%Y%m%d", "%y%m%d", "%j", "%y%j")}
     return None if number in dated else number
 
 
-def _statements(tx: Tx, bank_account_id: UUID) -> list[_Statement]:
+def _statements(tx: Tx, bank_account_id: UUID) -> list[Span]:
     """By their days; those that begin on one day in the order in which their balances follow each other."""
     with cursor(tx) as sql:
         rows = sql.execute(
-            "SELECT id, from_on, to_on, opening, closing, lines, number FROM ledger.bank_statement"
-            " WHERE bank_account_id = %s ORDER BY from_on, to_on, made_at NULLS LAST, id",
+            f"{SPANS} WHERE s.bank_account_id = %s ORDER BY s.from_on, s.to_on, s.made_at NULLS LAST, s.id",
             (bank_account_id,),
         ).fetchall()
-    found: list[_Statement] = []
-    by_day = groupby((_Statement(Span(*row[:6]), row[6]) for row in rows), key=lambda one: one.span.from_on)
+    found: list[Span] = []
+    by_day = groupby((Span(*row) for row in rows), key=lambda one: one.from_on)
     for _, beginning in by_day:
         waiting = list(beginning)
         while waiting:
-            following = _first_of(waiting, found[-1].span.closing if found else None)
+            following = _first_of(waiting, found[-1].closing if found else None)
             found.append(following)
             waiting.remove(following)
     return found
 
 
-def _first_of(statements: Sequence[_Statement], balance: int | None) -> _Statement:
+def _first_of(statements: Sequence[Span], balance: int | None) -> Span:
     """Of statements that begin on one day: the one that goes on from a balance, else one that no other goes on to."""
-    following = [one for one in statements if one.span.opening == balance]
+    following = [one for one in statements if one.opening == balance]
     if following:
         return following[0]
-    closings = {one.span.closing for one in statements}
-    heads = [one for one in statements if one.span.opening not in closings]
+    closings = {one.closing for one in statements}
+    heads = [one for one in statements if one.opening not in closings]
     return (heads or statements)[0]

@@ -2,8 +2,9 @@
 
 Two statements overlap when they have days in common and neither goes on where the other ended: a bank may cut one day into several
 statements, each opening with the closing balance of the one before. Of overlapping statements, the n-th occurrence of a line in the later
-one is the n-th in the earlier ones; so a line that is there twice in one statement stays twice. Which statement is the later one is
-decided by when it came in: what was there first may be paired already.
+one is the n-th in the earlier ones; so a line that is there twice in one statement stays twice. Days that both tell in other words
+(another format) are the same by their balances and amounts (`same_money`). Which statement is the later one is decided by when it came
+in: what was there first may be paired already.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,12 @@ from datetime import date
 from uuid import UUID
 
 from ledger.database import Tx, cursor
+from ledger.reconciliation import same_money
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Which days a statement covers, and between which balances."""
+    """Which days a statement covers, and between which balances; its number, and the format that it came in."""
 
     id: UUID
     from_on: date
@@ -24,6 +26,15 @@ class Span:
     opening: int
     closing: int
     lines: int
+    number: str | None
+    format: str
+
+
+SPANS = (
+    "SELECT s.id, s.from_on, s.to_on, s.opening, s.closing, s.lines, s.number, f.format"
+    " FROM ledger.bank_statement s JOIN ledger.statement_file f ON f.id = s.file_id"
+)
+"""What a `Span` is made of."""
 
 
 def mark(tx: Tx, bank_account_id: UUID, statement_id: UUID) -> int:
@@ -48,7 +59,23 @@ def overlapping(tx: Tx, one: Span, others: Sequence[Span]) -> list[Span]:
         if span.id != one.id and span.from_on <= one.to_on and one.from_on <= span.to_on
     ]
     chained = _chain(tx, one, around, forwards=True) | _chain(tx, one, around, forwards=False)
-    return [span for span in around if span.id not in chained]
+    return [span for span in around if span.id not in chained or _is_the_same(tx, one, span)]
+
+
+def repeated_days(tx: Tx, bank_account_id: UUID, one: Span) -> list[date]:
+    """The days of a statement that those which came before it tell too, in whatever words."""
+    around = _around(tx, bank_account_id, one.id)
+    return same_money.days(tx, one.id, [span.id for span in overlapping(tx, one, around) if span.id < one.id])
+
+
+def _is_the_same(tx: Tx, one: Span, other: Span) -> bool:
+    """Whether two are one statement that came twice, though their balances would fit after each other, through others or by themselves."""
+    return (
+        (one.from_on, one.to_on, one.opening, one.closing)
+        == (other.from_on, other.to_on, other.opening, other.closing)
+        and (one.format != other.format or (one.number is not None and one.number == other.number))
+        and same_money.same_entries(tx, one.id, other.id)
+    )
 
 
 def _chain(tx: Tx, one: Span, around: Sequence[Span], *, forwards: bool) -> set[UUID]:
@@ -93,8 +120,7 @@ _MISSING = """
 def _around(tx: Tx, bank_account_id: UUID, statement_id: UUID) -> list[Span]:
     with cursor(tx) as sql:
         rows = sql.execute(
-            "SELECT s.id, s.from_on, s.to_on, s.opening, s.closing, s.lines FROM ledger.bank_statement s"
-            " JOIN ledger.bank_statement n ON n.id = %s AND s.from_on <= n.to_on AND n.from_on <= s.to_on"
+            f"{SPANS} JOIN ledger.bank_statement n ON n.id = %s AND s.from_on <= n.to_on AND n.from_on <= s.to_on"
             " WHERE s.bank_account_id = %s",
             (statement_id, bank_account_id),
         ).fetchall()
@@ -117,6 +143,8 @@ def _judge(tx: Tx, one: Span, around: Sequence[Span]) -> int:
     earlier = [span.id for span in overlapping(tx, one, around) if span.id < one.id]
     with cursor(tx) as sql:
         sql.execute(_MARK, {"statement": one.id, "earlier": earlier})
+    same_money.mark(tx, one.id, earlier)
+    with cursor(tx) as sql:
         row = sql.execute(
             "SELECT count(*) FROM ledger.statement_line WHERE statement_id = %s AND duplicate_of IS NOT NULL",
             (one.id,),

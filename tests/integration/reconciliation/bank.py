@@ -110,22 +110,39 @@ class Bank:
             StatementEnd(closing, len(lines), opening),
         ]
 
-    def sends(self, *statements: list[StatementEvent], wanted: Wanted = Wanted()) -> Imported:  # noqa: B008  frozen
+    def sends(
+        self,
+        *statements: list[StatementEvent],
+        wanted: Wanted = Wanted(),  # noqa: B008  frozen
+        fmt: str = "test",
+    ) -> Imported:
         """Import one file of these statements, in a transaction of its own. The same statements are another file each time."""
-        return self.imports(self.file(*statements), wanted=wanted)
+        return self.imports(self.file(*statements), wanted=wanted, fmt=fmt)
 
     def file(self, *statements: list[StatementEvent]) -> bytes:
         """A file's content; the same statements are another content each time."""
         self.files += 1
         return pickle.dumps((self.files, statements))
 
-    def imports(self, content: bytes, *, wanted: Wanted = Wanted()) -> Imported:  # noqa: B008  frozen
+    def imports(
+        self,
+        content: bytes,
+        *,
+        wanted: Wanted = Wanted(),  # noqa: B008  frozen
+        fmt: str = "test",
+    ) -> Imported:
         """Import a file's content."""
-        return self.databases.worker.run(lambda tx: self.import_in(tx, content, wanted))
+        return self.databases.worker.run(lambda tx: self.import_in(tx, content, wanted, fmt))
 
-    def import_in(self, tx: Tx, content: bytes, wanted: Wanted = Wanted()) -> Imported:  # noqa: B008  frozen
+    def import_in(
+        self,
+        tx: Tx,
+        content: bytes,
+        wanted: Wanted = Wanted(),  # noqa: B008  frozen
+        fmt: str = "test",
+    ) -> Imported:
         """Import a file's content in a transaction that is open."""
-        new = NewFile(sha256(content).digest(), "statement.bin", "test", len(content), "test")
+        new = NewFile(sha256(content).digest(), "statement.bin", fmt, len(content), "test")
         return importing.import_(
             tx, self.keyring, self.clock, io.BytesIO(content), new, _read, rules_of=rules_of, wanted=wanted
         )

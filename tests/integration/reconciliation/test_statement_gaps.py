@@ -1,12 +1,13 @@
 """What is missing between statements, and what they have twice, is found."""
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
 
 from ledger.clock import FixedClock
 from ledger.reconciliation.gaps import Gap, gaps
-from ledger.reconciliation.statements import StatementEvent
+from ledger.reconciliation.statements import Line, StatementEvent
 from tests.conftest import Databases
 from tests.integration.reconciliation.bank import Bank, entry
 from tests.world import World
@@ -98,3 +99,49 @@ def test_numbers_that_are_days_or_begin_anew_each_year_skip_nothing(bank: Bank) 
     for on, number in ((2, "061"), (4, "063"), (9, "20260309"), (10, "9"), (11, "1"), (12, "x-7")):
         bank.sends(of_day(bank, on, 0, number=number))
     assert found(bank) == []
+
+
+def test_days_that_come_in_two_formats_count_once_and_what_one_has_more_counts_too(bank: Bank) -> None:
+    def said(fmt: str, *lines: Line, opening: int, days: tuple[int, int], number: str) -> tuple[int, int]:
+        """How many of a statement's lines count, and how many were here already."""
+        events = bank.says(list(lines), opening=opening, days=(day(days[0]), day(days[1])), number=number)
+        (one,) = bank.sends(events, fmt=fmt).statements
+        return one.lines - one.duplicates, one.duplicates
+
+    batch = (entry(1, 100, day(2), says="BATCH 7"), entry(2, -5, day(2), says="fee"), entry(3, 30, day(2)))
+    opened = (
+        replace(batch[0], detail=1, amount=60, end_to_end="E-1"),
+        replace(batch[0], detail=2, amount=40, end_to_end="E-2"),
+        entry(2, 30, day(2), says="", end_to_end="E-3"),
+        entry(3, -5, day(2), says="charges", payer="BANK"),
+    )
+    quiet = (entry(1, 50, day(4), says="in"), entry(2, -50, day(4), says="out"))
+    # each day as MT940, then the week as camt.053, where the batch is opened
+    assert said("mt940", *batch, opening=0, days=(2, 2), number="60") == (3, 0)
+    assert said("mt940", *quiet, opening=125, days=(4, 4), number="61") == (2, 0)
+    week = (*opened, replace(quiet[0], entry=4, text="IN"), replace(quiet[1], entry=5, text="OUT"))
+    more = entry(6, 7, day(5))
+    assert said("camt.053", *week, more, opening=0, days=(2, 5), number="9") == (1, 6)
+    # a day that ends as it began is no continuation of itself, in whatever format it comes
+    assert said(
+        "camt.053", *(replace(one, text="?") for one in quiet), opening=125, days=(4, 4), number="10"
+    ) == (0, 2)
+    assert {gap.kind for gap in found(bank)} == {"overlap_same"}
+    # another balance, or an entry more: then only what is word for word the same is the same
+    assert said("csv", *(replace(one, text="!") for one in quiet), opening=999, days=(4, 4), number="1") == (
+        2,
+        0,
+    )
+    three = (quiet[0], replace(quiet[1], text="a"), replace(quiet[1], entry=3, amount=-1, text="b"))
+    assert said("csv", *three, opening=200, days=(4, 4), number="2") == (2, 1)
+    assert {gap.kind for gap in found(bank)} >= {"overlap_differs"}
+
+
+def test_a_day_in_two_parts_that_ends_as_it_began_is_known_when_it_comes_again(bank: Bank) -> None:
+    bank.sends(of_day(bank, 2, 0, 10, number="5"))
+    bank.sends(of_day(bank, 2, 10, -10, number="6"))
+    third = bank.sends(of_day(bank, 2, 0, 10, number="7")).statements[0]
+    assert third.duplicates == 0  # it goes on where the second ended, and is numbered by itself
+    for opening, amount, number in ((0, 10, "5"), (10, -10, "6")):
+        (again,) = bank.sends(of_day(bank, 2, opening, amount, number=number), fmt="mt940").statements
+        assert again.duplicates == 1
