@@ -83,11 +83,11 @@ def verified(tx: Tx, period: Period) -> Item:
     if run is None:
         found.append(_not("verification", "The books were never verified: `mizan ledger verify`."))
     elif not run.ok:
-        first = run.findings[0] if run.findings else {"where": "", "what": "see its report"}
+        # what they are may be of other programmes: it is the verification's report that says where
         found.append(
             _not(
                 "verification",
-                f"The verification of {run.verified_at:%Y-%m-%d %H:%M}Z found lies: {first['where']} {first['what']}.",
+                f"The verification of {run.verified_at:%Y-%m-%d %H:%M}Z found lies: `mizan ledger verify` says where.",
             )
         )
     else:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ledger.errors import Conflict
 from ledger.ids import new_id
+from ledger.report import Check, Finding
 from ledger.seals import heads
 from products.closing import checklist, close, listing, pack
 from products.closing.close import NotGreen, NotNext
@@ -40,6 +41,15 @@ def test_the_checklist_says_what_is_red_and_becomes_green_step_by_step(month: Mo
     month.verify()
     assert month.states()["verified"] == "red"  # not sealed
     month.seal()
+    assert month.states()["verified"] == "green"
+    # a lie may be of another programme: its staff learn that there is one, and not where
+    month.verdict(
+        replace(month.verify(), checks=(Check("held", 1, 1, (Finding("acc_theirs", "is wrong"),)),))
+    )
+    [lie] = [one for item in month.judge().items for one in item.findings if item.name == "verified"]
+    assert "found lies" in lie.what
+    assert "theirs" not in lie.what
+    month.verify()
     assert month.states()["verified"] == "green"
     month.explain("event_totals", "confirmed by acme's letter of 2 April")
     [said] = [one for item in month.judge().items for one in item.findings]
