@@ -6,7 +6,17 @@ from typing import Any, Final
 from uuid import UUID
 
 from api import closing
-from api.approvals.service import NOWHERE, Origin, Payload, Request, file, kind_of_name, may_ask, register
+from api.approvals.service import (
+    NOWHERE,
+    Origin,
+    Payload,
+    Request,
+    file,
+    kind_of_name,
+    may_ask,
+    register,
+    require_person,
+)
 from api.auth.actors import Actor
 from api.auth.scopes import Role
 from api.bootstrap import Services
@@ -98,7 +108,8 @@ def request_reopen(
     programmes: Collection[UUID] | None = None,
     origin: Origin = NOWHERE,
 ) -> Request:
-    """Ask for a month, and those after it, to be opened again."""
+    """Ask for a month, and those after it, to be opened again. Raises `SecondPersonRequired` for a client."""
+    require_person(actor)
     period = _period(tx, actor, REOPEN, programme, month, programmes)
     if not reason.strip():
         raise InvalidInput("reopening a month needs a reason", pointer="/reason")

@@ -350,6 +350,12 @@ def may_ask(actor: Actor | str, kind: str, programme_id: UUID | None) -> bool:
     return _holds(actor, KINDS[kind].requesters, programme_id)
 
 
+def require_person(actor: Actor | str) -> None:
+    """Raises `SecondPersonRequired` for a client: where two persons answer for it, a machine doesn't ask either."""
+    if isinstance(actor, Actor) and actor.kind != "operator":
+        raise SecondPersonRequired("Two persons answer for it: a client cannot ask.")
+
+
 def _holds(actor: Actor, roles: frozenset[Role], programme_id: UUID | None) -> bool:
     """Whether the actor has one of the roles where it counts: for this programme, or for all."""
     return any(held.role in roles and held.programme_id in (None, programme_id) for held in actor.held)

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -12,28 +11,31 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import text
 
+from api.auth.clients import create_client
 from api.closing import verify_asked
+from api.settings import Environment
 from integrations.inbox.drain import drain
 from integrations.inbox.keys import InboxKeys
 from integrations.inbox.received import understood
 from integrations.inbox.store import store
 from integrations.partners.standard import StandardFormat
-from ledger.ids import new_id
+from ledger.ids import new_id, public_id
 from ledger.reconciliation import items
 from ledger.seals import SealingKey, seal
 from products.programmes.loader import catalogue
 from products.programmes.registry import apply
 from products.remittances.process import process
 from tests.conftest import Databases
-from tests.http.deciding import code_of, requested, settled_remittance
+from tests.http.deciding import a_transaction, code_of, requested, settled_remittance
 from tests.http.operators import Person, person
-from tests.http.served import Served
+from tests.http.served import Caller, Served
+from tests.http.test_remittances import a_remittance, send
 
 MARCH = "/v1/periods/ejoheza/2026-03"
 
 
 @pytest.fixture
-def manager(api: Served) -> Iterator[Person]:
+def manager(api: Served) -> Person:
     """March is over: money came in and a delivery nobody could read; a manager logs in."""
     settled_remittance(api)
     quarantined(api)
@@ -41,14 +43,14 @@ def manager(api: Served) -> Iterator[Person]:
     return person(api, "manager")
 
 
-def quarantined(api: Served) -> None:
-    """A delivery of 12.34 Emirati dirhams, which are not the programme's currency."""
+def quarantined(api: Served, name: str = "Q-1", *, ago: timedelta = timedelta(0)) -> None:
+    """A delivery of 12.34 Emirati dirhams, which are not the programme's currency, that came so long ago."""
     assert api.acme.partner is not None
     body = {
         "type": "remittance.completed",
         "timestamp": "2026-03-02T09:30:00Z",
         "data": {
-            "remittance_id": "Q-1",
+            "remittance_id": name,
             "member": {"phone": "+971501234567"},
             "sent": {"amount": 50_000, "currency": "AED"},
             "received": {"amount": 50_000, "currency": "AED"},
@@ -59,7 +61,7 @@ def quarantined(api: Served) -> None:
         },
     }
     raw = json.dumps(body).encode()
-    received = understood(api.acme.partner, "Q-1", raw, StandardFormat().read(raw), api.clock.now())
+    received = understood(api.acme.partner, name, raw, StandardFormat().read(raw), api.clock.now() - ago)
     services = api.services
     key = InboxKeys(services.api, services.keyring, api.clock).current()
     services.api.run(lambda tx: store(tx, [received], key))
@@ -106,6 +108,128 @@ def everything_is_sealed(api: Served, databases: Databases) -> None:
     key = SealingKey.generate()
     while databases.sealer.run(lambda tx: seal(tx, key, api.clock)) is not None:
         pass
+
+
+def staff(api: Served) -> Caller:
+    """A machine of the fund's own, with a manager's role."""
+    with api.services.worker.begin() as tx:
+        made = create_client(
+            tx, name="staff", roles=["manager"], environment=Environment.SANDBOX, at=api.clock.now()
+        )
+    caller = Caller(api.http, made, None)
+    caller.authenticate()
+    return caller
+
+
+def make_green(api: Served, manager: Person, databases: Databases) -> None:
+    """What is missing is brought in, what may be explained is explained, the worker verifies."""
+    the_bank_says_nothing_moved(api)
+    verified_and_sealed(api, manager, databases)
+    manager.get(f"{MARCH}/checklist")  # finds the breaks
+    for [break_id] in api.rows("select id from products.break where ended_at is null"):
+        path = f"/v1/breaks/{public_id('brk', break_id)}/assignment"
+        assert manager.post(path, {"owner": manager.id, "remark": "the bank was asked"}).status_code == 200
+    for item in ("event_totals", "quarantine"):
+        said = {"remark": "acme's e-mail of 1 April"} | (
+            {"owner": manager.id} if item == "quarantine" else {}
+        )
+        assert manager.call("PUT", f"{MARCH}/explanations/{item}", said).json()["state"] == "explained"
+    assert red(manager) == set()
+
+
+def verified_and_sealed(api: Served, manager: Person, databases: Databases) -> None:
+    everything_is_sealed(api, databases)
+    assert manager.post(f"{MARCH}/verification").status_code == 202
+    assert verify_asked(api.services)
+
+
+def red(manager: Person) -> set[str]:
+    """The lines of the check-list that are red."""
+    shown = manager.get(f"{MARCH}/checklist").json()
+    assert shown["green"] is all(one["state"] != "red" for one in shown["items"])
+    return {one["item"] for one in shown["items"] if one["state"] == "red"}
+
+
+def test_each_line_of_the_checklist_that_is_broken_is_red_and_keeps_the_month_open_though_the_close_was_asked_for(
+    api: Served, manager: Person, databases: Databases
+) -> None:
+    make_green(api, manager, databases)
+    approver = person(api, "manager")
+    closing = requested(manager.post(f"{MARCH}/close", {"remark": "March"}, key="c"))["id"]
+
+    def is_red(*lines: str) -> None:
+        assert red(manager) == set(lines)
+        assert code_of(approver.approve(closing)) == "checklist_not_green"
+        assert (
+            code_of(manager.post(f"{MARCH}/close", {"remark": "March"}, key=f"again-{lines}"))
+            == "checklist_not_green"
+        )
+        assert manager.get(MARCH).json()["state"] == "open"
+
+    # to expect statements later is no way around them
+    savers = "/v1/bank-accounts/savers"
+    assert manager.call("PATCH", savers, {"statements_since": "2026-04-01"}).status_code == 200
+    is_red("statements")
+    assert manager.call("PATCH", savers, {"statements_since": "2026-03-01"}).status_code == 200
+    assert red(manager) == set()
+
+    # another delivery of the month that nobody can read: not what was listed and owned
+    quarantined(api, "Q-2", ago=timedelta(days=31))
+    is_red("quarantine")
+    owned = {"remark": "they send them again", "owner": manager.id}
+    assert manager.call("PUT", f"{MARCH}/explanations/quarantine", owned).status_code == 200
+    assert red(manager) == set()
+
+    # money of the month that nobody knows, posted by hand: not verified, in suspense, and the bank has no such line
+    by_hand = a_transaction(api, 700, effective_on="2026-03-30")
+    asked = requested(manager.post("/v1/ledger/transactions", by_hand, key="by-hand"))["id"]
+    assert approver.approve(asked).status_code == 200
+    is_red("verified", "sub_ledgers", "suspense")
+    while api.services.worker.run(lambda tx: items.collect(tx, [])):
+        pass
+    verified_and_sealed(api, manager, databases)
+    is_red("breaks", "suspense")
+    for item in ("breaks", "suspense"):
+        assert manager.call("PUT", f"{MARCH}/explanations/{item}", {"remark": "asked for"}).status_code == 200
+    assert red(manager) == set()
+
+    # an event that came late: not verified, and not the total that was confirmed
+    api.acme.authenticate()
+    [(member,)] = api.rows("select id from products.member_link")
+    late = a_remittance(public_id("mem", member), remittance_id="LATE", completed_at="2026-03-29T09:20:00Z")
+    assert send(api.acme, late, "late").status_code == 201
+    is_red("verified", "event_totals")
+    told = {"remark": "acme's second e-mail"}
+    assert manager.call("PUT", f"{MARCH}/explanations/event_totals", told).status_code == 200
+    verified_and_sealed(api, manager, databases)
+    assert red(manager) == set()
+
+    # records that do not tie to their accounts; then books that were changed
+    with databases.superuser.begin() as tx:
+        tx.execute(
+            text(
+                "UPDATE products.contribution SET amount = amount + 1 WHERE remittance IN (SELECT id FROM products.remittance WHERE remittance_id = 'LATE')"
+            )
+        )
+    is_red("sub_ledgers")
+    with databases.superuser.begin() as tx:
+        tx.execute(
+            text(
+                "UPDATE products.contribution SET amount = amount - 1 WHERE remittance IN (SELECT id FROM products.remittance WHERE remittance_id = 'LATE')"
+            )
+        )
+    assert red(manager) == set()
+    with databases.superuser.begin() as tx:
+        tx.execute(text("SET LOCAL session_replication_role = replica"))
+        tx.execute(text("UPDATE ledger.transaction SET reference = 'another' WHERE kind = 'manual'"))
+    verified_and_sealed(api, manager, databases)
+    is_red("verified")
+    with databases.superuser.begin() as tx:
+        tx.execute(text("SET LOCAL session_replication_role = replica"))
+        tx.execute(
+            text("UPDATE ledger.transaction SET reference = :was WHERE reference = 'another'"),
+            {"was": f"manual:{asked}"},
+        )
 
 
 def test_a_month_closes_with_its_pack_when_two_have_seen_that_its_checklist_is_green(
@@ -203,7 +327,11 @@ def test_a_month_closes_with_its_pack_when_two_have_seen_that_its_checklist_is_g
         assert sum(one["amount"]["amount"] for one in parts) == cell["amount"], cell
     assert code_of(auditor.get(f"{MARCH}/figures/none/transactions"), 404) == "not_found"
 
+    # two persons open it again: a machine is none
+    refused = staff(api).post(f"{MARCH}/reopen", {"reason": "x"}, headers={"Idempotency-Key": "m"})
+    assert code_of(refused) == "second_person_required"
     again = requested(manager.post(f"{MARCH}/reopen", {"reason": "a fee came late"}, key="r-1"))["id"]
+    assert code_of(manager.approve(again)) == "second_person_required"
     assert approver.approve(again).json()["result"]["superseded"] == ["2026-03 revision 1"]
     reopened = manager.get(MARCH).json()
     assert (reopened["state"], reopened["close"]["superseded"]) == ("reopened", True)
