@@ -38,9 +38,15 @@ ACME_ACCOUNT = "RW00ACME0001"
 class CarefulBank(Bank):
     """A bank whose lines are read by the rules of each account."""
 
-    def import_in(self, tx: Any, content: bytes, wanted: Wanted = Wanted()) -> Imported:  # noqa: B008  frozen
+    def import_in(
+        self,
+        tx: Any,
+        content: bytes,
+        wanted: Wanted = Wanted(),  # noqa: B008  frozen
+        fmt: str = "test",
+    ) -> Imported:
         """Import a file's content in a transaction that is open."""
-        new = NewFile(sha256(content).digest(), "statement.bin", "test", len(content), "test")
+        new = NewFile(sha256(content).digest(), "statement.bin", fmt, len(content), "test")
         return importing.import_(
             tx,
             self.keyring,
