@@ -24,6 +24,7 @@ from ledger.ids import parse_public_id, public_id
 from products.payouts import approve, resolve
 from products.payouts.errors import WrongState
 from products.payouts.resolve import Finding
+from products.reconciliation.suggestions import returned_on
 
 RELEASE: Final = "payout_release"
 RESOLUTION: Final = "payout_resolution"
@@ -116,13 +117,17 @@ def _refused(tx: Tx, services: Services, payload: Payload) -> None:
 
 
 def _resolve(tx: Tx, services: Services, payload: Payload) -> Payload:
+    payout = parse_public_id("pay", payload["payout"])
+    finding = payload["finding"]
     try:
         resolve.resolve(
             tx,
             services.books,
-            parse_public_id("pay", payload["payout"]),
-            payload["finding"],
+            payout,
+            finding,
             actor=payload["approved_by"],
+            # when it was decided is no matter of the books: the money was back when the bank had it
+            booked_on=returned_on(tx, payout) if finding == "returned" else None,
         )
     except Conflict as refused:
         raise Stale(refused.detail) from refused

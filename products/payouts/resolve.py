@@ -1,5 +1,6 @@
 """Settling by hand what a rail never answers, or what it says that can't be true as well: by two managers, with evidence."""
 
+from datetime import date
 from typing import Literal
 from uuid import UUID
 
@@ -20,11 +21,20 @@ Finding = Literal["paid", "failed", "returned", "stands"]
 """What the evidence shows: it was paid; it never was; it came back; or what is on record is right, whatever was said since."""
 
 
-def resolve(tx: Tx, books: Books, payout_id: UUID, finding: Finding, *, actor: str) -> None:
+def resolve(
+    tx: Tx,
+    books: Books,
+    payout_id: UUID,
+    finding: Finding,
+    *,
+    actor: str,
+    booked_on: date | None = None,
+) -> None:
     """Bring a submitted payout to what was found, and take it off the list of problems.
 
     What had been given back to the member and turns out to be paid is taken again: as far as it is there from where it was put,
-    and the rest is owed by the member. Vested match is taken again whole or not at all.
+    and the rest is owed by the member. Vested match is taken again whole or not at all. ``booked_on``: the day on which the bank's
+    statement shows it, which is the books' day too; today where no statement shows it.
 
     Raises NotFound, and `WrongState` where the finding can't follow from what is on record.
     """
@@ -48,6 +58,7 @@ def resolve(tx: Tx, books: Books, payout_id: UUID, finding: Finding, *, actor: s
             rail,
             [Report(finding, attempt_id, reason=None if finding == "paid" else "other", code="by_hand")],
             source="hand",
+            booked_on=booked_on,
             actor=actor,
         )
         if told.outcome != "applied":

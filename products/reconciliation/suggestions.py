@@ -6,10 +6,12 @@ not got back.
 """
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Final, Literal
 from uuid import UUID
 
 from ledger.database import Tx, cursor
+from ledger.ids import public_id
 from products import chart
 
 Kind = Literal["payout_returned", "settlement_returned"]
@@ -27,9 +29,14 @@ class Suggestion:
 
 
 def suggestions(
-    tx: Tx, bank_account_id: UUID | None = None, *, after: UUID | None = None, limit: int = LIMIT_MAX
+    tx: Tx,
+    bank_account_id: UUID | None = None,
+    *,
+    subject: str | None = None,
+    after: UUID | None = None,
+    limit: int = LIMIT_MAX,
 ) -> list[Suggestion]:
-    """What open lines (of one account) seem to be, where exactly one thing fits, in the order of the lines, from after one on."""
+    """What open lines (of one account, of one subject) seem to be, where exactly one thing fits, in the order of the lines."""
     rows = cursor(tx).execute(
         f"""
         WITH line AS MATERIALIZED (
@@ -40,11 +47,27 @@ def suggestions(
               AND NOT EXISTS (SELECT FROM ledger.paired_line p WHERE p.line_id = l.id)
         ), {_PAYOUTS}, {_SETTLEMENTS}
         SELECT id, kind, min(subject), min(evidence) FROM (SELECT * FROM payout UNION SELECT * FROM settlement) AS found
-        GROUP BY id, kind HAVING count(DISTINCT subject) = 1 ORDER BY id LIMIT %(limit)s
+        GROUP BY id, kind HAVING count(DISTINCT subject) = 1
+           AND (%(subject)s::text IS NULL OR min(subject) = %(subject)s) ORDER BY id LIMIT %(limit)s
         """,
-        {"account": bank_account_id, "after": after or UUID(int=0), "limit": limit, "bank": chart.BANK.name},
+        {
+            "account": bank_account_id,
+            "subject": subject,
+            "after": after or UUID(int=0),
+            "limit": limit,
+            "bank": chart.BANK.name,
+        },
     )
     return [Suggestion(*row) for row in rows]
+
+
+def returned_on(tx: Tx, payout_id: UUID) -> date | None:
+    """The day on which the bank booked the one open line that seems to bring a payment back; None where no statement shows it."""
+    lines = [one.line for one in suggestions(tx, subject=public_id("pay", payout_id), limit=2)]
+    if len(lines) != 1:
+        return None
+    row = cursor(tx).execute("SELECT booked_on FROM ledger.statement_line WHERE id = %s", lines).fetchone()
+    return None if row is None else row[0]
 
 
 _PAYOUTS: Final = """

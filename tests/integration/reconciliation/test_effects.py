@@ -15,7 +15,7 @@ from ledger.reconciliation.pairings import BY_HAND, Proposal
 from products import chart
 from products.payouts.resolve import resolve
 from products.reconciliation import by_hand, conversions, effects, run
-from products.reconciliation.suggestions import suggestions
+from products.reconciliation.suggestions import returned_on, suggestions
 from products.settlements.returns import return_settlement
 from tests.conftest import Databases
 from tests.integration.reconciliation.bank import entry
@@ -151,6 +151,7 @@ def test_money_that_comes_back_is_suggested_and_never_taken_for_granted(counting
     assert counting.paying.state(payout) == "paid"
 
     counting.clock.advance(2 * DAY)
+    came_back_on = counting.today
     back, bounced = counting.statement(
         counting.line(5_000, end_to_end=end_to_end), counting.line(-10_000, 2, end_to_end="ACME-7")
     )
@@ -160,6 +161,7 @@ def test_money_that_comes_back_is_suggested_and_never_taken_for_granted(counting
     with counting.databases.worker.begin() as tx:
         found = {one.line: (one.kind, one.subject, one.evidence) for one in suggestions(tx)}
         (settlement,) = tx.exec_driver_sql("SELECT id FROM products.settlement").scalars()
+    counting.clock.advance(3 * DAY)  # two managers take their time
     assert found == {
         back: ("payout_returned", public_id("pay", payout), f"end_to_end {end_to_end}"),
         bounced: ("settlement_returned", public_id("stl", settlement), "end_to_end ACME-7"),
@@ -168,12 +170,18 @@ def test_money_that_comes_back_is_suggested_and_never_taken_for_granted(counting
     worker, books = counting.databases.worker, counting.world.books
     with worker.engine.begin() as older:
         older.exec_driver_sql("SELECT pg_current_xact_id()")
-        worker.run(lambda tx: resolve(tx, books, payout, "returned", actor="opr_test"))
+        worker.run(
+            lambda tx: resolve(
+                tx, books, payout, "returned", actor="opr_test", booked_on=returned_on(tx, payout)
+            )
+        )
         worker.run(lambda tx: return_settlement(tx, books, settlement, reason="insufficient funds"))
         # nothing is paired while something older may still commit, and the run says that it waits
         report = run.reconcile(worker, books)
         assert (report.pairings, report.waiting) == (0, 2)
     assert counting.reconcile().waiting == 0
+    (booked,) = counting.paying.rows("SELECT on_date FROM ledger.item WHERE kind = 'payout_returned'")
+    assert booked["on_date"] == came_back_on
     assert counting.is_paired(back)
     assert counting.is_paired(bounced)
     assert (counting.balance("bank"), counting.open_booked()) == (0, [])
