@@ -12,7 +12,8 @@ from api import auditing, bank_statements
 from api.bank_statements import Ask
 from api.bootstrap import Services
 from api.cli import acting, output, session
-from api.cli.reconcile_accounts import A_DAY, Slug, accounts, mapping_in, others
+from api.cli.csv_mappings import mapping_in
+from api.cli.reconcile_accounts import A_DAY, Slug, accounts, others
 from api.v1.bank_statements import ImportedOut, imported_out
 from integrations.bank_statements.canonical import Format, Told
 from ledger.audit import Act

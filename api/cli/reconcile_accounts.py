@@ -4,13 +4,13 @@ import json
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from api import bank_statements
 from api.cli import acting, output, session
-from integrations import strict_json
+from api.cli.csv_mappings import mapping_in
 from integrations.bank_statements import csv_mapping
 from ledger.database import Tx
 from ledger.errors import NotFound
@@ -19,7 +19,6 @@ from ledger.reconciliation import bank_accounts, counterparties
 from ledger.reconciliation.bank_accounts import BankAccount, NewBankAccount
 
 A_DAY = ["%Y-%m-%d"]
-MAPPING_BYTES_MAX = 256 * 1024
 
 accounts = typer.Typer(name="account", help="Accounts at banks, and what mirrors them.", no_args_is_help=True)
 others = typer.Typer(name="counterparty", help="Whose accounts are on the other side.", no_args_is_help=True)
@@ -184,19 +183,6 @@ def list_counterparties(account: Slug, as_json: session.AsJson = False) -> None:
             for one in found
         ],
     )
-
-
-def mapping_in(file: Path) -> dict[str, Any]:
-    """A mapping in a file. Raises `Refused` for what is no JSON object."""
-    if file.stat().st_size > MAPPING_BYTES_MAX:
-        raise session.Refused(f"a mapping has at most {MAPPING_BYTES_MAX} bytes")
-    try:
-        given = strict_json.loads(file.read_bytes())
-    except strict_json.NotStrictJson as error:
-        raise session.Refused(f"{file}: {error}") from None
-    if not isinstance(given, dict):
-        raise session.Refused(f"{file}: a mapping is a JSON object")
-    return given
 
 
 def _show_accounts(found: list[BankAccount], *, as_json: bool, one: bool = False) -> None:

@@ -4,14 +4,13 @@ import json
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from api import settlement_files
 from api.cli import acting, output, session
-from integrations import strict_json
-from integrations.csv_files.mapping import MAPPING_BYTES_MAX
+from api.cli.csv_mappings import mapping_in
 from integrations.settlement_files.mapping import schema
 from ledger.database import Tx
 from ledger.ids import parse_public_id, public_id
@@ -73,7 +72,7 @@ def compare(
     Nothing is booked. The same file twice changes nothing.
     """
     content = file.read_bytes()
-    given = _mapping(mapping) if mapping is not None else None
+    given = mapping_in(mapping) if mapping is not None else None
     with session.services() as services:
 
         def work(tx: Tx) -> tuple[ComparedFile, bool, list[Difference]]:
@@ -172,7 +171,7 @@ def mapping(
         return
     if partner is None:
         raise session.Refused("say whose mapping, or --schema")
-    given = _mapping(file) if file is not None else None
+    given = mapping_in(file) if file is not None else None
     slug = partner
     with session.services() as services:
         if given is None:
@@ -188,18 +187,6 @@ def mapping(
 
             acting.run(services, work, "settlement_mapping.put", slug)
     print(json.dumps(shown, indent=2, ensure_ascii=False))
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    if file.stat().st_size > MAPPING_BYTES_MAX:
-        raise session.Refused(f"a mapping has at most {MAPPING_BYTES_MAX} bytes")
-    try:
-        given = strict_json.loads(file.read_bytes())
-    except strict_json.NotStrictJson as error:
-        raise session.Refused(f"{file}: {error}") from None
-    if not isinstance(given, dict):
-        raise session.Refused(f"{file}: a mapping is a JSON object")
-    return given
 
 
 def _day(at: datetime | None) -> date | None:
