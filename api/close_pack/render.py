@@ -117,11 +117,12 @@ def _shown(document: Mapping[str, Any], digest_: str, public_url: str) -> dict[s
         }
         for section in document["sections"]
     ]
-    told = datetime.fromisoformat(document["at"]).astimezone(UTC)
+    supersedes = document["supersedes"]
     return {
         **{name: document[name] for name in ("programme", "name", "month", "from", "through", "state")},
         **{name: document[name] for name in ("revision", "by", "remark", "at", "time_zone", "funds")},
-        "told": f"{told:%Y-%m-%d %H:%M:%S} UTC",
+        "told": _instant(document["at"]),
+        "supersedes": supersedes and {**supersedes, "told": _instant(supersedes["reopened_at"])},
         "digest": digest_,
         "sections": sections,
         "checklist": [
@@ -129,6 +130,10 @@ def _shown(document: Mapping[str, Any], digest_: str, public_url: str) -> dict[s
             for item in document["checklist"]
         ],
     }
+
+
+def _instant(at: str) -> str:
+    return f"{datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 _COLUMNS: Final = (
@@ -143,7 +148,10 @@ def _csv(shown: Mapping[str, Any]) -> bytes:
     writer.writerow(_COLUMNS)
     head = {name: shown[name] for name in ("programme", "name", "month", "from", "through", "state")}
     head |= {"revision": shown["revision"], "at": shown["at"], "by": shown["by"], "remark": shown["remark"]}
-    for name, value in {**head, "digest": shown["digest"]}.items():
+    head["digest"] = shown["digest"]
+    if shown["supersedes"]:
+        head |= {f"supersedes_{name}": value for name, value in shown["supersedes"].items() if name != "told"}
+    for name, value in head.items():
         writer.writerow(["pack", "", "", "", name, csv_cell(value), "", "", "", "", ""])
     for section in shown["sections"]:
         for table in section["tables"]:

@@ -23,7 +23,7 @@ from products.closing import checklist, pack
 from products.closing.document import PACK_BYTES_MAX, digest
 from products.closing.figures import Figure
 from products.closing.findings import CheckList
-from products.closing.pack import Closed, Pack
+from products.closing.pack import Closed, Pack, Superseded
 from products.closing.partners import Valuing
 from products.closing.period import Fund, Period, find, label, next_month
 from products.reconciliation.breaks.refresh import refresh
@@ -118,11 +118,18 @@ def close(
     judged = checklist.judge(tx, period, clock, valuing)
     if not judged.green:
         raise NotGreen(judged)
-    now, revision = clock.now(), _revision(tx, period)
-    made = pack.make(tx, period, judged, Closed(revision, now, actor, remark))
+    before = closes(tx, period.programme_id, month=period.month)
+    closed = Closed(
+        before[0].revision + 1 if before else 1,
+        clock.now(),
+        actor,
+        remark,
+        supersedes=_superseded(before[0]) if before else None,
+    )
+    made = pack.make(tx, period, judged, closed)
     if not made.ties:
         raise DoesNotTie("The pack's tables don't add up: run `mizan ledger verify`.")
-    return _keep(tx, period, made, render(made), note, Closed(revision, now, actor, remark))
+    return _keep(tx, period, made, render(made), note, closed)
 
 
 def require_next(tx: Tx, period: Period) -> None:
@@ -160,13 +167,16 @@ def _close_funds(tx: Tx, period: Period, actor: str, remark: str, clock: Clock) 
             periods.close_period(tx, fund.id, period.through, actor=actor, clock=clock, remark=remark)
 
 
-def _revision(tx: Tx, period: Period) -> int:
-    with cursor(tx) as sql:
-        row = sql.execute(
-            "SELECT coalesce(max(revision), 0) + 1 FROM products.close WHERE programme_id = %s AND month = %s",
-            (period.programme_id, period.month),
-        ).fetchone() or (1,)
-    return int(row[0])
+def _superseded(before: Close) -> Superseded | None:
+    if before.reopened_at is None or before.reopened_by is None or before.reopen_reason is None:
+        return None
+    return Superseded(
+        before.revision,
+        before.digest.hex(),
+        before.reopened_at.isoformat(),
+        before.reopened_by,
+        before.reopen_reason,
+    )
 
 
 def _keep(

@@ -6,7 +6,7 @@ belongs to earlier months, and the check-list with its explanations. Nothing in 
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -39,6 +39,17 @@ OLDEST: Final = "over 90 days"
 
 
 @dataclass(frozen=True, slots=True)
+class Superseded:
+    """The close of the same month that a pack is in place of, and why the month was opened again."""
+
+    revision: int
+    digest: str
+    reopened_at: str
+    reopened_by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """What a pack says of its close; a preview has none."""
 
@@ -46,6 +57,7 @@ class Closed:
     at: datetime
     by: str
     remark: str
+    supersedes: Superseded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,7 @@ def make(tx: Tx, period: Period, checklist: CheckList, closed: Closed | None) ->
         "at": (closed.at if closed else checklist.judged_at).isoformat(),
         "by": closed.by if closed else None,
         "remark": closed.remark if closed else None,
+        "supersedes": asdict(closed.supersedes) if closed and closed.supersedes else None,
         "funds": [{"fund": fund.code, "name": fund.name} for fund in period.funds],
         "sections": [to_json(section) for section in sections],
         "checklist": [item.to_json() for item in checklist.items],

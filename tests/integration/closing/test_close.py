@@ -1,10 +1,12 @@
 """A month closes when its check-list is green, with its pack, in one transaction; each figure of the pack is its transactions."""
 
+import io
 import json
 import threading
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import pypdf
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -262,6 +264,24 @@ def test_reopening_supersedes_the_pack_and_a_new_close_is_a_revision(month: Mont
                 for one in (first, second)
             ]
             assert amounts[0] < amounts[1]
+        # the second says that it is in place of the first, in each of its forms
+        document = json.loads(close.file(tx, second.id, "json"))
+        assert document["supersedes"] == {
+            "revision": 1,
+            "digest": first.digest.hex(),
+            "reopened_at": world.clock.now().isoformat(),
+            "reopened_by": "opr_a, approved by opr_b",
+            "reason": "a fee came late",
+        }
+        page = pypdf.PdfReader(io.BytesIO(close.file(tx, second.id, "pdf"))).pages[0].extract_text()
+        for said in (
+            page.replace("\n", ""),
+            close.file(tx, second.id, "html").decode(),
+            close.file(tx, second.id, "csv").decode(),
+        ):
+            assert first.digest.hex() in said
+            assert "a fee came late" in said
+        assert json.loads(close.file(tx, first.id, "json"))["supersedes"] is None
         one = close.one(tx, month.period, revision=1)
         assert (one.reopened_by, one.stands) == ("opr_a, approved by opr_b", False)
         with pytest.raises(Conflict, match="not closed"):
