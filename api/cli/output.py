@@ -1,10 +1,11 @@
 """How commands show what they found: JSON for programs; tables, or plain lines off a terminal, for people."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,6 +16,7 @@ from ledger.money import Money, exponent
 from products.programmes.scalars import parse_money
 
 WIDTH_OFF_TERMINAL = 140
+_ID: Final = re.compile("[a-z]{3}_[0-9a-v]{26}")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -40,18 +42,22 @@ def fields(values: Mapping[str, object]) -> None:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, empty: str = "none"
 ) -> None:
-    """Several things of a kind. A column whose name ends in `>` is set to the right."""
+    """Several things of a kind. A column whose name ends in `>` is set to the right; ids stay whole, to be copied."""
     listed = list(rows)
     if not listed:
         print(empty)
         return
     shown = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
+    told = [[_text(value) for value in row] for row in listed]
+    for at, column in enumerate(columns):
         shown.add_column(
-            column.removesuffix(">"), justify="right" if column.endswith(">") else "left", overflow="fold"
+            column.removesuffix(">"),
+            justify="right" if column.endswith(">") else "left",
+            overflow="fold",
+            no_wrap=any(_ID.fullmatch(row[at]) for row in told),
         )
-    for row in listed:
-        shown.add_row(*(_text(value) for value in row))
+    for row in told:
+        shown.add_row(*row)
     console().print(shown)
 
 

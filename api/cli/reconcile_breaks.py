@@ -15,6 +15,8 @@ from api.cli.approval import tell_asked
 from api.v1.break_shapes import ITEM, break_out, details_out, event_out, resolution_out, suggestion_out
 from ledger.database import Tx
 from ledger.ids import parse_public_id, public_id
+from ledger.reconciliation import reading
+from ledger.reconciliation.sealing import LineText
 from products.programmes.registry import find
 from products.reconciliation.breaks import queries, resolve
 from products.reconciliation.breaks.choices import Choice, Method, Part, Target
@@ -102,7 +104,8 @@ def show(name: Name, as_json: session.AsJson = False) -> None:
     """Show a break: what it is of, what is on the other side, what happened to it, and what was learned from others like it."""
     with session.services() as services, services.worker.begin() as tx:
         one = queries.one_of(tx, services.clock, parse_public_id(BREAK, name))
-        _, items = queries.lines_and_items(one)
+        lines, items = queries.lines_and_items(one)
+        shown, texts = reading.lines_by_id(tx, lines), reading.texts(tx, services.keyring, lines)
         found, told = queries.items(tx, items), queries.history(tx, one.id)
         learned = suggestions(tx, one)
         ended = [_resolution_json(tx, each, one.currency) for each in resolve.resolutions_of(tx, one.id)]
@@ -132,6 +135,13 @@ def show(name: Name, as_json: session.AsJson = False) -> None:
             **{key.replace("_", " "): value for key, value in details_out(one).items()},
         }
     )
+    for line in shown.values():
+        said = texts.get(line.id, LineText())
+        known = (line.kind, line.end_to_end, line.reference, said.counterparty, said.text)
+        print(
+            f"line {public_id(LINE, line.id)}: {output.amount_in(line.amount, line.currency)} {line.currency} booked"
+            f" {line.booked_on}, value {line.value_on}: {', '.join(one for one in known if one) or 'nothing more is said'}"
+        )
     for item in found:
         print(
             f"item {public_id(ITEM, item.id)}: {output.amount_in(item.amount, item.currency)} {item.currency} of"

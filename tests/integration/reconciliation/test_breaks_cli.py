@@ -53,6 +53,9 @@ def test_a_break_is_found_assigned_previewed_resolved_and_taken_back(
     waits = (datetime.now(UTC).date() + timedelta(days=9)).isoformat()
     waiting = commands.json(*BREAKS, "wait", fee, "--until", waits, "--remark", "the bank looks into it")
     assert (waiting["state"], waiting["waits_until"]) == ("waiting", waits)
+    told = commands.text(*BREAKS, "list")
+    assert all(one["id"] in told for one in shown)  # whole, however narrow
+    assert f"line {public_id('bsl', line)}: -2,500 RWF booked" in commands.text(*BREAKS, "show", fee)
 
     commands.text(*BREAKS, "limit", "ejoheza", "5000")
     book = ("resolve", fee, "--method", "book", "--to", "bank_charges", "--remark", "fees of March")
