@@ -323,7 +323,9 @@ def fields(one: Break) -> dict[str, Any]:
         "bank_account": one.bank_account,
         "partner": one.partner,
         "subject": SubjectOut(
-            kind=one.subject_kind, id=one.subject if prefix is None else _public(prefix, one.subject)
+            # a delivery is a break of each programme that it may be of
+            kind=one.subject_kind,
+            id=one.subject if prefix is None else _public(prefix, one.subject.partition(":")[0]),
         ),
         "amount": MoneyOut.of(one.amount, one.currency),
         "on": one.on_date,

@@ -377,8 +377,9 @@ _EVERYTHING: Final[tuple[str, ...]] = (
     """SELECT 'receipt', r.id::text, 'unapplied_receipt', a.programme_id, r.bank_account_id, r.fund_id, NULL, NULL, r.amount,
               r.currency, r.booked_on, '{}', jsonb_build_object('lines', jsonb_build_array(r.line_id))
        FROM products.receipt r JOIN the_account a ON a.id = r.bank_account_id WHERE r.state = 'open'""",
-    # settled_but_quarantined: what a partner sent is not in the books, and the partner has paid for its day
-    f"""(SELECT DISTINCT ON (d.id) 'delivery', d.id::text, 'settled_but_quarantined', s.programme_id, NULL::uuid, f.fund_id,
+    # settled_but_quarantined: what a partner sent is not in the books, and the partner has paid for its day; while nothing says of
+    # which programme it is, it is a break of each in which the partner has
+    f"""(SELECT DISTINCT ON (d.id, s.programme_id) 'delivery', d.id || ':' || g.slug, 'settled_but_quarantined', s.programme_id, NULL::uuid, f.fund_id,
                 NULL, d.partner_id, coalesce(told.there_amount, 0), coalesce(told.there_currency, s.currency),
                 (d.received_at AT TIME ZONE g.time_zone)::date, '{{}}'::uuid[],
                 jsonb_strip_nulls(jsonb_build_object('settlement', s.id, 'reason', o.reason,
@@ -389,14 +390,15 @@ _EVERYTHING: Final[tuple[str, ...]] = (
               AND (r.programme_id IS NULL OR r.programme_id = s.programme_id)
          {_SAVERS} JOIN products.programme g ON g.id = s.programme_id
          LEFT JOIN LATERAL (
-             SELECT x.there_amount, x.there_currency FROM products.settlement_difference x
+             SELECT x.there_amount, x.there_currency, file.programme_id FROM products.settlement_difference x
+             JOIN products.settlement_file file ON file.id = x.file_id
              WHERE x.remittance = o.remittance_id AND x.here_state = 'quarantined' AND x.there_amount IS NOT NULL
              ORDER BY x.file_id DESC LIMIT 1
          ) told ON true
-         WHERE o.state = 'quarantined' AND s.through >= (d.received_at AT TIME ZONE g.time_zone)::date
+         WHERE o.state = 'quarantined' AND coalesce(told.programme_id, s.programme_id) = s.programme_id AND s.through >= (d.received_at AT TIME ZONE g.time_zone)::date
            AND NOT EXISTS (
                SELECT FROM integrations.delivery_outcome n WHERE n.delivery_id = o.delivery_id AND n.attempt > o.attempt)
-         ORDER BY d.id, s.through, s.id)""",
+         ORDER BY d.id, s.programme_id, s.through, s.id)""",
     # reversed_after_settlement: a credit that no later payment has used up; the oldest are used first
     """SELECT 'credit', c.id::text, 'reversed_after_settlement', c.programme_id, NULL, c.fund_id, NULL, c.partner_id,
               -least(c.amount, c.through_here - c.used)::bigint, c.currency, (c.recorded_at AT TIME ZONE f.time_zone)::date, '{}',

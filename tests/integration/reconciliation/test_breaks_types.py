@@ -11,6 +11,7 @@ from products.reconciliation import effects
 from products.reconciliation.breaks.choices import Choice
 from products.reconciliation.breaks.resolve import assign
 from products.reconciliation.breaks.typing import TYPES
+from products.remittances.partners import join_programme
 from products.settlements.returns import return_settlement
 from tests.conftest import Databases
 from tests.integration.inbox.builders import Inbox
@@ -131,11 +132,31 @@ def test_what_partners_announced_settled_and_took_back_is_typed(world: Breaking)
     credit = world.row("SELECT id FROM products.settlement_credit WHERE reason = 'reversed'").id
     assert world.open() == {
         str(credit): ("reversed_after_settlement", -20_000),
-        str(delivery): ("settled_but_quarantined", 0),
+        f"{delivery}:ejoheza": ("settled_but_quarantined", 0),
     }
-    broken = world.row("SELECT * FROM products.break WHERE subject = %s", str(delivery))
+    broken = world.row("SELECT * FROM products.break WHERE subject_kind = 'delivery'")
     assert broken.partner_id == partner.id
     assert broken.details == {"settlement": str(first.id), "reason": "unreadable", "valued": False}
+    # it has paid in another programme too: nothing says of which it is, and each has its break
+    other = deep.programme("haba-haba")
+    with world.databases.worker.begin() as tx:
+        join_programme(
+            tx,
+            partner,
+            other,
+            terms="net",
+            collection="as_reported",
+            exposure_ceiling=None,
+            clock=world.clock,
+        )
+    paid = deep.settle(partner, 700, currency="KES")
+    world.refresh()
+    both = {f"{delivery}:{slug}": ("settled_but_quarantined", 0) for slug in ("ejoheza", "haba-haba")}
+    assert world.open() == {
+        str(credit): ("reversed_after_settlement", -20_000),
+        str(paid.id): ("unapplied_receipt", 700),
+        **both,
+    }
     # a later payment leaves the credit out; and what it pays beyond what is owed is nobody's yet
     deep.send(partner, deep.completed(person, collected=30_000))
     second = deep.settle(partner, 10_500)
@@ -146,7 +167,10 @@ def test_what_partners_announced_settled_and_took_back_is_typed(world: Breaking)
             (delivery, partner.id),
         )
     world.refresh()
-    assert world.open() == {str(second.id): ("unapplied_receipt", 500)}
+    assert world.open() == {
+        str(second.id): ("unapplied_receipt", 500),
+        str(paid.id): ("unapplied_receipt", 700),
+    }
     assert world.history(world.of(credit)) == ["found", "gone"]
     # the bank takes a payment back: first as a line, then as a settlement that is to be paid again
     world.statement(world.savers, days(0))
