@@ -87,10 +87,7 @@ def pair(
 
     Raises NotFound.
     """
-    tx.execute(
-        text("SELECT pg_advisory_xact_lock(:class, hashtext(:account))"),
-        {"class": _ADVISORY_CLASS, "account": str(bank_account_id)},
-    )
+    hold_run(tx, bank_account_id)
     currency = tx.execute(
         text("SELECT currency FROM ledger.bank_account WHERE id = :id"), {"id": bank_account_id}
     ).scalar()
@@ -123,6 +120,14 @@ def pair(
     if outcome.pairings or outcome.proposals:
         _record(tx, bank_account_id, rules, outcome, run_id=run_id, made_by=made_by, clock=clock)
     return outcome
+
+
+def hold_run(tx: Tx, bank_account_id: UUID) -> None:
+    """Wait for a run over the bank account, and let none begin until the transaction ends."""
+    tx.execute(
+        text("SELECT pg_advisory_xact_lock(:class, hashtext(:account))"),
+        {"class": _ADVISORY_CLASS, "account": str(bank_account_id)},
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class NewFile:
 
 @dataclass(frozen=True, slots=True)
 class StatementFile:
-    """A file that is kept. `skipped` counts its statements that were left out; `destroyed_at`: its content is no more."""
+    """A file that is kept. `skipped` counts its statements that were left out or withdrawn; `destroyed_at`: its content is no more."""
 
     id: UUID
     digest: bytes
@@ -104,6 +104,15 @@ def count(tx: Tx, file_id: UUID, *, statements: int, skipped: int) -> None:
         sql.execute(
             "UPDATE ledger.statement_file SET statements = %s, skipped = %s WHERE id = %s",
             (statements, skipped, file_id),
+        )
+
+
+def let_in_again(tx: Tx, file_id: UUID) -> None:
+    """One of its statements was withdrawn: it counts as left out, and comes in when the file comes again."""
+    with cursor(tx) as sql:
+        sql.execute(
+            "UPDATE ledger.statement_file SET statements = statements - 1, skipped = skipped + 1 WHERE id = %s",
+            (file_id,),
         )
 
 

@@ -185,7 +185,7 @@ def _statements(tx: Tx, bank_account_id: UUID) -> list[Span]:
     """By their days; those that begin on one day in the order in which their balances follow each other."""
     with cursor(tx) as sql:
         rows = sql.execute(
-            f"{SPANS} WHERE s.bank_account_id = %s ORDER BY s.from_on, s.to_on, s.made_at NULLS LAST, s.id",
+            f"{SPANS} WHERE s.bank_account_id = %s AND s.withdrawn_at IS NULL ORDER BY s.from_on, s.to_on, s.made_at NULLS LAST, s.id",
             (bank_account_id,),
         ).fetchall()
     found: list[Span] = []

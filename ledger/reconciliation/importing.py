@@ -1,8 +1,8 @@
 """Bank statements in: a file's statements, whole or not at all.
 
 A file is brought in within one transaction, streaming: its content is sealed piece by piece, its lines go in by COPY. Whatever ends it
-in between (a refusal, a kill) leaves nothing. The same file again changes nothing; statements that were left out the first time (`only`)
-come in the second time.
+in between (a refusal, a kill) leaves nothing. The same file again changes nothing; statements that were left out the first time (`only`),
+and those that were withdrawn, come in the second time.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -169,7 +169,10 @@ def import_(
 
 def _positions(tx: Tx, file_id: UUID) -> frozenset[int]:
     with cursor(tx) as sql:
-        rows = sql.execute("SELECT position FROM ledger.bank_statement WHERE file_id = %s", (file_id,))
+        rows = sql.execute(
+            "SELECT position FROM ledger.bank_statement WHERE file_id = %s AND withdrawn_at IS NULL",
+            (file_id,),
+        )
         return frozenset(row[0] for row in rows)
 
 

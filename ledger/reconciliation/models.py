@@ -79,14 +79,24 @@ class StatementPieceRow(Base):
 
 
 class BankStatementRow(Base):
-    """One statement of one account: opening + its lines = closing."""
+    """One statement of one account: opening + its lines = closing. What is withdrawn counts nowhere."""
 
     __tablename__ = "bank_statement"
     __table_args__ = (
-        UniqueConstraint("file_id", "position"),
         CheckConstraint("position > 0", name="position"),
         CheckConstraint("lines >= 0", name="lines"),
         CheckConstraint("from_on <= to_on", name="days"),
+        CheckConstraint(
+            "(withdrawn_at IS NULL) = (withdrawn_by IS NULL) AND (withdrawn_at IS NULL) = (withdrawn_because IS NULL)",
+            name="withdrawn",
+        ),
+        Index(
+            "bank_statement_place",
+            "file_id",
+            "position",
+            unique=True,
+            postgresql_where=text("withdrawn_at IS NULL"),
+        ),
         Index("bank_statement_days", "bank_account_id", "from_on", "to_on"),
         {"schema": "ledger"},
     )
@@ -104,10 +114,16 @@ class BankStatementRow(Base):
     lines: Mapped[int] = mapped_column(Integer)
     made_at: Mapped[datetime | None]
     imported_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None]
+    withdrawn_because: Mapped[str | None]
 
 
 class StatementLineRow(Base):
-    """One line of a statement; `text_sealed` is the free text and the other side's name and account."""
+    """One line of a statement; `text_sealed` is the free text and the other side's name and account.
+
+    With a `duplicate_of` it takes part in nothing: the line that does in its stead, or itself, when its statement was withdrawn.
+    """
 
     __tablename__ = "statement_line"
     __table_args__ = (
@@ -116,7 +132,6 @@ class StatementLineRow(Base):
         CheckConstraint("detail >= 0", name="detail"),
         CheckConstraint("amount <> 0", name="amount"),
         CheckConstraint("octet_length(fingerprint) = 32", name="fingerprint"),
-        CheckConstraint("duplicate_of <> id", name="duplicate"),
         Index("statement_line_days", "bank_account_id", "booked_on", "id"),
         Index("statement_line_fingerprint", "bank_account_id", "fingerprint"),
         Index(

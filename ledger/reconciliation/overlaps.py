@@ -34,7 +34,7 @@ SPANS = (
     "SELECT s.id, s.from_on, s.to_on, s.opening, s.closing, s.lines, s.number, f.format"
     " FROM ledger.bank_statement s JOIN ledger.statement_file f ON f.id = s.file_id"
 )
-"""What a `Span` is made of."""
+"""What a `Span` is made of; its WHERE leaves out what was withdrawn."""
 
 
 def mark(tx: Tx, bank_account_id: UUID, statement_id: UUID) -> int:
@@ -49,6 +49,12 @@ def mark(tx: Tx, bank_account_id: UUID, statement_id: UUID) -> int:
         if span.id != statement_id and _has_duplicates(tx, span.id):
             _judge(tx, span, _around(tx, bank_account_id, span.id))
     return marked
+
+
+def unmark(tx: Tx, bank_account_id: UUID, statement_id: UUID) -> None:
+    """A statement was withdrawn: those that overlap it are judged again, without it. Holds the account's lock."""
+    for span in sorted(_around(tx, bank_account_id, statement_id), key=lambda one: one.id):
+        _judge(tx, span, _around(tx, bank_account_id, span.id))
 
 
 def overlapping(tx: Tx, one: Span, others: Sequence[Span]) -> list[Span]:
@@ -121,7 +127,7 @@ def _around(tx: Tx, bank_account_id: UUID, statement_id: UUID) -> list[Span]:
     with cursor(tx) as sql:
         rows = sql.execute(
             f"{SPANS} JOIN ledger.bank_statement n ON n.id = %s AND s.from_on <= n.to_on AND n.from_on <= s.to_on"
-            " WHERE s.bank_account_id = %s",
+            " WHERE s.bank_account_id = %s AND s.withdrawn_at IS NULL",
             (statement_id, bank_account_id),
         ).fetchall()
     return [Span(*row) for row in rows]

@@ -13,7 +13,10 @@ from ledger.reconciliation.sealing import Keys, LineText, open_text
 
 @dataclass(frozen=True, slots=True)
 class BankStatement:
-    """A statement that came in. `duplicates` counts its lines that overlapping statements had before."""
+    """A statement that came in. `duplicates` counts its lines that overlapping statements had before.
+
+    `withdrawn_at`: it came in by mistake, counts nowhere, and its lines take part in nothing.
+    """
 
     id: UUID
     file_id: UUID
@@ -34,6 +37,9 @@ class BankStatement:
     duplicates: int
     made_at: datetime | None
     imported_at: datetime
+    withdrawn_at: datetime | None
+    withdrawn_by: str | None
+    withdrawn_because: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +67,14 @@ class StatementLine:
 _STATEMENT = """
     SELECT s.id, s.file_id, f.digest, f.name, f.format, s.position, s.bank_account_id, b.slug, b.currency, s.identification,
            s.number, s.from_on, s.to_on, s.opening, s.closing, s.lines,
-           (SELECT count(*) FROM ledger.statement_line l WHERE l.statement_id = s.id AND l.duplicate_of IS NOT NULL),
-           s.made_at, s.imported_at
+           (SELECT count(*) FROM ledger.statement_line l WHERE l.statement_id = s.id AND l.duplicate_of <> l.id),
+           s.made_at, s.imported_at, s.withdrawn_at, s.withdrawn_by, s.withdrawn_because
     FROM ledger.bank_statement s JOIN ledger.bank_account b ON b.id = s.bank_account_id
     JOIN ledger.statement_file f ON f.id = s.file_id
 """
 _LINE = """
     SELECT id, statement_id, bank_account_id, entry, detail, booked_on, value_on, amount, currency, kind, reversal, end_to_end,
-           reference, identifiers, party, duplicate_of
+           reference, identifiers, party, nullif(duplicate_of, id)
     FROM ledger.statement_line
 """
 
@@ -101,8 +107,10 @@ def statement(tx: Tx, statement_id: UUID) -> BankStatement:
 
 
 def of_file(tx: Tx, file_id: UUID) -> list[BankStatement]:
-    """A file's statements that are here, in its order."""
-    return _statements(tx, "WHERE s.file_id = %(id)s ORDER BY s.position", {"id": file_id})
+    """A file's statements that are here and not withdrawn, in its order."""
+    return _statements(
+        tx, "WHERE s.file_id = %(id)s AND s.withdrawn_at IS NULL ORDER BY s.position", {"id": file_id}
+    )
 
 
 def lines(

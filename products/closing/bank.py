@@ -163,7 +163,7 @@ def reconcile(tx: Tx, account: BankAccount, on: date) -> Reconciliation:
     with cursor(tx) as sql:
         statement_id, statement_on, balance = _bank(sql, account, on)
         first = sql.execute(
-            "SELECT from_on, opening FROM ledger.bank_statement WHERE bank_account_id = %s"
+            "SELECT from_on, opening FROM ledger.bank_statement WHERE bank_account_id = %s AND withdrawn_at IS NULL"
             " ORDER BY from_on, to_on, made_at NULLS LAST, id LIMIT 1",
             (account.id,),
         ).fetchone()
@@ -196,11 +196,11 @@ def _bank(sql: Cursor, account: BankAccount, on: date) -> tuple[UUID | None, dat
                     ELSE s.opening + coalesce((SELECT sum(l.amount) FROM ledger.statement_line l
                                                WHERE l.statement_id = s.id AND l.booked_on <= %(on)s), 0) END
         FROM ledger.bank_statement s
-        WHERE s.bank_account_id = %(account)s AND s.from_on <= %(on)s
+        WHERE s.bank_account_id = %(account)s AND s.from_on <= %(on)s AND s.withdrawn_at IS NULL
         ORDER BY least(s.to_on, %(on)s) DESC, s.to_on > %(on)s,
                  -- of several that end on one day: the one that no other goes on from
                  EXISTS (SELECT FROM ledger.bank_statement n WHERE n.bank_account_id = s.bank_account_id AND n.id <> s.id
-                         AND n.from_on >= s.from_on AND n.to_on = s.to_on AND n.opening = s.closing AND n.lines > 0),
+                         AND n.withdrawn_at IS NULL AND n.from_on >= s.from_on AND n.to_on = s.to_on AND n.opening = s.closing AND n.lines > 0),
                  s.from_on DESC, s.made_at DESC NULLS LAST, s.id DESC
         LIMIT 1
         """,

@@ -193,7 +193,7 @@ def bank_accounts(tx: Tx, days: Mapping[UUID, date], *, past: bool) -> dict[Key,
            JOIN ledger.account_balance t ON t.account_id = a.id
            LEFT JOIN LATERAL (
                SELECT s.id, s.to_on, s.closing FROM ledger.bank_statement s
-               WHERE s.bank_account_id = b.id AND s.to_on <= asked.day
+               WHERE s.bank_account_id = b.id AND s.to_on <= asked.day AND s.withdrawn_at IS NULL
                ORDER BY s.to_on DESC, s.from_on DESC, s.made_at DESC NULLS LAST, s.imported_at DESC, s.position DESC LIMIT 1
            ) AS s ON true
            CROSS JOIN LATERAL (

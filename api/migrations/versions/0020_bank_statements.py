@@ -1,7 +1,8 @@
 """Bank accounts, statements and their lines.
 
 Revision 0020; follows 0019_payment_files. What a bank said is never changed and never deleted: of a line only its `party`, that it
-is the same line of an overlapping statement, and its personal text (emptied when a member is erased) are. A file's content and the
+is the same line of an overlapping statement, and its personal text (emptied when a member is erased) are. A statement that came in by
+mistake is withdrawn, once: its lines take part in nothing from then on, and stay. A file's content and the
 texts of its lines rest under a key of the file's own; when that is destroyed (`statement_file_days`), amounts, references and the
 digest stay.
 """
@@ -77,7 +78,8 @@ def upgrade() -> None:
             PRIMARY KEY (file_id, number)
         );
         ALTER TABLE ledger.statement_piece ALTER COLUMN sealed SET STORAGE EXTERNAL;
-        -- One statement of one account. opening + its lines = closing, or it is not here.
+        -- One statement of one account. opening + its lines = closing, or it is not here. withdrawn: it came in by mistake; it
+        -- counts nowhere, and may come in again.
         CREATE TABLE ledger.bank_statement (
             id uuid PRIMARY KEY,
             file_id uuid NOT NULL REFERENCES ledger.statement_file,
@@ -92,14 +94,18 @@ def upgrade() -> None:
             lines integer NOT NULL CHECK (lines >= 0),
             made_at timestamptz,
             imported_at timestamptz NOT NULL,
+            withdrawn_at timestamptz,
+            withdrawn_by text,
+            withdrawn_because text,
             CHECK (from_on <= to_on),
-            UNIQUE (file_id, position)
+            CHECK ((withdrawn_at IS NULL) = (withdrawn_by IS NULL) AND (withdrawn_at IS NULL) = (withdrawn_because IS NULL))
         );
+        CREATE UNIQUE INDEX bank_statement_place ON ledger.bank_statement (file_id, position) WHERE withdrawn_at IS NULL;
         CREATE INDEX bank_statement_days ON ledger.bank_statement (bank_account_id, from_on, to_on);
         -- One line: an entry, or one of its transaction details. amount: minor units, positive when money came in, a reversal
         -- already turned. identifiers: its other references, and what the rules' patterns found in its text; text_sealed: the
-        -- free text and the other side's name and account, counterparty_index: its blind index. duplicate_of: the same line of an overlapping statement; such a line
-        -- takes part in nothing.
+        -- free text and the other side's name and account, counterparty_index: its blind index. duplicate_of: the same line of an overlapping statement, or the
+        -- line itself when its statement was withdrawn; such a line takes part in nothing.
         CREATE TABLE ledger.statement_line (
             id uuid PRIMARY KEY,
             statement_id uuid NOT NULL REFERENCES ledger.bank_statement DEFERRABLE INITIALLY DEFERRED,
@@ -120,7 +126,6 @@ def upgrade() -> None:
             fingerprint bytea NOT NULL CHECK (octet_length(fingerprint) = 32),
             duplicate_of uuid REFERENCES ledger.statement_line,
             text_sealed bytea,
-            CHECK (duplicate_of <> id),
             UNIQUE (statement_id, entry, detail)
         );
         CREATE INDEX statement_line_days ON ledger.statement_line (bank_account_id, booked_on, id);
@@ -150,14 +155,19 @@ def upgrade() -> None:
         GRANT UPDATE (statements, skipped, wrapped_key, destroyed_at) ON ledger.statement_file TO mizan_worker;
         -- the content of a file is destroyed when its time is over
         GRANT DELETE ON ledger.statement_piece TO mizan_worker;
+        GRANT UPDATE (withdrawn_at, withdrawn_by, withdrawn_because) ON ledger.bank_statement TO mizan_worker;
         GRANT UPDATE (party, counterparty_index, duplicate_of, text_sealed) ON ledger.statement_line TO mizan_worker;
         GRANT UPDATE (ended_at) ON ledger.bank_counterparty TO mizan_worker;
         GRANT SELECT ON ledger.bank_account, ledger.statement_file, ledger.statement_piece, ledger.bank_statement,
             ledger.statement_line, ledger.bank_counterparty TO mizan_api, mizan_auditor;
-        CREATE TRIGGER only_grows BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.bank_statement
-            FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse()
+        -- what is withdrawn is withdrawn once, and stays
+        CREATE TRIGGER withdrawn_once BEFORE UPDATE ON ledger.bank_statement
+            FOR EACH ROW WHEN (OLD.withdrawn_at IS NOT NULL OR NEW.withdrawn_at IS NULL) EXECUTE FUNCTION ledger.refuse();
+        CREATE TRIGGER withdrawn_stays BEFORE UPDATE OF duplicate_of ON ledger.statement_line
+            FOR EACH ROW WHEN (OLD.duplicate_of = OLD.id AND NEW.duplicate_of IS DISTINCT FROM OLD.id)
+            EXECUTE FUNCTION ledger.refuse()
     """)
-    for table in ("bank_account", "statement_file", "statement_line", "bank_counterparty"):
+    for table in ("bank_account", "bank_statement", "statement_file", "statement_line", "bank_counterparty"):
         op.execute(f"""
             CREATE TRIGGER only_changes BEFORE DELETE OR TRUNCATE ON ledger.{table}
                 FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse()

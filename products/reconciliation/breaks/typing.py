@@ -107,7 +107,7 @@ _ACCOUNTS: Final = """
         SELECT b.id, b.fund_id, b.currency, coalesce(p.programme_id, g.id) AS programme_id,
                (%(now)s AT TIME ZONE f.time_zone)::date AS today,
                -- how far the bank has told us
-               (SELECT max(s.to_on) FROM ledger.bank_statement s WHERE s.bank_account_id = b.id) AS covered
+               (SELECT max(s.to_on) FROM ledger.bank_statement s WHERE s.bank_account_id = b.id AND s.withdrawn_at IS NULL) AS covered
         FROM ledger.bank_account b JOIN ledger.fund f ON f.id = b.fund_id
         LEFT JOIN products.programme_fund p ON p.fund_id = f.id
         LEFT JOIN products.programme g ON f.code = g.slug || '/administrator'
