@@ -12,6 +12,7 @@ from typer.main import get_command
 import integrations
 import products
 import tests
+from api.approvals.kinds import KINDS
 from api.cli.app import app
 from api.cli.inbox import State as ListedState
 from api.settings_reference import render as settings_page
@@ -177,6 +178,12 @@ def test_the_catalogue_and_the_decisions_exist_where_pages_name_files() -> None:
         ):
             assert (PROJECT / named).exists(), f"{page.name} names {named}"
     assert (Path(products.__file__).parent / "programmes" / "catalogue" / "haba-haba.yaml").exists()
+
+
+def test_every_kind_of_request_is_on_the_page_about_two_persons() -> None:
+    page = text_of(DOCS / "how-to" / "approve-with-two-persons.md")
+    told = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
+    assert sorted(kind for cell in told for kind in re.findall(r"`(\w+)`", cell)) == sorted(KINDS)
 
 
 OPERATIONS = {
