@@ -18,12 +18,12 @@ from ledger.ids import parse_public_id, public_id
 from ledger.reconciliation import reading
 from ledger.reconciliation.sealing import LineText
 from products.programmes.registry import find
-from products.reconciliation.breaks import queries, resolve
+from products.reconciliation.breaks import queries, resolve, suggestions
 from products.reconciliation.breaks.choices import Choice, Method, Part, Target
 from products.reconciliation.breaks.queries import STATES, Break, Filters, Sort
 from products.reconciliation.breaks.resolve import Resolution
-from products.reconciliation.breaks.suggestions import suggestions
 from products.reconciliation.breaks.typing import TYPES
+from products.remittances import partners
 
 app = typer.Typer(name="breaks", help="What does not tie, and how people end it.", no_args_is_help=True)
 A_DAY = ["%Y-%m-%d"]
@@ -107,7 +107,7 @@ def show(name: Name, as_json: session.AsJson = False) -> None:
         lines, items = queries.lines_and_items(one)
         shown, texts = reading.lines_by_id(tx, lines), reading.texts(tx, services.keyring, lines)
         found, told = queries.items(tx, items), queries.history(tx, one.id)
-        learned = suggestions(tx, one)
+        learned = suggestions.suggestions(tx, one)
         ended = [_resolution_json(tx, each, one.currency) for each in resolve.resolutions_of(tx, one.id)]
     if as_json:
         output.as_json(
@@ -179,6 +179,32 @@ def assign(
             "break.assigned",
             name,
             owner=owner,
+        )
+        _tell(services, break_id, as_json)
+
+
+@app.command()
+@session.command
+def learn(
+    name: Name,
+    partner: Annotated[str, typer.Argument(help="The partner whose account it is.")],
+    as_json: session.AsJson = False,
+) -> None:
+    """Know the account on the other side of a break's line as a partner's: the rules pair its lines by that from now on."""
+    with session.services() as services:
+        break_id = parse_public_id(BREAK, name)
+        acting.run(
+            services,
+            lambda tx: suggestions.learn(
+                tx,
+                services.books,
+                queries.one_of(tx, services.clock, break_id),
+                partners.find(tx, partner),
+                actor=session.actor(),
+            ),
+            "break.counterparty_learned",
+            name,
+            partner=partner,
         )
         _tell(services, break_id, as_json)
 

@@ -266,6 +266,12 @@ class AssignmentIn(In):
     remark: Annotated[str, Field(max_length=1000)] = ""
 
 
+class LearningIn(In):
+    """Whose account it is on the other side of the break's line."""
+
+    partner: Annotated[Slug, Field(examples=["acme"])]
+
+
 class BreakConfirmationIn(In):
     """That what the preview showed is to be done, and why."""
 

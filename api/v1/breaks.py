@@ -23,6 +23,7 @@ from api.v1.break_shapes import (
     BreakLimitOut,
     BreakOut,
     BreakResolutionIn,
+    LearningIn,
     ResolutionOut,
     SuggestionsOut,
     UndoingIn,
@@ -45,8 +46,9 @@ from products.programmes.registry import find
 from products.programmes.registry import unknown as unknown_programme
 from products.reconciliation.breaks import queries, resolve
 from products.reconciliation.breaks.queries import Break, Filters, Sort, State
-from products.reconciliation.breaks.suggestions import suggestions
+from products.reconciliation.breaks.suggestions import learn, suggestions
 from products.reconciliation.breaks.typing import BreakType
+from products.remittances import partners
 
 router = APIRouter(tags=["reconciliation"], route_class=ROUTE_CLASS)
 
@@ -140,6 +142,28 @@ def get_break_suggestions(break_id: BreakId, call: Reading) -> SuggestionsOut:
     """How breaks like this one were ended before, with the evidence. None is ever applied by itself."""
     found = queries.one_of(call.tx, call.services.clock, path_id(BREAK, break_id))
     return SuggestionsOut(data=[suggestion_out(one) for one in suggestions(call.tx, found)])
+
+
+@router.post(
+    "/v1/breaks/{break_id}/counterparty",
+    operation_id="learn_break_counterparty",
+    summary="Know a break's other side as a partner",
+    responses=errors(),
+)
+def learn_break_counterparty(break_id: BreakId, body: LearningIn, call: Writing) -> BreakDetailOut:
+    """Act on a suggestion: lines from this account, open ones and those to come, are the partner's. The next run pairs by that."""
+    found = _of_the_callers(call, break_id)
+    known = learn(
+        call.tx, call.services.books, found, partners.find(call.tx, body.partner), actor=call.actor.id
+    )
+    call.audit(
+        "break.counterparty_learned",
+        break_id,
+        programme_id=found.programme_id,
+        partner=known.party,
+        ending=known.ending,
+    )
+    return _detail(call, queries.one_of(call.tx, call.services.clock, found.id))
 
 
 @router.post(

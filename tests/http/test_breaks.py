@@ -12,7 +12,8 @@ from ledger.ids import public_id
 from tests.conftest import Databases
 from tests.http.operators import Person, person
 from tests.http.served import Served
-from tests.integration.reconciliation.breaking import Breaking, days
+from tests.integration.reconciliation.bank import entry
+from tests.integration.reconciliation.breaking import TODAY, Breaking, days
 from tests.tying import expect_all_ties
 
 CHARGES = {"method": "book", "to": {"account": "bank_charges"}}
@@ -188,3 +189,36 @@ def test_what_was_learned_is_suggested_with_its_evidence_and_never_applied(
     ]
     assert len(learned[0]["resolutions"]) == 2
     assert manager.get(f"/v1/breaks/{found['id']}").json()["state"] == "open"
+
+
+def test_a_person_says_whose_account_it_is_and_its_lines_are_the_partners_from_then_on(
+    api: Served, world: Breaking, manager: Person
+) -> None:
+    world.bank.keyring = api.services.keyring  # under which the deployment reads what the bank wrote
+    sent = [entry(number, 5_000 + number, TODAY, payer="U. LTD", account="RW77") for number in (1, 2)]
+    world.bank.sends(world.bank.says([*sent, entry(3, -9, TODAY)], account=world.savers.identification))
+    world.refresh()
+    second, first, charge = listed(manager, "?bank_account=kigali-savers")
+    assert (first["type"], first["amount"]["amount"], charge["amount"]["amount"]) == (
+        "unknown_party",
+        5_001,
+        -9,
+    )
+
+    def learn(break_id: str, partner: str) -> httpx.Response:
+        return manager.call("POST", f"/v1/breaks/{break_id}/counterparty", {"partner": partner})
+
+    assert learn(first["id"], "nobody").status_code == 404
+    assert learn(charge["id"], "umoja").json()["code"] == "invalid_request"
+    known = learn(first["id"], "umoja")
+    assert known.status_code == 200, known.text
+    assert (known.json()["state"], known.json()["lines"][0]["party"]) == ("open", "umoja")
+    assert manager.get(f"/v1/breaks/{second['id']}").json()["lines"][0]["party"] == "umoja"
+    (kept,) = manager.get("/v1/bank-accounts/kigali-savers/counterparties").json()["data"]
+    assert (kept["party"], kept["source"], kept["ending"]) == ("umoja", "learned", "RW77")
+    world.refresh()
+    assert "unknown_party" not in {one["type"] for one in listed(manager)}
+    # what a person has entered is not unlearned
+    entered = {"identification": "RW77", "party": "acme"}
+    assert manager.post("/v1/bank-accounts/kigali-savers/counterparties", entered, key="e").status_code == 201
+    assert "entered" in learn(first["id"], "umoja").text

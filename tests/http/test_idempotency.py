@@ -41,9 +41,11 @@ MOVES_NOTHING = {
     "compare_settlement_file",
     "load_opening_balances",
     "assign_break",
+    "learn_break_counterparty",
     "preview_break_resolution",
     "request_verification",
     "import_bank_statement",
+    "withdraw_bank_statement",
     "add_bank_account",
     "add_bank_counterparty",
 }

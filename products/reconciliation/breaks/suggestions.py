@@ -11,8 +11,13 @@ from uuid import UUID
 from sqlalchemy import text
 
 from ledger.database import Tx
+from ledger.errors import InvalidInput
+from ledger.reconciliation import counterparties
+from ledger.reconciliation.counterparties import Counterparty
 from products.reconciliation.breaks.choices import Method, Target
 from products.reconciliation.breaks.queries import Break
+from products.remittances.context import Books
+from products.remittances.partners import Partner
 
 EVIDENCE_MAX: Final = 20
 LOOKED_BACK_MAX: Final = 5_000
@@ -47,6 +52,34 @@ def suggestions(tx: Tx, one: Break) -> list[Suggestion]:
     if one.subject_kind == "line":
         found += _paired_alike(tx, one)
     return sorted(found, key=lambda each: (_NEAREST.index(each.likeness), -each.agree, each.disagree))
+
+
+def learn(tx: Tx, books: Books, one: Break, partner: Partner, *, actor: str) -> Counterparty:
+    """Know the account on the other side of a break's line as a partner's from now on: what a person makes of a suggestion.
+
+    Its lines, those that are open and those to come, are then the partner's to the rules. What was entered by hand stands: raises
+    `InvalidInput` then, for a partner of no such programme, and for a line that names no account. As the worker.
+    """
+    joined = tx.execute(
+        text(
+            "SELECT 1 FROM products.partner_programme WHERE partner_id = :partner AND programme_id = :programme"
+        ),
+        {"partner": partner.id, "programme": one.programme_id},
+    ).one_or_none()
+    if joined is None:
+        raise InvalidInput(f"“{partner.slug}” is no partner of the programme", pointer="/partner")
+    learned = (
+        counterparties.learn(tx, books.keyring, books.clock, [UUID(one.subject)], partner.slug, by=actor)
+        if one.subject_kind == "line"
+        else []
+    )
+    if not learned:
+        raise InvalidInput("nothing of the break names an account on the other side", pointer="/partner")
+    if learned[0].party != partner.slug:
+        raise InvalidInput(
+            f"the account ending {learned[0].ending} was entered as “{learned[0].party}”", pointer="/partner"
+        )
+    return learned[0]
 
 
 _ALIKE_LINES: Final = """
