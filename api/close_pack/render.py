@@ -89,12 +89,15 @@ def _shown(document: Mapping[str, Any], digest_: str, public_url: str) -> dict[s
             return f"{of}/figures/{quote(cell['figure'], safe='')}/transactions{at}"
         return f"{base}{cell['link']}" if cell.get("link") else None
 
-    def shown(cell: Any, currency: str | None) -> dict[str, Any]:  # a cell as the document spells it
+    def shown(
+        cell: Any, currency: str | None, row: str
+    ) -> dict[str, Any]:  # a cell as the document spells it
         if isinstance(cell, dict) and "amount" in cell:
             written = money(cell["amount"], currency) if currency else str(cell["amount"])
             return {
                 **cell,
-                "text": written if cell["amount"] else _NOTHING,
+                # a total that is nothing says so
+                "text": written if cell["amount"] or row == "total" else _NOTHING,
                 "href": link(cell),
             }
         if isinstance(cell, dict):
@@ -108,7 +111,10 @@ def _shown(document: Mapping[str, Any], digest_: str, public_url: str) -> dict[s
                 {
                     **table,
                     "rows": [
-                        {**row, "cells": [shown(cell, table["currency"]) for cell in row["cells"]]}
+                        {
+                            **row,
+                            "cells": [shown(cell, table["currency"], row["kind"]) for cell in row["cells"]],
+                        }
                         for row in table["rows"]
                     ],
                 }

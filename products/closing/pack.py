@@ -182,7 +182,12 @@ def _reconciliation(one: Reconciliation, period: Period, figures: Figures) -> Ta
     return Table(
         f"bank.{account.slug}",
         f"{account.name} · {account.identification} · {account.fund}",
-        (Column("", "text"), Column("What it waits for", "text"), Column("Dated", "date"), Column("Amount")),
+        (
+            Column("Balance or entry", "text"),
+            Column("Where it is", "text"),
+            Column("Dated", "date"),
+            Column("Amount"),
+        ),
         tuple(rows),
         account.currency,
         ties=one.difference == 0,
@@ -213,7 +218,7 @@ def _breaks(tx: Tx, period: Period) -> Section:
         tables.append(
             Table(
                 f"breaks.ages.{currency}",
-                f"By age, {currency}",
+                "By age",
                 (Column("Age", "text"), Column("Breaks", "count"), Column("Value")),
                 tuple(ages),
                 currency,
@@ -230,7 +235,7 @@ def _breaks(tx: Tx, period: Period) -> Section:
         tables.append(
             Table(
                 f"breaks.{currency}",
-                f"One by one, {currency}",
+                "One by one",
                 (
                     Column("Type", "text"),
                     Column("Dated", "date"),
@@ -276,7 +281,7 @@ def _checklist(checklist: CheckList) -> Section:
             tables.append(
                 Table(
                     f"checklist.{item.name}.{currency or 'none'}",
-                    f"{item.title}: {item.state}" + (f", {currency}" if currency else ""),
+                    f"{item.title}: {item.state}",
                     (
                         Column("What was found", "text"),
                         Column("Number", "count"),
