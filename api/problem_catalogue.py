@@ -65,6 +65,13 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Ask the bank for the file again; its SHA-256 proves that it is the same.",
         ),
         Kind(
+            "statement_not_withdrawn",
+            409,
+            "The bank statement has to stand",
+            "It was withdrawn before, lines of it stand in pairings, or it has days of a closed month. The detail says which. Nothing was changed.",
+            "Take its pairings back (`mizan reconcile unpair`), or reopen the month; then withdraw it.",
+        ),
+        Kind(
             "stale_preview",
             409,
             "What was previewed is not what would be done now",

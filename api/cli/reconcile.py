@@ -1,10 +1,11 @@
-"""Bank statements: `mizan reconcile import|statements|gaps|file`."""
+"""Bank statements: `mizan reconcile import|statements|gaps|withdraw|file`."""
 
 import os
 from dataclasses import asdict, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -21,9 +22,10 @@ from ledger.database import Tx
 from ledger.errors import MizanError
 from ledger.ids import parse_public_id, public_id
 from ledger.money import AMOUNT_MAX
-from ledger.reconciliation import bank_accounts, files, reading
+from ledger.reconciliation import bank_accounts, files, reading, withdrawals
 from ledger.reconciliation import gaps as between
 from ledger.reconciliation.gaps import Gap
+from ledger.reconciliation.reading import BankStatement
 
 app = typer.Typer(
     name="reconcile", help="Bank statements, and what they prove of the books.", no_args_is_help=True
@@ -190,6 +192,7 @@ def statements(
             "lines>",
             "duplicates>",
             "file",
+            "state",
         ],
         [
             [
@@ -203,6 +206,7 @@ def statements(
                 one.lines,
                 one.duplicates,
                 one.file,
+                "withdrawn" if one.withdrawn_at is not None else "counts",
             ]
             for one in found
         ],
@@ -246,6 +250,37 @@ def gaps(
         print("Nothing is missing.")
     if any(not one.harmless for one in found):
         raise typer.Exit(1)
+
+
+@app.command()
+@session.command
+def withdraw(
+    given: Annotated[
+        list[str], typer.Argument(metavar="STATEMENT…", help="Statements that came in by mistake: bst_…")
+    ],
+    remark: Annotated[str, typer.Option(help="Why; it stays on record.")],
+    as_json: session.AsJson = False,
+) -> None:
+    """Take back statements that came in by mistake, while no line of them stands in a pairing and no day of them is closed.
+
+    They stay on record and count nowhere. The same files may come again, as of other accounts or by other mappings.
+    """
+    done: list[dict[str, object]] = []
+    with session.services() as services:
+        for statement in given:
+            statement_id = parse_public_id(bank_statements.STATEMENT, statement)
+
+            def work(tx: Tx, statement_id: UUID = statement_id) -> BankStatement:
+                return withdrawals.withdraw(
+                    tx, statement_id, remark=remark, by=session.actor(), clock=services.clock
+                )
+
+            one = acting.run(services, work, "bank_statement.withdrawn", statement)
+            done.append({"statement": statement, "account": one.account, "lines": one.lines})
+            if not as_json:
+                print(f"{statement}: withdrawn; its {one.lines} lines take part in nothing.")
+    if as_json:
+        output.as_json(done)
 
 
 @app.command("file")

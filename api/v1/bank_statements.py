@@ -13,17 +13,18 @@ from api.bank_statements import Ask
 from api.csv_export import CSV, AsCsv, export
 from api.deps import Call, calling, path_id, writing
 from api.pagination import LIMIT_DEFAULT, LIMIT_MAX, CursorText, Limit
-from api.v1.schemas import ROUTE_CLASS, Day, Instant, MoneyOut, Out, Page, Slug, errors
+from api.v1.schemas import ROUTE_CLASS, Day, In, Instant, MoneyOut, Out, Page, Slug, errors
 from integrations.bank_statements.canonical import Format, Told
 from ledger.database import Database
 from ledger.errors import NotFound
 from ledger.ids import parse_public_id, public_id
 from ledger.money import AMOUNT_MAX
-from ledger.reconciliation import bank_accounts, files, reading
+from ledger.reconciliation import bank_accounts, files, reading, withdrawals
 from ledger.reconciliation.files import StatementFile
 from ledger.reconciliation.importing import Imported
 from ledger.reconciliation.reading import BankStatement, StatementLine
 from ledger.reconciliation.sealing import LineText
+from ledger.reconciliation.withdrawals import REMARK_CHARACTERS_MAX
 from products.keyring import Keyring
 
 router = APIRouter(tags=["reconciliation"], route_class=ROUTE_CLASS)
@@ -68,6 +69,22 @@ class ImportedOut(Out):
     skipped_accounts: list[str]
 
 
+class StatementWithdrawalOut(Out):
+    """Who withdrew a statement that came in by mistake, and why."""
+
+    at: Instant
+    by: str
+    remark: str
+
+
+class StatementWithdrawalIn(In):
+    """Why the statement is withdrawn."""
+
+    remark: Annotated[
+        str, Field(min_length=1, max_length=REMARK_CHARACTERS_MAX, examples=["another fund's account"])
+    ]
+
+
 class BankStatementOut(Out):
     """A statement of one account: its opening balance and its lines make its closing balance."""
 
@@ -88,6 +105,10 @@ class BankStatementOut(Out):
     format: str
     sha256: str
     position: Annotated[int, Field(description="which statement of the file it is")]
+    withdrawn: Annotated[
+        StatementWithdrawalOut | None,
+        Field(description="it came in by mistake: it counts nowhere, and its lines take part in nothing"),
+    ]
 
 
 class StatementLineOut(Out):
@@ -326,6 +347,33 @@ def _pieces(database: Database, keyring: Keyring, file: StatementFile, first: by
         number += 1
 
 
+@router.post(
+    f"{uploads.BANK_STATEMENTS}/{{bank_statement}}/withdrawal",
+    operation_id="withdraw_bank_statement",
+    summary="Withdraw a bank statement",
+    responses=errors(409),
+)
+def withdraw_bank_statement(
+    bank_statement: StatementId, body: StatementWithdrawalIn, call: Writing
+) -> BankStatementOut:
+    """Take back a statement that came in by mistake, while none of its lines stands in a pairing and no day of it is closed.
+
+    It stays on record and counts nowhere. The same file may come again, as of another account or by another mapping.
+    """
+    withdrawn = withdrawals.withdraw(
+        call.tx,
+        path_id(PREFIX, bank_statement),
+        remark=body.remark,
+        by=call.actor.id,
+        clock=call.services.clock,
+        funds=_funds(call),
+    )
+    call.audit(
+        "bank_statement.withdrawn", bank_statement, sha256=withdrawn.digest.hex(), lines=withdrawn.lines
+    )
+    return _statement(withdrawn)
+
+
 def imported_out(imported: Imported, digest: str) -> ImportedOut:
     """What became of a file, as it is told."""
     return ImportedOut(
@@ -371,7 +419,14 @@ def _statement(one: BankStatement) -> BankStatementOut:
         format=one.format,
         sha256=one.digest.hex(),
         position=one.position,
+        withdrawn=_withdrawal(one),
     )
+
+
+def _withdrawal(one: BankStatement) -> StatementWithdrawalOut | None:
+    if one.withdrawn_at is None or one.withdrawn_by is None or one.withdrawn_because is None:
+        return None
+    return StatementWithdrawalOut(at=one.withdrawn_at, by=one.withdrawn_by, remark=one.withdrawn_because)
 
 
 def _line(one: StatementLine, said: LineText) -> StatementLineOut:

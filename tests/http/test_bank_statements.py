@@ -7,6 +7,7 @@ from datetime import date
 
 import httpx
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from api.settings import Settings
 from ledger.clock import FixedClock
@@ -196,6 +197,48 @@ def test_gaps_and_known_counterparties_are_listed(api: Served, manager: Person) 
     assert manager.get(path).json()["data"] == []
 
 
+def test_what_came_in_by_mistake_is_withdrawn_counts_nowhere_and_may_come_again(
+    api: Served, manager: Person
+) -> None:
+    mistaken = send(api, manager, GOOD).json()["statements"][0]["id"]
+    again = mt940(
+        ("C500,", "Alice Uwimana rent"), ("D20,", "fee of March"), closing="C260302RWF1480,", number="8"
+    )
+    (overlapping,) = send(api, manager, again).json()["statements"]
+    assert overlapping["duplicates"] == 2
+    path = f"/v1/bank-statements/{mistaken}"
+    for body, status in (({"remark": " "}, 422), ({}, 422), ({"remark": "it is Bolt's"}, 200)):
+        withdrawn = manager.call("POST", f"{path}/withdrawal", body)
+        assert withdrawn.status_code == status, withdrawn.text
+    said = withdrawn.json()["withdrawn"]
+    assert (said["by"], said["remark"]) == (manager.id, "it is Bolt's")
+    assert manager.get(path).json() == withdrawn.json()
+    assert manager.get(f"{path}/file").content == GOOD
+    assert [one["duplicate_of"] for one in manager.get(f"{path}/lines").json()["data"]] == [None, None]
+    twice = manager.call("POST", f"{path}/withdrawal", {"remark": "again"})
+    assert (twice.status_code, twice.json()["code"]) == (409, "statement_not_withdrawn")
+    # the lines that overlapped count in its stead; the file comes in anew, and they are the same again
+    assert api.rows(
+        "SELECT amount FROM ledger.statement_line WHERE duplicate_of IS NULL ORDER BY amount"
+    ) == [
+        (-20,),
+        (500,),
+    ]
+    anew = send(api, manager, GOOD)
+    assert (anew.status_code, anew.json()["statements"][0]["duplicates"]) == (201, 2)
+    assert send(api, manager, GOOD).status_code == 200
+    listed = manager.get("/v1/bank-statements").json()["data"]
+    assert [one["withdrawn"] is None for one in listed] == [True, True, False]
+    gaps = manager.get("/v1/bank-accounts/kigali-savers/gaps").json()["data"]
+    assert [one["kind"] for one in gaps if one["statement"] == mistaken or one["before"] == mistaken] == []
+    with pytest.raises(DBAPIError), api.services.worker.begin() as tx:
+        tx.exec_driver_sql(
+            "UPDATE ledger.bank_statement SET withdrawn_at = NULL, withdrawn_by = NULL, withdrawn_because = NULL"
+        )
+    with pytest.raises(DBAPIError), api.services.worker.begin() as tx:
+        tx.exec_driver_sql("UPDATE ledger.statement_line SET duplicate_of = NULL")
+
+
 def test_a_bank_account_is_of_a_fund_that_its_staff_see_and_of_nobody_elses(
     api: Served, manager: Person
 ) -> None:
@@ -208,6 +251,8 @@ def test_a_bank_account_is_of_a_fund_that_its_staff_see_and_of_nobody_elses(
     assert elsewhere.get("/v1/bank-accounts").json()["data"] == []
     for path in ("", "/lines", "/file"):
         assert elsewhere.get(f"/v1/bank-statements/{statement['id']}{path}").status_code == 404
+    withdrawal = f"/v1/bank-statements/{statement['id']}/withdrawal"
+    assert elsewhere.call("POST", withdrawal, {"remark": "not mine"}).status_code == 404
     for path in ("", "/gaps", "/counterparties"):
         assert elsewhere.get(f"/v1/bank-accounts/kigali-savers{path}").status_code == 404
     assert elsewhere.call("PATCH", "/v1/bank-accounts/kigali-savers", {"name": "mine"}).status_code == 404

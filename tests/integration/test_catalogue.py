@@ -195,6 +195,7 @@ ledger.hold worker insert id reference account_id amount expires_at created_at
 ledger.hold worker update captured state transaction_id ended_at
 ledger.bank_account worker update name also_known_as servicer statements_since statements_until statement_mapping
 ledger.bank_counterparty worker update ended_at
+ledger.bank_statement worker update withdrawn_at withdrawn_by withdrawn_because
 ledger.statement_file worker update statements skipped wrapped_key destroyed_at
 ledger.statement_line worker update party counterparty_index duplicate_of text_sealed
 ledger.item worker update amount on_date day end_to_end reference identifiers party batch subject closed_at
@@ -516,9 +517,11 @@ TRIGGERS = {
     ("ledger.account_balance", "only_changes"): CHANGES,
     ("ledger.bank_account", "only_changes"): CHANGES,
     ("ledger.bank_counterparty", "only_changes"): CHANGES,
-    ("ledger.bank_statement", "only_grows"): GROWS,
+    ("ledger.bank_statement", "only_changes"): CHANGES,
+    ("ledger.bank_statement", "withdrawn_once"): "before update row ledger.refuse",
     ("ledger.statement_file", "only_changes"): CHANGES,
     ("ledger.statement_line", "only_changes"): CHANGES,
+    ("ledger.statement_line", "withdrawn_stays"): "before update row ledger.refuse",
     ("ledger.fund", "fund_changed"): "before update row ledger.fund_changed",
     ("ledger.fund", "only_changes"): CHANGES,
     ("ledger.hold", "hold_changed"): "before update row ledger.hold_changed",

@@ -58,6 +58,30 @@ def test_a_banks_files_come_in_and_one_is_written_out_again(commands: Commands, 
     commands.text("reconcile", "account", "mapping", "kigali-savers", str(mapping))
     (read,) = commands.json("reconcile", "import", str(table), *balances)
     assert read["lines"] == 1
+    # by another mapping it would have been money that went out
+    mapping.write_text(
+        json.dumps({"booked_on": {"column": "Date"}, "amount": {"column": "Amount", "inverted": True}})
+    )
+    other = (
+        "--opening",
+        "1495",
+        "--closing",
+        "1488",
+        "--account",
+        "kigali-savers",
+        "--mapping",
+        str(mapping),
+    )
+    assert [one["duplicate"] for one in commands.json("reconcile", "import", str(table), *other)] == [True]
+    mistaken = read["statements"][0]["id"]
+    assert "remark" in commands.refusal("reconcile", "withdraw", mistaken, "--remark", " ")
+    (withdrawn,) = commands.json("reconcile", "withdraw", mistaken, "--remark", "the sign was wrong")
+    assert (withdrawn["account"], withdrawn["lines"]) == ("kigali-savers", 1)
+    (read,) = commands.json("reconcile", "import", str(table), *other)
+    assert (read["lines"], read["duplicate"]) == (1, False)
+    latest, before = commands.json("reconcile", "statements", "--limit", "2")
+    assert (latest["closing"], latest["withdrawn_at"]) == (1_488, None)
+    assert (before["closing"], before["withdrawn_because"]) == (1_502, "the sign was wrong")
 
     session.begin(commands.data_dir, False)
     with session.services() as services, services.worker.begin() as tx:
