@@ -1,4 +1,4 @@
-"""A partner's client of the API: plain HTTP, as a partner's engineer would write it."""
+"""A client of the API: plain HTTP, as a partner's engineer would write it."""
 
 import base64
 import http.client
@@ -13,21 +13,24 @@ from ledger.ids import new_id
 
 ANSWER_SECONDS_MAX: Final = 30
 PAGE: Final = 200
+_DONE: Final = (http.HTTPStatus.OK, http.HTTPStatus.CREATED, http.HTTPStatus.ACCEPTED)
 
 
 class Client:
-    """Proves itself once, then reads and writes. Anything but success raises `Unavailable`."""
+    """Reads and writes under headers that say who it is. Anything but success raises `Unavailable`, except in `answer`."""
 
-    def __init__(self, url: str, client: NewClient) -> None:
-        self._at = urlsplit(url)
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self._url, self._headers = urlsplit(url), dict(headers)
+
+    @classmethod
+    def of(cls, url: str, client: NewClient) -> "Client":
+        """A client that proves itself once, by OAuth 2 client credentials."""
         proof = base64.b64encode(f"{client.client_id}:{client.client_secret}".encode()).decode()
-        answer = self._ask(
-            "POST",
-            "/oauth/token",
-            {"authorization": f"Basic {proof}", "content-type": "application/x-www-form-urlencoded"},
-            urlencode({"grant_type": "client_credentials"}),
+        headers = {"authorization": f"Basic {proof}", "content-type": "application/x-www-form-urlencoded"}
+        granted = cls(url, headers)._ask(
+            "POST", "/oauth/token", headers, urlencode({"grant_type": "client_credentials"})
         )
-        self._headers = {"authorization": f"Bearer {answer['access_token']}"}
+        return cls(url, {"authorization": f"Bearer {granted['access_token']}"})
 
     def get(self, path: str) -> Any:  # JSON of any shape
         """What stands at a path."""
@@ -62,25 +65,36 @@ class Client:
         headers = {**self._headers, "content-type": "application/octet-stream"}
         return self._ask("POST", path, headers, content)
 
+    def answer(self, method: str, path: str, body: Mapping[str, object]) -> tuple[int, bytes]:
+        """What is answered to JSON, whatever it is: the status and the body."""
+        return self._asked(method, path, self._json(), json.dumps(body))
+
+    def _json(self) -> dict[str, str]:
+        return {**self._headers, "content-type": "application/json", "idempotency-key": new_id().hex}
+
     def _send(self, method: str, path: str, body: Mapping[str, object]) -> Any:
-        headers = {**self._headers, "content-type": "application/json", "idempotency-key": new_id().hex}
-        return self._ask(method, path, headers, json.dumps(body))
+        return self._ask(method, path, self._json(), json.dumps(body))
 
     def _ask(self, method: str, path: str, headers: Mapping[str, str], body: str | bytes | None) -> Any:
         return json.loads(self._raw(method, path, headers, body))
 
     def _raw(self, method: str, path: str, headers: Mapping[str, str], body: str | bytes | None) -> bytes:
+        status, raw = self._asked(method, path, headers, body)
+        if status not in _DONE:
+            raise Unavailable(
+                f"{method} {path} was answered {status}: {raw[:300].decode('utf-8', 'replace')}"
+            )
+        return raw
+
+    def _asked(
+        self, method: str, path: str, headers: Mapping[str, str], body: str | bytes | None
+    ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(
-            self._at.hostname or "", self._at.port, timeout=ANSWER_SECONDS_MAX
+            self._url.hostname or "", self._url.port, timeout=ANSWER_SECONDS_MAX
         )
         try:
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
-            raw = response.read()
+            return response.status, response.read()
         finally:
             connection.close()
-        if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
-            raise Unavailable(
-                f"{method} {path} was answered {response.status}: {raw[:300].decode('utf-8', 'replace')}"
-            )
-        return raw

@@ -115,7 +115,7 @@ def staff(services: Services, url: str) -> Client:
             at=services.clock.now(),
         )
     )
-    return Client(url, made)
+    return Client.of(url, made)
 
 
 def reconcile_with_the_bank(

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from api.bootstrap import Services
-from api.demo import books, closing, events, payouts, reconciling, sender, settling, transfers, world
+from api.demo import books, closing, events, payouts, persons, reconciling, sender, settling, transfers, world
 from api.demo.books import Comparison
 from api.demo.client import Client
 from api.demo.closing import Closed
@@ -165,7 +165,7 @@ def run(
     answered, send_seconds, rest_seconds = _send(services, serving, built, first, step)
     with services.worker.read() as tx:
         lag = books.lag(tx)
-    client = Client(serving.url, partner.client)
+    client = Client.of(serving.url, partner.client)
     with receiving() as receiver:
         with step("the partner registers its endpoint; one remittance more", None):
             _register(services, client, receiver)
@@ -186,16 +186,17 @@ def run(
         told = Told(len(receiver.events), receiver.types_of("id", remittance), receiver.unsigned)
     manager = reconciling.staff(services, serving.url)
     with step("the bank's statements come in and are paired; a break is resolved", None):
-        payer = Client(serving.url, built.partners[transfers.PARTNER].client)
+        payer = Client.of(serving.url, built.partners[transfers.PARTNER].client)
         reconciled = reconciling.reconcile_with_the_bank(services, manager, payer, settled, paid_out)
     with step("folding and sealing", None):
         _fold_and_seal(services, sealer)
     with step("verifying", None) as steps:
         report = verified(steps)
     with step("the month before this one is closed", None):
-        made = closing.close_month(services, reconciled)
+        two = persons.managers(services, serving.url)
+        made = closing.close_month(two, reconciled)
         _fold_and_seal(services, sealer)
-        closed = closing.read_pack(services, manager, reconciled, made)
+        closed = closing.read_pack(services, two[0], reconciled, made)
 
     comparison = Comparison()
     with services.worker.read() as tx:

@@ -64,32 +64,41 @@ def closed(found: Closed) -> None:
     """The check-list before and after what a person said, and the bank reconciliation statement."""
     console = output.console()
     console.rule(f"{found.month} is closed")
-    after = {item.name: item for item in found.judged.items}
+    made = found.made
+    after = {item["item"]: item for item in made.judged["items"]}
     output.table(
-        ["check-list", "found>", "before", "at the close", "explained by"],
+        ["check-list", "found>", "before", "at the close", f"explained by {made.asked_by}"],
         [
             (
-                item.title,
-                len(item.findings),
-                item.state,
-                after[item.name].state,
-                next((one.explanation.remark for one in after[item.name].findings if one.explanation), ""),
+                item["title"],
+                len(item["findings"]),
+                item["state"],
+                after[item["item"]]["state"],
+                next(
+                    (
+                        one["explanation"]["remark"]
+                        for one in after[item["item"]]["findings"]
+                        if one["explanation"]
+                    ),
+                    "",
+                ),
             )
-            for item in found.found.items
+            for item in made.before["items"]
         ],
     )
     console.print(
-        f"{PROGRAMME}'s books are closed through {found.close.through}: what comes later for {found.month} is booked on"
-        f" {found.open_from} or after, and points back. In production a second operator approves a close; this is a sandbox."
+        f"{made.asked_by} asks for the close. She can't approve it herself ({made.refused}); {made.approved_by} does, with a code of his"
+        f" authenticator. {PROGRAMME}'s books are closed through {found.close['through']}: what comes later for {found.month} is booked on"
+        f" {found.open_from} or after, and points back."
     )
     console.print(f"[bold]Bank reconciliation statement[/], {found.statement['title']} ({CURRENCY})")
     output.table(
-        ["", "what it waits for", "dated", "amount>"],
+        ["balance or entry", "where it is", "dated", "amount>"],
         [(what, waits or "", dated or "", _amount(amount)) for what, waits, dated, amount in found.rows],
     )
     sizes = ", ".join(f"{form} {size / 1000:,.0f} kB" for form, size in found.files.items())
     console.print(
-        f"It is a page of the close pack ({sizes}), whose digests are in seal {found.close.seal}:"
+        f"It is a page of the close pack ({sizes}), whose digests are in seal {found.close['seal']}:"
         f" GET /v1/periods/{PROGRAMME}/{found.month}/pack?format=html, or mizan period pack {PROGRAMME} {found.month} pack.pdf"
     )
 

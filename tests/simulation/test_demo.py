@@ -66,6 +66,7 @@ def test_every_figure_is_as_it_has_to_be_and_the_seed_decides_them(tmp_path: Pat
         "short": False,
         "fee": True,
     }
+    assert (first["closed"]["asked_by"], first["closed"]["approved_by"]) == ("Keza", "Mugisha")
     assert first["closed"]["checklist_before"]["event_totals"] == "red"
     assert set(first["closed"]["checklist"].values()) == {"green", "explained"}
     (_, _, _, bank), *between, (_, _, _, books), (_, _, _, difference) = first["closed"][
