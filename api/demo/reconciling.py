@@ -226,7 +226,7 @@ def compare(comparison: Comparison, found: Reconciled, planned: Sequence[Planned
     comparison.expect("balance per books", found.at_bank.paid_in + other + found.received, found.books)
     odd = sum(line.amount for line in (*old.lines, *new.lines) if isinstance(line.is_, str) and line.is_ != "fee")  # fmt: skip
     comparison.expect("balance per bank", found.books - found.received + odd, new.closing)
-    quarantined = sum(1 for one in planned if _settled_but_quarantined(one, found.at_bank.paid_today))
+    quarantined = sum(_settled_but_quarantined(one, found.at_bank.paid_today) for one in planned)
     comparison.expect(
         "breaks elsewhere",
         {"returned_settlement": 1} | ({"settled_but_quarantined": quarantined} if quarantined else {}),
@@ -245,20 +245,23 @@ def _planted(found: Reconciled) -> list[tuple[str, int, str]]:
     return planted
 
 
-def _settled_but_quarantined(one: Planned, paid_today: frozenset[str]) -> bool:
-    """Whether a delivery is in quarantine, and its partner has paid for the day: Gulf Express for EjoHeza, Sakura before it collects."""
+def _settled_but_quarantined(one: Planned, paid_today: frozenset[str]) -> int:
+    """In how many programmes a delivery in quarantine is a break: those that it may be of, and that its partner has paid for the day.
+
+    Gulf Express has for EjoHeza, Sakura before it collects.
+    """
     if one.outcome is None or one.outcome[0] != "quarantined":
-        return False
+        return 0
     paid = {group.programme for group in world.GROUPS if group.partner == one.slug} & paid_today
     match one.slug:
         case "gulf-express":
             paid &= {PROGRAMME}  # its payment for the other programme was returned
         case "desert-mobile":
-            return False  # it has paid for days that are over
+            return 0  # it has paid for days that are over
     if one.outcome[1] == "remittance_conflict":  # what it contradicts is known, and whose that is
         currency = (one.data or {})["received"]["currency"]
         paid &= {group.programme for group in world.GROUPS if group.currency == currency}
-    return bool(paid)
+    return len(paid)
 
 
 def _set_up(manager: Client, month: date) -> None:
