@@ -56,7 +56,7 @@ contracts: $(STAMP) ## check who imports whom
 migrations: $(STAMP) ## migrate an empty database and compare it with the models
 	@$(PY) -m api.migrations.check
 
-bench: $(STAMP) ## measure: make bench BENCH=posting|pipeline|hooks|reads
+bench: $(STAMP) ## measure: make bench BENCH=posting|pipeline|hooks|reads|api|payouts|reconcile
 	@$(VENV)/bin/mizan bench $(BENCH)
 
 format: $(STAMP) ## format the code and mend what can be mended
