@@ -41,7 +41,7 @@ class Timing:
     """What one of the two has at the day's end and the other not.
 
     A line is in the bank's statement and not in the books; an item the other way round. ``amount`` is as the bank signs
-    it: positive is money in. ``since`` is its day; ``transaction_id`` of an item.
+    it: positive is money in. ``since`` is its day, ``within`` the line's statement or the item's transaction.
     """
 
     side: Side
@@ -49,7 +49,7 @@ class Timing:
     since: date
     amount: int
     what: str
-    transaction_id: UUID | None = None
+    within: UUID | None = None
     count: int = 1
 
 
@@ -212,11 +212,11 @@ def _bank(sql: Cursor, account: BankAccount, on: date) -> tuple[UUID | None, dat
 _TIMING: Final = """
     WITH line AS (
         SELECT l.id, l.booked_on AS since, l.amount, coalesce(l.party, l.reference, l.end_to_end, l.kind, '') AS what,
-               p.pairing_id, CAST(NULL AS uuid) AS transaction_id
+               p.pairing_id, l.statement_id AS within
         FROM ledger.statement_line l LEFT JOIN ledger.paired_line p ON p.line_id = l.id
         WHERE l.bank_account_id = %(account)s AND l.booked_on <= %(on)s AND l.duplicate_of IS NULL
     ), item AS (
-        SELECT i.id, i.on_date AS since, i.amount, i.kind AS what, p.pairing_id, i.transaction_id
+        SELECT i.id, i.on_date AS since, i.amount, i.kind AS what, p.pairing_id, i.transaction_id AS within
         FROM ledger.item i LEFT JOIN ledger.paired_item p ON p.item_id = i.id
         WHERE i.bank_account_id = %(account)s AND i.source = 'booked' AND i.on_date <= %(on)s AND i.on_date >= %(since)s
     ), crossing AS (
@@ -230,7 +230,7 @@ _TIMING: Final = """
         UNION ALL
         SELECT 'item', item.* FROM item WHERE pairing_id IS NULL OR pairing_id IN (SELECT pairing_id FROM crossing)
     )
-    SELECT side, id, since, amount, what, transaction_id, count(*) OVER (),
+    SELECT side, id, since, amount, what, within, count(*) OVER (),
            sum(CASE side WHEN 'line' THEN amount ELSE -amount END) OVER ()
     FROM open ORDER BY abs(amount) DESC, since, id LIMIT %(limit)s
 """
@@ -242,8 +242,7 @@ def _timing(sql: Cursor, account: BankAccount, on: date) -> tuple[Timing, ...]:
         {"account": account.id, "on": on, "since": account.statements_since, "limit": TIMING_MAX},
     ).fetchall()
     listed = [
-        Timing(side, id_, since, amount, what, transaction)
-        for side, id_, since, amount, what, transaction, *_ in rows
+        Timing(side, id_, since, amount, what, within) for side, id_, since, amount, what, within, *_ in rows
     ]
     listed.sort(key=lambda one: (one.since, one.side, str(one.id)))
     if rows and rows[0][6] > len(rows):

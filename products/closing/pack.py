@@ -141,7 +141,9 @@ def _reconciliation(one: Reconciliation, period: Period, figures: Figures) -> Ta
     )
     to_statements = f"/v1/bank-statements?account={account.slug}"
     said = f"Balance per bank, {one.statement_on}" if one.statement_on else "Balance per bank: no statement"
-    bank_cell: Cell = Amount(one.bank, link=to_statements) if one.bank is not None else None
+    bank_cell: Cell = None
+    if one.bank is not None and one.statement_id is not None:
+        bank_cell = Amount(one.bank, link=_statement(one.statement_id))
     dated = str(one.statement_on) if one.statement_on else None
     rows = [Row((said, None, dated, bank_cell), "subtotal")]
     for timing in one.timing:
@@ -152,8 +154,12 @@ def _reconciliation(one: Reconciliation, period: Period, figures: Figures) -> Ta
             "rest": "either",
         }
         link = to_statements
-        if timing.transaction_id is not None:
-            link = f"/v1/ledger/transactions/{public_id('txn', timing.transaction_id)}"
+        if timing.within is not None:
+            link = (
+                f"{_statement(timing.within)}/lines"
+                if timing.side == "line"
+                else f"/v1/ledger/transactions/{public_id('txn', timing.within)}"
+            )
         rows.append(
             Row((words(timing.what), where[timing.side], str(timing.since), Amount(signed, link=link)))
         )
@@ -194,6 +200,10 @@ def _reconciliation(one: Reconciliation, period: Period, figures: Figures) -> Ta
     )
 
 
+def _statement(id_: UUID) -> str:
+    return f"/v1/bank-statements/{public_id('bst', id_)}"
+
+
 def _breaks(tx: Tx, period: Period) -> Section:
     with cursor(tx) as sql:
         rows = sql.execute(
@@ -211,7 +221,16 @@ def _breaks(tx: Tx, period: Period) -> Section:
     tables = []
     for currency in sorted(listed):
         ages = [
-            Row((age, len(amounts), Amount(sum(map(abs, amounts)))))
+            Row(
+                (
+                    age,
+                    len(amounts),
+                    Amount(
+                        sum(map(abs, amounts)),
+                        link=f"/v1/breaks?programme={period.programme}&currency={currency}&sort=age",
+                    ),
+                )
+            )
             for age in (*(label for _, label in AGES), OLDEST)
             if (amounts := by_age.get((currency, age)))
         ]
