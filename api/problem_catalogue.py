@@ -849,9 +849,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         Kind(
             "duplicate_line",
             409,
-            "The line stands in another statement, too",
-            "Statements overlap, and this line is in both: the other one takes part in pairing, this one does not.",
-            "Use the other line; the statement names it.",
+            "The line takes part in nothing",
+            "Statements overlap, and this line is in both: the other one takes part in pairing, this one does not. Or its statement was withdrawn.",
+            "Use the other line; the statement names it. Of what was withdrawn, bring the file in again, as it should be.",
         ),
         Kind(
             "not_undoable",

@@ -29,7 +29,7 @@ LINE_PREFIX: Final = "bsl"
 
 
 class DuplicateLine(Conflict):
-    """The line stands in an overlapping statement too, where it takes part."""
+    """The line takes part in nothing: it stands in an overlapping statement too, where it does, or its statement was withdrawn."""
 
     code = "duplicate_line"
 
@@ -100,6 +100,8 @@ def lines(tx: Tx, ids: Sequence[UUID]) -> list[Line]:
     )
     if len(rows) != len(set(ids)):
         raise NotFound("There is no such statement line.")
+    if any(row[5] == row[0] for row in rows):
+        raise DuplicateLine("The line's statement was withdrawn: it takes part in nothing.")
     if any(row[5] is not None for row in rows):
         raise DuplicateLine("The line stands in another statement, too: that one takes part.")
     return [Line(*row[:5]) for row in rows]
