@@ -83,7 +83,7 @@ def bring_in(
         services.keyring,
         services.clock,
         content,
-        NewFile(digest, _name(ask.name), fmt.value, size, ask.by),
+        NewFile(digest, shown_name(ask.name), fmt.value, size, ask.by),
         partial(
             read,
             fmt=fmt,
@@ -162,7 +162,7 @@ def _mapping(ask: Ask, account: BankAccount | None) -> csv_mapping.StatementMapp
     return csv_mapping.parse(given)
 
 
-def _name(given: str) -> str:
+def shown_name(given: str) -> str:
     """A file's name as it is shown: without its folders, without what can't be seen."""
     bare = given.replace("\\", "/").rpartition("/")[2]
     return "".join(one for one in bare if one.isprintable())[:NAME_CHARACTERS_MAX] or "statement"

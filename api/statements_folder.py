@@ -36,6 +36,10 @@ SETTLED_SECONDS: Final = 10.0
 """How long a file was touched by nobody before it counts as finished."""
 UNFINISHED: Final = (".part", ".partial", ".tmp", ".filepart", ".crdownload", REASON)
 """How names end of files that are being written, or are ours."""
+NAME_BYTES_MAX: Final = 200
+"""Of the name of a file that was put away, so that there is room for a number and for the name of its reason."""
+SUFFIX_CHARACTERS_MAX: Final = 10
+"""What is longer behind a name's last point is no ending."""
 SECONDS_MAX: Final = 15.0
 """How long one look goes on to further files; the next one takes them."""
 
@@ -69,7 +73,11 @@ def take(
         return found
     until = time.monotonic() + seconds_max
     for path, account in _finished(folder, settled_seconds):
-        became = _take_one(services, folder, path, account)
+        try:
+            became = _take_one(services, folder, path, account)
+        except OSError as error:  # it stays where it is; those behind it are taken
+            log.warning("a bank's file can't be taken: %s (%s)", error.strerror, _shown(path))
+            continue
         if became is not None:
             found = replace(found, **{became: getattr(found, became) + 1})
         if time.monotonic() > until:
@@ -86,7 +94,12 @@ def _finished(folder: Path, settled_seconds: float) -> Iterator[tuple[Path, str 
         if place.is_dir() and not place.is_symlink() and place.name not in (DONE, REFUSED)
     ]
     for place, account in places:
-        for path in sorted(place.iterdir()):
+        try:
+            inside = sorted(place.iterdir())
+        except OSError as error:
+            log.warning("a folder of statements can't be read: %s (%s)", error.strerror, _shown(place))
+            continue
+        for path in inside:
             if path.name.startswith(".") or path.name.lower().endswith(UNFINISHED):
                 continue
             try:
@@ -131,7 +144,7 @@ def _bring_in(
     """Whether the file was here already; None: another process is at it."""
     mine = tx.execute(
         text("SELECT pg_try_advisory_xact_lock(:class, :file)"),
-        {"class": _LOCK_CLASS, "file": crc32(str(path).encode()) - 2**31},
+        {"class": _LOCK_CLASS, "file": crc32(os.fsencode(path)) - 2**31},
     ).scalar_one()
     if not mine:
         return None
@@ -141,7 +154,7 @@ def _bring_in(
     if _standing(content) != seen:
         raise StillWritten
     if not imported.duplicate:
-        detail = {"sha256": digest, "file": path.name, "lines": imported.lines}
+        detail = {"sha256": digest, "file": _shown(path), "lines": imported.lines}
         act = Act(ACTOR, "system", "bank_statement.imported", f"sha256:{digest}", "done", detail=detail)
         auditing.write(tx, services, act)
     return imported.duplicate
@@ -152,14 +165,14 @@ def _refuse(services: Services, folder: Path, path: Path, content: BinaryIO, err
     if not path.exists():
         return  # another process did
     seen = content.seek(0, os.SEEK_END)
-    named = f"sha256:{bank_statements.digest_of(content)[0].hex()}" if seen else path.name
+    named = f"sha256:{bank_statements.digest_of(content)[0].hex()}" if seen else _shown(path)
     refused = Act(
         ACTOR,
         "system",
         "bank_statement.imported",
         named,
         "refused",
-        detail={"code": error.code, "file": path.name},
+        detail={"code": error.code, "file": _shown(path)},
     )
     auditing.refused(services, refused)
     place = folder / REFUSED
@@ -170,7 +183,7 @@ def _refuse(services: Services, folder: Path, path: Path, content: BinaryIO, err
     draft.write_text(f"{error.code}\n{error.detail}\n", encoding="utf-8")
     draft.replace(reason)
     _move(path, to)
-    log.warning("a bank's file was refused: %s (%s)", error.code, path.name)
+    log.warning("a bank's file was refused: %s (%s)", error.code, _shown(path))
 
 
 def _put_away(path: Path, place: Path) -> None:
@@ -187,11 +200,21 @@ def _move(path: Path, to: Path) -> None:
 
 def _free(place: Path, name: str) -> Path:
     """A name in the folder that no file has; a file refused again after a kill finds its own reason there, and no file."""
-    to, number = place / name, 1
+    stem, suffix = Path(name).stem, Path(name).suffix
+    if len(suffix) > SUFFIX_CHARACTERS_MAX:
+        stem, suffix = name, ""
+    while len(os.fsencode(stem + suffix)) > NAME_BYTES_MAX:
+        stem = stem[:-1]
+    to, number = place / f"{stem}{suffix}", 1
     while to.exists():
         number += 1
-        to = place / f"{Path(name).stem}-{number}{Path(name).suffix}"
+        to = place / f"{stem}-{number}{suffix}"
     return to
+
+
+def _shown(path: Path) -> str:
+    """A file's name as it can be written down: some are in no encoding."""
+    return bank_statements.shown_name(path.name)
 
 
 def _standing(content: BinaryIO) -> tuple[int, int, int]:

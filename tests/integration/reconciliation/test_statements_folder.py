@@ -95,6 +95,14 @@ def test_finished_files_are_taken_once_and_put_away_and_a_refused_one_lies_besid
         "SELECT outcome, count(*) FROM ledger.audit_entry WHERE action = 'bank_statement.imported' GROUP BY 1 ORDER BY 1",
     )
     assert outcomes == [("done", 2), ("refused", 2)]
+    # names that no encoding can write, that are too long for a reason beside them, or hold a line's end, stop nobody
+    for number, name in enumerate((b"6-\xff\xfe.sta", b"7-\n.sta"), 6):
+        (tmp_path / os.fsdecode(name)).write_bytes(a_day(number))
+    (tmp_path / f"{'8' * 251}.sta").write_bytes(b"nothing")
+    assert take(services, tmp_path, settled_seconds=0) == Look(imported=2, refused=1)
+    assert take(services, tmp_path, settled_seconds=0) == Look()
+    assert {os.fsdecode(b"6-\xff\xfe.sta"), "7-\n.sta"} < set(names(tmp_path / "done"))
+    assert {f"{'8' * 196}.sta", f"{'8' * 196}.sta.reason"} < set(names(tmp_path / "refused"))
 
 
 @contextmanager
