@@ -11,6 +11,8 @@ from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy import text
+
 from ledger.database import Tx
 from ledger.errors import InvalidInput, NotFound
 from ledger.periods import effective_day
@@ -36,6 +38,8 @@ from products.settlements.obligations import BUCKETS, Bucket, Obligation
 
 CASH: Final = (chart.BANK.name, chart.RAIL_FLOAT.name)
 """The accounts whose balances are money at hand: at the bank, and prepaid at rails."""
+WORK_MEMORY: Final = "64MB"
+"""For each step of a query: half a million balances are joined in memory."""
 _RECEIVABLE: Final = chart.PARTNER_RECEIVABLE.name
 
 
@@ -215,6 +219,7 @@ def first_page(
         if programmes is not None and wanted not in programmes:
             raise NotFound(f"there is no programme “{programme}”")
         programmes = frozenset((wanted,))
+    tx.execute(text("SELECT set_config('work_mem', :memory, true)"), {"memory": WORK_MEMORY})
     now = books.clock.now()
     funds = {one.id: one for one in reading.funds(tx, programmes)}
     today = {id_: effective_day(now, one.time_zone) for id_, one in funds.items()}

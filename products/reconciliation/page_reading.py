@@ -185,9 +185,19 @@ def bank_accounts(tx: Tx, days: Mapping[UUID, date], *, past: bool) -> dict[Key,
     rows = (
         cursor(tx)
         .execute(
-            """SELECT b.fund_id, b.currency, b.id, b.slug, a.id, a.code, a.owner, t.debits - t.credits, s.id, s.to_on, s.closing,
-                  o.lines, o.paid_in, o.paid_out, o.since
-           FROM unnest(%s::uuid[], %s::date[]) AS asked (fund_id, day)
+            """WITH asked AS MATERIALIZED (SELECT * FROM unnest(%s::uuid[], %s::date[]) AS asked (fund_id, day)),
+           open_line AS MATERIALIZED (
+               SELECT l.bank_account_id, count(*) AS lines, coalesce(sum(l.amount) FILTER (WHERE l.amount > 0), 0)::bigint AS paid_in,
+                      coalesce(-sum(l.amount) FILTER (WHERE l.amount < 0), 0)::bigint AS paid_out, min(l.booked_on) AS since
+               FROM asked JOIN ledger.bank_account b ON b.fund_id = asked.fund_id
+               JOIN ledger.statement_line l ON l.bank_account_id = b.id
+               WHERE l.duplicate_of IS NULL AND l.booked_on <= asked.day
+                 AND NOT EXISTS (SELECT FROM ledger.paired_line k WHERE k.line_id = l.id)
+               GROUP BY 1
+           )
+           SELECT b.fund_id, b.currency, b.id, b.slug, a.id, a.code, a.owner, t.debits - t.credits, s.id, s.to_on, s.closing,
+                  coalesce(o.lines, 0), coalesce(o.paid_in, 0), coalesce(o.paid_out, 0), o.since
+           FROM asked
            JOIN ledger.bank_account b ON b.fund_id = asked.fund_id
            JOIN ledger.account a ON a.id = b.account_id
            JOIN ledger.account_balance t ON t.account_id = a.id
@@ -196,13 +206,7 @@ def bank_accounts(tx: Tx, days: Mapping[UUID, date], *, past: bool) -> dict[Key,
                WHERE s.bank_account_id = b.id AND s.to_on <= asked.day AND s.withdrawn_at IS NULL
                ORDER BY s.to_on DESC, s.from_on DESC, s.made_at DESC NULLS LAST, s.imported_at DESC, s.position DESC LIMIT 1
            ) AS s ON true
-           CROSS JOIN LATERAL (
-               SELECT count(*) AS lines, coalesce(sum(l.amount) FILTER (WHERE l.amount > 0), 0)::bigint AS paid_in,
-                      coalesce(-sum(l.amount) FILTER (WHERE l.amount < 0), 0)::bigint AS paid_out, min(l.booked_on) AS since
-               FROM ledger.statement_line l
-               WHERE l.bank_account_id = b.id AND l.duplicate_of IS NULL AND l.booked_on <= asked.day
-                 AND NOT EXISTS (SELECT FROM ledger.paired_line k WHERE k.line_id = l.id)
-           ) AS o ORDER BY b.slug""",
+           LEFT JOIN open_line AS o ON o.bank_account_id = b.id ORDER BY b.slug""",
             (list(days), list(days.values())),
         )
         .fetchall()
