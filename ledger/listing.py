@@ -10,6 +10,7 @@ from ledger.balances import Balance, balances
 from ledger.database import Tx, cursor
 from ledger.errors import NotFound
 from ledger.horizon import AFTER, SETTLED, START, Position
+from ledger.periods import BELONGS_ON
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,10 @@ class ListedPosting:
 
 @dataclass(frozen=True, slots=True)
 class ListedTransaction:
-    """A transaction with its postings in order; `position` is its place in the journal."""
+    """A transaction with its postings in order; `position` is its place in the journal.
+
+    ``belongs_on``: the day that it belongs to, when that day's period was closed before it was booked.
+    """
 
     id: UUID
     reference: str
@@ -46,6 +50,7 @@ class ListedTransaction:
     effective_on: date
     recorded_at: datetime
     reverses: UUID | None
+    belongs_on: date | None
     postings: tuple[ListedPosting, ...]
     position: Position
 
@@ -124,7 +129,7 @@ def touches(tx: Tx, transaction_id: UUID, account_ids: Sequence[UUID]) -> bool:
     return row is not None
 
 
-_COLUMNS = "id, reference, kind, effective_on, recorded_at, reverses, era, xid::text::bigint"
+_COLUMNS = f"""id, reference, kind, effective_on, recorded_at, reverses, (details->>'{BELONGS_ON}')::date, era, xid::text::bigint"""
 
 
 def _with_postings(tx: Tx, rows: Sequence[tuple[Any, ...]]) -> list[ListedTransaction]:
@@ -146,10 +151,11 @@ def _with_postings(tx: Tx, rows: Sequence[tuple[Any, ...]]) -> list[ListedTransa
             effective_on,
             recorded_at,
             reverses,
+            belongs_on,
             tuple(postings[id_]),
             Position(era, xid, id_),
         )
-        for id_, reference, kind, effective_on, recorded_at, reverses, era, xid in rows
+        for id_, reference, kind, effective_on, recorded_at, reverses, belongs_on, era, xid in rows
     ]
 
 

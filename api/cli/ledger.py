@@ -15,7 +15,7 @@ from api.closing import EXTRA_CHECKS
 from api.jobs import fold_all, seal_all
 from api.seal_key import sealing_key
 from api.settings import Settings
-from ledger import horizon, verification
+from ledger import horizon, listing, verification
 from ledger.balances import balances, balances_as_of
 from ledger.clock import SystemClock
 from ledger.database import Tx
@@ -184,6 +184,7 @@ def transaction(
     transaction_id = _id("txn", which)
     with session.services() as services, services.worker.read() as tx:
         found = receipt(tx, transaction_id)
+        belongs_on = listing.transaction(tx, transaction_id).belongs_on
         named = {
             row.id: row
             for row in tx.exec_driver_sql(
@@ -207,6 +208,7 @@ def transaction(
         "effective_on": found.effective_on.isoformat(),
         "recorded_at": found.recorded_at.isoformat(),
         "reverses": public_id("txn", found.reverses) if found.reverses else None,
+        "belongs_on": belongs_on.isoformat() if belongs_on else None,
         "status": found.status,
     }
     if as_json:

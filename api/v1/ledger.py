@@ -65,6 +65,10 @@ class TransactionOut(Out):
     effective_on: Day
     recorded_at: Instant
     reverses: str | None
+    belongs_on: Annotated[
+        Day | None,
+        Field(description="the day that it belongs to, whose period was closed when it was booked"),
+    ]
     postings: list[PostingOut]
 
 
@@ -317,6 +321,7 @@ def transaction_out(transaction: listing.ListedTransaction) -> TransactionOut:
         effective_on=transaction.effective_on,
         recorded_at=transaction.recorded_at,
         reverses=public_id("txn", transaction.reverses) if transaction.reverses else None,
+        belongs_on=transaction.belongs_on,
         postings=[
             PostingOut(
                 debit=public_id("acc", posting.debit),

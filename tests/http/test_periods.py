@@ -327,6 +327,15 @@ def test_a_month_closes_with_its_pack_when_two_have_seen_that_its_checklist_is_g
         assert sum(one["amount"]["amount"] for one in parts) == cell["amount"], cell
     assert code_of(auditor.get(f"{MARCH}/figures/none/transactions"), 404) == "not_found"
 
+    # what comes late for it lands in the open month, and says where it belongs
+    api.acme.authenticate()
+    [(member,)] = api.rows("select id from products.member_link")
+    late = a_remittance(public_id("mem", member), remittance_id="LATE", completed_at="2026-03-29T09:20:00Z")
+    booked = manager.get(
+        f"/v1/ledger/transactions/{send(api.acme, late, 'late').json()['transaction']}"
+    ).json()
+    assert (booked["effective_on"], booked["belongs_on"]) == ("2026-04-01", "2026-03-29")
+
     # two persons open it again: a machine is none
     refused = staff(api).post(f"{MARCH}/reopen", {"reason": "x"}, headers={"Idempotency-Key": "m"})
     assert code_of(refused) == "second_person_required"
