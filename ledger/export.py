@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,6 +19,9 @@ from ledger.ids import public_id
 
 BATCH: Final = 10_000
 """Rows that are fetched, and held in memory, at a time."""
+
+ACCOUNTS_KNOWN_MAX: Final = 50_000
+"""Accounts whose public ids are kept: a few are in most postings."""
 
 COLUMNS: Final = (
     "transaction",
@@ -101,9 +105,15 @@ def batches(tx: Tx, wanted: Wanted) -> Iterator[list[Row]]:
                 "through": wanted.through,
                 "funds": None if wanted.funds is None else list(wanted.funds),
             },
+            binary=True,
         )
         while fetched := rows.fetchmany(BATCH):
             yield [_row(*one) for one in fetched]
+
+
+@lru_cache(maxsize=ACCOUNTS_KNOWN_MAX)
+def _account(id_: UUID) -> str:
+    return public_id("acc", id_)
 
 
 def _row(
@@ -133,10 +143,10 @@ def _row(
         effective_on,
         recorded_at,
         fund,
-        public_id("acc", debit),
+        _account(debit),
         debit_code,
         debit_owner,
-        public_id("acc", credit),
+        _account(credit),
         credit_code,
         credit_owner,
         amount,
