@@ -192,7 +192,6 @@ def statements(
             "lines>",
             "duplicates>",
             "file",
-            "state",
         ],
         [
             [
@@ -204,9 +203,8 @@ def statements(
                 output.amount_in(one.opening, one.currency),
                 f"{output.amount_in(one.closing, one.currency)} {one.currency}",
                 one.lines,
-                one.duplicates,
+                one.duplicates if one.withdrawn_at is None else "withdrawn",
                 one.file,
-                "withdrawn" if one.withdrawn_at is not None else "counts",
             ]
             for one in found
         ],
