@@ -173,9 +173,11 @@ def write_by_hand(
     said: int = 1,
     seq: int = 1,
     day: date = DAY,
+    role: str = "worker",
 ) -> None:
-    """A transaction (unless ``into`` names one) and one posting, as the worker but past all of its code."""
-    with databases.worker.begin() as tx:
+    """A transaction (unless ``into`` names one) and one posting, as a role that may write but past all of the code."""
+    writer: Database = getattr(databases, role)
+    with writer.begin() as tx:
         transaction_id = into or new_id()
         if into is None:
             cursor(tx).execute(
@@ -229,8 +231,9 @@ def test_the_trigger_judges_what_no_code_has_judged(books: Books, databases: Dat
             write_by_hand(databases, debit, credit, amount)
     with databases.worker.begin() as tx:
         close_period(tx, books.fund_id, DAY, actor="manager", clock=books.clock)
-    with pytest.raises(psycopg.Error, match="period_closed"):
-        write_by_hand(databases, bank, savings)
+    for role in ("worker", "owner", "superuser"):  # the others write no journal at all
+        with pytest.raises(psycopg.Error, match="period_closed"):
+            write_by_hand(databases, bank, savings, role=role)
 
 
 def test_a_reference_with_a_transaction_is_never_given_back(books: Books, databases: Databases) -> None:
