@@ -237,38 +237,6 @@ def test_only_what_is_booked_counts() -> None:
     assert statement_in(document(entry(5) + entry(7, status="PDNG", currency="USD"), 5)).amounts == [5]
 
 
-def test_the_banks_own_totals_are_compared_in_every_way_that_banks_count() -> None:
-    def totals(*said: tuple[str, int, str], page: str = "", rest: str = "") -> str:
-        summary = "".join(
-            f"<Ttl{of}Ntries><NbOfNtries>{number}</NbOfNtries><Sum>{total}</Sum></Ttl{of}Ntries>"
-            for of, number, total in said
-        )
-        balances = camt_balance("OPBD", 0, "EUR", DAY) + camt_balance("CLBD", 10_00, "EUR", DAY)
-        entries = entry(20_00) + entry(-10_00) + rest
-        return camt_document(
-            f"<Stmt>{camt_head(ONE)}{page}{balances}<TxsSummry>{summary}</TxsSummry>{entries}</Stmt>"
-        )
-
-    pending = entry(7, status="PDNG")
-    taken_back = entry(5_00) + entry(5_00, more=f"<RvslInd>true</RvslInd><BookgDt><Dt>{DAY}</Dt></BookgDt>")
-    for good in (
-        totals(("", 2, "30.00"), ("Cdt", 1, "20"), ("Dbt", 1, "10.00")),
-        totals(("", 2, "10.00")),
-        totals(("", 3, "30.07"), ("Cdt", 2, "20.07"), rest=pending),
-        totals(("Cdt", 1, "20.00"), rest=pending),
-        totals(("Cdt", 3, "30.00"), ("Dbt", 1, "10.00"), rest=taken_back),
-        totals(("Cdt", 2, "25.00"), ("Dbt", 2, "15.00"), rest=taken_back),
-        totals(("", 9, "99.00"), page="<StmtPgntn><PgNb>1</PgNb><LastPgInd>false</LastPgInd></StmtPgntn>"),
-    ):
-        assert sum(statement_in(good).amounts) == 10_00
-    assert (
-        "say 3 entries of 30.00 EUR, and what was read is 2 entries of 30.00 EUR: a difference of 1 entry."
-        in refused(totals(("", 3, "30.00")))
-    )
-    assert "a difference of -1.00 EUR" in refused(totals(("", 2, "30.00"), ("Dbt", 1, "9.00")))
-    assert "Statement 1, control totals: the amount can't be read" in refused(totals(("", 2, "1,2,3")))
-
-
 @pytest.mark.parametrize(
     ("written", "read"),
     [

@@ -303,20 +303,3 @@ def test_entries_of_no_money_are_counted_and_left_out() -> None:
     assert [(line.entry, line.amount) for line in found.lines] == [(2, 100)]
     assert found.end is not None
     assert found.end.skipped == 1
-
-
-def test_the_banks_own_totals_are_compared_where_it_gives_them() -> None:
-    entries = ":61:260302C3,NTRFNONREF\n:61:260302RC2,NTRFNONREF\n:61:260302D0,NTRFNONREF"
-    for good in (
-        ":90D:1EUR0,\n:90C:2EUR5,",
-        ":90D:2EUR2,00\n:90C:1EUR3,",
-        ":90C:many",
-        ":90C:7USD9,",
-    ):
-        assert statement_in(message(f"{entries}\n{good}")).amounts == [300, -200]
-        assert statement_in(message(entries).removesuffix("-\n") + f"{good}\n-\n").amounts == [300, -200]
-    said = refused(message(f"{entries}\n:90C:3EUR5,00"))
-    assert (
-        "say 3 credits of 5.00 EUR, and what was read is 2 credits of 5.00 EUR: a difference of 1 credit."
-        in said
-    )
