@@ -361,11 +361,15 @@ _EVERYTHING: Final[tuple[str, ...]] = (
     """SELECT DISTINCT ON (id) 'remittal_line', id::text, 'agency_rejection', programme_id, bank_account_id, fund_id, NULL,
               partner_id, amount, currency, on_date, CASE WHEN item_id IS NULL THEN '{}' ELSE ARRAY[item_id] END, details
        FROM given_back""",
-    # returned_settlement: the partner has not paid again since
+    # returned_settlement: the partner has not paid again since; where a pairing was taken back the bank returned nothing, and it is
+    # the line that is open
     f"""SELECT 'settlement', s.id::text, 'returned_settlement', s.programme_id, NULL, f.fund_id, NULL, s.partner_id, -s.amount,
                s.currency, s.returned_on, '{{}}', jsonb_build_object('settlement', s.id, 'through', s.through)
         FROM products.settlement s {_SAVERS}
         WHERE s.state IN ('returning', 'returned') AND s.kind = 'payment'
+          AND NOT EXISTS (
+              SELECT FROM products.pairing_effect e LEFT JOIN products.receipt r ON r.id = e.subject AND e.kind = 'receipt'
+              WHERE coalesce(r.settlement_id, e.subject) = s.id AND e.undone_at IS NOT NULL)
           AND NOT EXISTS (
               SELECT FROM products.settlement n WHERE n.partner_id = s.partner_id AND n.programme_id = s.programme_id
                 AND n.kind = 'payment' AND n.state = 'paired' AND n.recorded_at > s.recorded_at

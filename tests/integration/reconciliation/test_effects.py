@@ -78,9 +78,13 @@ def test_what_a_partner_pays_by_bank_transfer_settles_what_it_collected_and_no_m
     assert counting.balance("bank") == 0
     assert not counting.is_paired(both)
     assert counting.open_booked() == []
-    # what a person took back, no rule makes again
+    # what a person took back, no rule makes again; and the bank has returned nothing: it is the line that is open
     assert counting.reconcile().pairings == 0
     assert settlements(counting) == [("returned", 31_020, 31_020, 0)]
+    of_line = counting.paying.rows(
+        "SELECT subject FROM products.break WHERE ended_at IS NULL AND subject_kind <> 'item'"
+    )
+    assert {row["subject"] for row in of_line} == {str(both), str(less)}
 
 
 def test_payments_of_a_bank_file_are_paid_when_the_statement_says_so(counting: Counting) -> None:
