@@ -15,6 +15,7 @@ from api.shadow.given import Expected, InvalidShadowInput
 from api.shadow.replay import Replay, Replayed, Year
 from api.shadow.servers import shadow
 from ledger.clock import FixedClock
+from ledger.database import Tx, cursor
 from ledger.verify import verify
 from products.checks import PRODUCT_CHECKS
 from products.programmes.loader import load
@@ -24,7 +25,10 @@ DAYS_MAX = 366 * 5
 
 @dataclass(slots=True)
 class ShadowReport:
-    """What a shadow run found. ``verified``: the shadow's own books verify. Seconds and bytes are those of this run."""
+    """What a shadow run found. ``verified``: the shadow's own books verify. Seconds and bytes are those of this run.
+
+    ``breaks``: what did not tie between events, settlements and statements at the end, by type: how many.
+    """
 
     currency: str
     since: date
@@ -32,6 +36,7 @@ class ShadowReport:
     replayed: Replayed
     compared: int = 0
     differences: list[Difference] = field(default_factory=list)
+    breaks: dict[str, int] = field(default_factory=dict)
     verified: bool = False
     seconds: float = 0.0
     memory_bytes_max: int = 0
@@ -94,9 +99,17 @@ def run(
                 report.differences += differences
             told(replay.done.days, days)
         with services.worker.read() as tx:
+            report.breaks = _breaks(tx)
             report.verified = verify(tx, extra_checks=tuple(one.run for one in PRODUCT_CHECKS)).ok
     report.seconds = round(clocks.monotonic() - began, 3)
     # Linux counts in KiB, macOS in bytes
     unit = 1 if sys.platform == "darwin" else 1024
     report.memory_bytes_max = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return report
+
+
+def _breaks(tx: Tx) -> dict[str, int]:
+    rows = cursor(tx).execute(
+        "SELECT type, count(*) FROM products.break WHERE ended_at IS NULL GROUP BY 1 ORDER BY 1"
+    )
+    return dict(rows.fetchall())

@@ -27,6 +27,8 @@ STATEMENT = """\
 <Acct><Id><IBAN>{iban}</IBAN></Id><Ccy>RWF</Ccy></Acct>
 <Bal><Tp><CdOrPrtry><Cd>OPBD</Cd></CdOrPrtry></Tp><Amt Ccy="RWF">{opening}</Amt><CdtDbtInd>CRDT</CdtDbtInd><Dt><Dt>2025-01-01</Dt></Dt></Bal>
 <Bal><Tp><CdOrPrtry><Cd>CLBD</Cd></CdOrPrtry></Tp><Amt Ccy="RWF">{closing}</Amt><CdtDbtInd>CRDT</CdtDbtInd><Dt><Dt>2025-02-28</Dt></Dt></Bal>
+<Ntry><Amt Ccy="RWF">700</Amt><CdtDbtInd>CRDT</CdtDbtInd><Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>2025-02-03</Dt></BookgDt>
+<ValDt><Dt>2025-02-03</Dt></ValDt><NtryDtls><TxDtls><RmtInf><Ustrd>GIFT</Ustrd></RmtInf></TxDtls></NtryDtls></Ntry>
 </Stmt></BkToCstmrStmt></Document>
 """
 
@@ -115,7 +117,7 @@ def test_a_year_is_replayed_and_all_and_only_what_was_planted_differs(
         )
     )
     statement = tmp_path / "bank.xml"
-    statement.write_text(STATEMENT.format(iban=IBAN, opening=40_000, closing=40_000), encoding="utf-8")
+    statement.write_text(STATEMENT.format(iban=IBAN, opening=40_000, closing=40_700), encoding="utf-8")
     expected = rows(
         tmp_path / "old.csv",
         "partner,member,figure,date,amount",
@@ -153,6 +155,7 @@ def test_a_year_is_replayed_and_all_and_only_what_was_planted_differs(
     assert {one["event"]: one["state"] for one in found["!11", "contributed"]["trail"]}["R-40"] == "reversed"
     assert found["!12", "contributed"]["trail"][0]["state"] == "quarantined: corridor_not_served"
     assert (report["verified"], report["events"], report["statements"]) == (True, 19, 1)
+    assert report["breaks"]["unknown_party"] == 1  # nobody knows who gave the bank's 700
     assert "M-4" not in done.stdout
     with (tmp_path / "differences.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 5
