@@ -28,6 +28,11 @@ from products.payouts.states import State
 
 app = typer.Typer(name="payout", help="Money on its way to members and their families.", no_args_is_help=True)
 
+
+def _destination(help_: str) -> Any:  # a typer option
+    return typer.Option(help=help_, show_default=False)
+
+
 Payout = Annotated[str, typer.Argument(metavar="PAYOUT", help="Its id, pay_….")]
 LISTED_MAX: Final = 1_000
 
@@ -110,11 +115,37 @@ def show(payout: Payout, as_json: session.AsJson = False) -> None:
 @session.command
 def payee(
     member: Annotated[str, typer.Argument(help="The member's id, mem_….")],
-    phone: Annotated[str, typer.Option(help="A mobile money number, E.164; …99NN forces an outcome.")],
+    phone: Annotated[
+        str | None,
+        _destination("A mobile money number, E.164; …99NN forces an outcome of the simulated rail."),
+    ] = None,
+    operator: Annotated[str | None, _destination("Whose number it is, where a rail asks.")] = None,
+    iban: Annotated[str | None, _destination("A bank account, by its IBAN.")] = None,
+    account: Annotated[
+        str | None, _destination("A bank account, by the bank's own number, its code and its country.")
+    ] = None,
+    bank_code: Annotated[str | None, _destination("The bank of --account.")] = None,
+    country: Annotated[str | None, _destination("The country of --account.")] = None,
+    token: Annotated[str | None, _destination("What a payment provider calls the card or account.")] = None,
     name: Annotated[str, typer.Option(help="Whom it belongs to.")] = "Aline Uwase",
     as_json: session.AsJson = False,
 ) -> None:
     """Sandbox: a payee that is in effect at once, as if the member had released it 72 hours ago, and proven the phone."""
+    told = {
+        "phone": phone,
+        "operator": operator,
+        "iban": iban,
+        "account": account,
+        "bank_code": bank_code,
+        "country": country,
+        "token": token,
+    }
+    destination = {part: value for part, value in told.items() if value is not None}
+    if not destination:
+        raise session.Refused(
+            "say where to: --phone, --iban, --account with its bank and country, or --token"
+        )
+    rail: payees.Rail = "mobile_money" if phone else "card" if token else "bank"
     given = session.settings()
     with session.services(given) as services:
         _require_sandbox(services)
@@ -126,7 +157,7 @@ def payee(
                 tx,
                 services.keyring,
                 person,
-                NewPayee(name, "mobile_money", {"phone": phone}),
+                NewPayee(name, rail, destination),
                 released=True,
                 public_url=public_url(given),
                 at=now - WAIT,

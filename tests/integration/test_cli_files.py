@@ -9,8 +9,12 @@ from api.cli import session
 from integrations.rails import bank_file
 from integrations.rails.setting import Setting
 from ledger.ids import new_id, public_id
+from products.members.models import Registration
+from products.members.registry import register
 from products.payouts import registry
 from products.payouts.rails import Instruction, RailPayee
+from products.programmes import registry as programmes
+from products.remittances import partners
 from tests.integration.rails.bank import Bank
 from tests.integration.rails.test_bank_file import OPTIONS
 from tests.integration.test_cli import Commands
@@ -80,6 +84,20 @@ def test_a_file_goes_to_the_bank_and_its_answer_comes_back(commands: Commands, t
     assert "part" in commands.text("payment-file", "list")
     answer.write_bytes(said.replace(listed["message_id"].encode(), b"another"))
     assert "never sent" in commands.refusal("payment-file", "answer", "kigali-bank", str(answer))
+
+
+def test_in_the_sandbox_a_payee_is_a_wallet_an_account_or_a_token(commands: Commands) -> None:
+    session.begin(commands.data_dir, False)
+    with session.services() as services, services.worker.begin() as tx:
+        acme, ejoheza = partners.find(tx, "acme").id, programmes.find(tx, "ejoheza")
+        known = Registration(partner_reference="A-17")
+        registered = register(tx, services.keyring, ejoheza, acme, known, services.clock.now())
+    member = public_id("mem", registered.link_id)
+    account = ("--account", "50098765", "--country", "RW")
+    for way in (("--phone", "+250788123456"), (*account, "--bank-code", "EQBLRWRW"), ("--token", "acct_1")):
+        assert commands.json("payout", "payee", member, *way)["payee"].startswith("pye_")
+    assert "say where to" in commands.refusal("payout", "payee", member)
+    assert "bank_code" in commands.refusal("payout", "payee", member, *account)
 
 
 def test_a_partners_file_is_compared_and_differences_end_with_1(commands: Commands, tmp_path: Path) -> None:
