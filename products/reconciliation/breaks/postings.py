@@ -15,7 +15,6 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from ledger import periods
 from ledger.accounts import open_accounts
 from ledger.database import Tx, cursor
 from ledger.errors import Conflict, InvalidInput, NotFound
@@ -25,7 +24,7 @@ from ledger.reconciliation.pairings import BY_HAND, AlreadyPaired, Proposal
 from products import chart
 from products.reconciliation.breaks.choices import BOOKABLE, OF_ADMINISTRATOR, Choice, Target
 from products.reconciliation.effects import Effect, confirm, pair
-from products.reconciliation.postings import Line, mirrored, receive
+from products.reconciliation.postings import Line, books_day, mirrored, receive
 from products.reconciliation.postings import lines as lines_of
 from products.remittances.context import Books
 
@@ -369,7 +368,8 @@ class Resolving:
             text("SELECT DISTINCT fund_id FROM ledger.account WHERE id = ANY (:ids)"),
             {"ids": [end for one in postings for end in (one.debit, one.credit)]},
         ).scalars()
-        on = periods.open_day(self.tx, sorted(funds), self.subject.on_date)
+        at = mirrored(self.tx, self.subject.bank_account_id)
+        on = books_day(self.tx, self.books, at, self.subject.on_date, sorted(funds))
         reference = f"break:{self.resolution_id}"
         digest = hashlib.sha256(
             json.dumps([[one.debit.hex, one.credit.hex, one.amount] for one in postings]).encode()

@@ -91,8 +91,13 @@ def test_a_line_is_booked_to_an_account_of_its_fund_or_across_and_the_preview_is
     world.refresh()
     assert world.open() == {}
     assert world.history(world.of(interest)) == ["found", "resolved"]
-    # it is effective on the bank's day
+    # it is effective on the bank's day; where a bank books ahead, on the day on which it is done
     assert {one["effective_on"] for one in posted(world, done)} == {days(0).isoformat()}
+    ahead, before = world.line(-31, on=days(-2)), world.line(-32, on=days(2))
+    world.refresh()
+    for line, on in ((ahead, days(0)), (before, days(2))):
+        done = world.resolve(line, Choice("write_off"))
+        assert {one["effective_on"] for one in posted(world, done)} == {on.isoformat()}
 
 
 def test_a_line_is_paired_by_hand_with_what_it_differs_by_said(world: Breaking) -> None:
