@@ -75,8 +75,8 @@ class Breaking:
         statement, file = new_id(), new_id()
         with self.databases.worker.begin() as tx:
             tx.exec_driver_sql(
-                "INSERT INTO ledger.statement_file (id, digest, name, format, bytes, received_at, received_by, wrapped_key)"
-                " VALUES (%s, %s, 'x', 'test', 1, now(), 'test', 'x')",
+                "INSERT INTO ledger.statement_file (id, digest, name, format, bytes, received_at, received_by, wrapped_key,"
+                " statements) VALUES (%s, %s, 'x', 'test', 1, now(), 'test', 'x', 1)",
                 (file, sha256(file.bytes).digest()),
             )
             tx.exec_driver_sql(

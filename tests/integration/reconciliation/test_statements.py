@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -9,13 +10,16 @@ import pytest
 from sqlalchemy import text
 
 from ledger.clock import FixedClock
+from ledger.database import Tx
 from ledger.errors import AccountError, MizanError
-from ledger.reconciliation import bank_accounts, counterparties, files, reading
+from ledger.reconciliation import bank_accounts, counterparties, files, pairings, reading, withdrawals
 from ledger.reconciliation.importing import Wanted
 from ledger.reconciliation.sealing import LineText
 from products.chart import open_administrator_fund
 from tests.conftest import Databases
 from tests.integration.reconciliation.bank import Bank, entry
+from tests.integration.reconciliation.breaking import TODAY, Breaking
+from tests.patience import eventually
 from tests.world import World
 
 D1, D2, D3, D4 = (date(2026, 3, day) for day in (2, 3, 4, 5))
@@ -250,3 +254,54 @@ def test_an_account_number_and_a_ledger_account_are_one_bank_accounts_alone(
         assert bank_accounts.change(tx, first.id, name="Savers").servicer == "BKIGRWRW"
     assert changed.numbers == {"RW380001", "0001/KIG"}
     assert bank.sends(bank.says([entry(1, 5, D1)], account="0001/KIG")).lines == 1
+
+
+def test_of_who_pairs_a_line_and_who_withdraws_its_statement_one_waits_and_is_refused(
+    databases: Databases, clock: FixedClock
+) -> None:
+    world = Breaking(databases, clock)
+    statement = world.statement(world.savers, TODAY)
+    line, item = world.line(500), world.booked(500)
+
+    def pair(tx: Tx) -> UUID:
+        return pairings.make(
+            tx, world.savers.id, [line], [item], rule="by_hand", evidence={}, made_by="test", clock=clock
+        )
+
+    def withdraw(tx: Tx) -> object:
+        return withdrawals.withdraw(tx, statement, remark="it is another's", by="test", clock=clock)
+
+    def second(work: Callable[[Tx], object], code: str) -> threading.Thread:
+        def run() -> None:
+            with pytest.raises(MizanError) as refused, databases.worker.begin() as tx:
+                work(tx)
+            codes.append(refused.value.code)
+
+        codes.clear()
+        thread = threading.Thread(target=run)
+        thread.start()
+        eventually(lambda: _waits(databases))
+        assert not codes, code
+        return thread
+
+    codes: list[str] = []
+    with databases.worker.begin() as tx:
+        pairing = pair(tx)
+        waiting = second(withdraw, "while a person pairs")
+    waiting.join(60)
+    assert codes == ["statement_not_withdrawn"]
+    with databases.worker.begin() as tx:
+        pairings.undo(tx, pairing, remark="again", actor="test", clock=clock)
+    with databases.worker.begin() as tx:
+        withdraw(tx)
+        waiting = second(pair, "while it is withdrawn")
+    waiting.join(60)
+    assert codes == ["not_found"]
+    with databases.worker.begin() as tx:
+        assert pairings.open_lines(tx, world.savers.id) == []
+
+
+def _waits(databases: Databases) -> bool:
+    with databases.superuser.begin() as tx:
+        waiting = tx.exec_driver_sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return bool(waiting.scalar())
