@@ -15,7 +15,7 @@ import logging
 import random
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Final
 
@@ -63,7 +63,8 @@ class Edge:
 
     At the addresses `uploads` a posted body may have `upload_bytes_max`, anywhere else `body_bytes_max`. At the addresses
     `spooled` it may have `spooled_bytes_max`, is written to disk while it arrives (an unnamed file in the system's folder for
-    such), and may take `spooled_seconds_max` to arrive, and again to be served.
+    such), and may take `spooled_seconds_max` to arrive, and again to be served. A method and address in `slow` may take as many
+    seconds to be served as it says; whoever reads its answer still takes each piece of it within `request_seconds_max`.
     `limits` counts by address (None: nobody is counted); `https` says that the outside reaches us by it alone; `trusted`
     and `forwarded` are `api.addresses`'.
     """
@@ -79,6 +80,7 @@ class Edge:
         spooled: Collection[str] = (),
         spooled_bytes_max: int = 0,
         spooled_seconds_max: float = 600.0,
+        slow: Mapping[tuple[str, str], float] | None = None,
         limits: Limits | None = None,
         trusted: Sequence[Network] = (),
         forwarded: bytes = X_FORWARDED_FOR,
@@ -95,6 +97,7 @@ class Edge:
         self._spooled = frozenset(spooled)
         self._spooled_bytes_max = spooled_bytes_max
         self._spooled_seconds_max = spooled_seconds_max
+        self._slow = dict(slow or {})
         self._spooling = 0
         self._body_seconds_max = body_seconds_max
         self._limits = limits
@@ -149,7 +152,8 @@ class Edge:
             read = await body.read(receive, headers, bytes_max, self._body_seconds_max)
             if read is None:
                 return  # the client went away
-            await self._serve_read(scope, receive, answer, read, self._request_seconds_max)
+            seconds_max = self._slow.get((scope["method"], scope["path"]), self._request_seconds_max)
+            await self._serve_read(scope, receive, answer, read, seconds_max)
         finally:
             self.buffered_bytes -= body.size
 
@@ -186,8 +190,19 @@ class Edge:
     async def _attempts(
         self, scope: Scope, receive: Receive, answer: "_Answer", body: bytes, seconds_max: float
     ) -> None:
-        task = asyncio.current_task()
-        late = asyncio.get_running_loop().call_later(seconds_max, answer.too_late, task)
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        until = loop.time() + seconds_max
+        late: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal late
+            now = loop.time()
+            if now >= until or answer.untaken_seconds(now) >= self._request_seconds_max:
+                answer.too_late(task)
+            else:
+                late = loop.call_at(min(until, now + self._request_seconds_max), look)
+
+        late = loop.call_at(min(until, loop.time() + self._request_seconds_max), look)
         try:
             for attempt in range(1, ATTEMPTS_MAX + 1):
                 last = attempt == ATTEMPTS_MAX
@@ -292,6 +307,7 @@ class _Answer:
         self._always = always
         self._limits = limits
         self._late: asyncio.Task[None] | None = None
+        self._sending_since: float | None = None
         self.started = False
         self.given_up = False
 
@@ -309,7 +325,13 @@ class _Answer:
                     return
             self.started = True
             message = {**message, "headers": self._complete(message.get("headers", ()))}
+        self._sending_since = asyncio.get_running_loop().time()
         await self._send(message)
+        self._sending_since = None
+
+    def untaken_seconds(self, now: float) -> float:
+        """For how many seconds a piece of the answer has not been taken."""
+        return 0.0 if self._sending_since is None else now - self._sending_since
 
     def _complete(self, own: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         said = {name.lower() for name, _ in own}

@@ -328,6 +328,13 @@ def test_a_request_that_takes_too_long_is_answered_and_its_work_ends_in_its_own_
             assert time.monotonic() - began >= REQUEST_SECONDS
         for _ in range(5):  # the connection, its place and its database connection are whole
             assert api.acme.get(f"/v1/members/mem_{'0' * 26}").status_code == 404
+        # the general ledger takes as long as it takes, and comes whole
+        with ThreadPoolExecutor(1) as reading:
+            with databases.owner.begin() as tx:
+                tx.execute(text("LOCK TABLE ledger.posting IN ACCESS EXCLUSIVE MODE"))
+                export = reading.submit(api.auditor.get, "/v1/books/export")
+                time.sleep(REQUEST_SECONDS + 1)
+            assert export.result().text.splitlines()[-1].startswith("# {")
 
 
 # What browsers and others are told
