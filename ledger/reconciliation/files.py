@@ -15,6 +15,8 @@ from ledger.reconciliation.sealing import Cipher, Keys, open_piece, seal_piece
 PIECE_BYTES: Final = 1024 * 1024
 WAIT_SECONDS_MAX: Final = 600
 """How long who brings a file waits for another who brings the same one, or one of the same account."""
+READING_SECONDS_MAX: Final = 1_800
+"""How long the database waits for the next lines: those of a statement come when it is read to its end, which proves its balances."""
 
 
 class FileDestroyed(Conflict):
@@ -61,7 +63,11 @@ def claim(tx: Tx, keys: Keys, clock: Clock, new: NewFile) -> tuple[StatementFile
     """
     file_id = new_id()
     with cursor(tx) as sql:
-        sql.execute("SELECT set_config('lock_timeout', %s, true)", (f"{WAIT_SECONDS_MAX}s",))
+        sql.execute(
+            "SELECT set_config('lock_timeout', %(wait)s, true), set_config('statement_timeout', %(wait)s, true),"
+            " set_config('idle_in_transaction_session_timeout', %(read)s, true)",
+            {"wait": f"{WAIT_SECONDS_MAX}s", "read": f"{READING_SECONDS_MAX}s"},
+        )
         row = sql.execute(
             "INSERT INTO ledger.statement_file (id, digest, name, format, bytes, received_at, received_by, wrapped_key)"
             f" VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (digest) DO NOTHING RETURNING {_COLUMNS}",

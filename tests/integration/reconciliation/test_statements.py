@@ -1,9 +1,11 @@
 """Statements come in whole or not at all, once; what overlaps takes part once; what is personal rests sealed."""
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from typing import BinaryIO
 from uuid import UUID
 
 import pytest
@@ -15,8 +17,10 @@ from ledger.errors import AccountError, MizanError
 from ledger.reconciliation import bank_accounts, counterparties, files, pairings, reading, withdrawals
 from ledger.reconciliation.importing import Wanted
 from ledger.reconciliation.sealing import LineText
+from ledger.reconciliation.statements import StatementEvent
 from products.chart import open_administrator_fund
 from tests.conftest import Databases
+from tests.integration.reconciliation import bank as bank_module
 from tests.integration.reconciliation.bank import Bank, entry
 from tests.integration.reconciliation.breaking import TODAY, Breaking
 from tests.patience import eventually
@@ -149,6 +153,23 @@ def test_a_day_cut_into_several_statements_has_no_duplicates_in_whatever_order_t
     level = [entry(1, 40, D2, end_to_end="A"), entry(2, -40, D2, end_to_end="B")]
     bank.sends(bank.says(level, opening=30))
     assert bank.sends(bank.says(level, opening=30)).duplicates == 2
+
+
+def test_a_statement_that_takes_long_to_read_does_not_lose_its_transaction(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.account()
+    read = bank_module._read
+
+    def slowly(content: BinaryIO) -> Iterator[StatementEvent]:
+        time.sleep(1.5)
+        yield from read(content)
+
+    monkeypatch.setattr(bank_module, "_read", slowly)
+    content = bank.file(bank.says([entry(1, 500, D1)]))
+    with bank.databases.worker.begin() as tx:
+        tx.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '500ms'")
+        assert bank.import_in(tx, content).lines == 1
 
 
 def test_several_who_bring_the_same_file_at_once_bring_it_once(bank: Bank) -> None:
