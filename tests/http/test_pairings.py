@@ -9,6 +9,7 @@ from tests.conftest import Databases
 from tests.http.operators import Person, person
 from tests.http.served import Served
 from tests.integration.reconciliation.breaking import TODAY, Breaking, days
+from tests.settled import all_settled
 from tests.tying import expect_all_ties
 
 
@@ -54,6 +55,7 @@ def test_lines_are_paired_by_hand_once_and_taken_back(
 
     path = f"/v1/pairings/{pairing['id']}"
     assert manager.get(path).json() == pairing
+    all_settled(databases.worker)
     listed = manager.get("/v1/pairings", params={"bank_account": "kigali-savers", "standing": "true"})
     assert listed.json()["data"] == [pairing]
     undone = manager.post(f"{path}/undo", {"remark": "it was another"}, key="back")
@@ -75,6 +77,7 @@ def test_a_run_pairs_says_why_and_all_ties(api: Served, world: Breaking, databas
     world.rows("UPDATE ledger.item SET reference = 'TT-9' WHERE amount = 7300 RETURNING id")
     report = reconcile(databases.worker, world.world.books)
     assert report.pairings == 1
+    all_settled(databases.worker)
     (pairing,) = manager.get("/v1/pairings", params={"rule": "reference"}).json()["data"]
     assert pairing["evidence"] == {"days": -2, "reference": "TT-9"}
     assert pairing["run"] == str(report.run_id)

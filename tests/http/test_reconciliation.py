@@ -158,6 +158,7 @@ def test_payments_that_camt_and_csv_show_settle_and_what_is_withdrawn_is_open_ag
     all_settled(api.services.worker)
     reconcile(api.services.worker, api.services.books)
 
+    all_settled(api.services.worker)
     made = manager.get("/v1/pairings").json()["data"]
     assert (
         sorted((one["rule"], one["amount"]["amount"]) for one in made) == [("party_and_amount", 15_000)] * 2
@@ -200,6 +201,7 @@ def test_payments_that_camt_and_csv_show_settle_and_what_is_withdrawn_is_open_ag
     again = bring_in(api, manager, table, account="kigali-savers")
     assert (again.status_code, again.json()["lines"]) == (201, 1)
     reconcile(api.services.worker, api.services.books)
+    all_settled(api.services.worker)
     all_settled(api.services.worker)
     standing = manager.get("/v1/pairings?standing=true").json()["data"]
     assert len([one for one in standing if one["lines"]]) == 2
