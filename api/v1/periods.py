@@ -1,11 +1,10 @@
 """A programme's months: their check-lists, their close, their packs, and the transactions behind each figure of one."""
 
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
-from pydantic import Field
 from starlette.responses import Response
 
 from api import closing
@@ -18,17 +17,30 @@ from api.idempotency import KeyHeader
 from api.pagination import LIMIT_DEFAULT, LIMIT_MAX, CursorText, Limit
 from api.security_headers import CONTENT_SECURITY_POLICY, TEXT_PAGE_POLICY
 from api.v1.approvals import ApprovalOut, shown_out
-from api.v1.schemas import REPLAYED, ROUTE_CLASS, Day, In, Instant, MoneyOut, Out, Page, Slug, Text, errors
+from api.v1.period_shapes import (
+    BooksVerificationOut,
+    CheckListOut,
+    CloseExplanationIn,
+    CloseIn,
+    CloseItemOut,
+    FundOut,
+    PartOut,
+    PeriodOut,
+    PeriodWithCloses,
+    ReopenIn,
+    close_out,
+    item_out,
+    month_out,
+)
+from api.v1.schemas import REPLAYED, ROUTE_CLASS, MoneyOut, Page, Slug, errors
 from ledger import verification
 from ledger.errors import InvalidInput
 from ledger.ids import public_id
 from ledger.periods import effective_day
 from products.closing import close, listing
-from products.closing.close import Close, Format
+from products.closing.close import Format
 from products.closing.figures import transactions
-from products.closing.findings import Finding, Item, ItemName
-from products.closing.findings import State as ItemState
-from products.closing.listing import Month
+from products.closing.findings import ItemName
 from products.closing.period import Period, find, label, month_of
 
 router = APIRouter(prefix="/v1/periods", tags=["periods"], route_class=ROUTE_CLASS)
@@ -45,125 +57,6 @@ Revision = Annotated[
 ]
 
 
-class CloseOut(Out):
-    """One close of a month. `seal` is null until its digests are sealed; `superseded` once the month was reopened."""
-
-    revision: int
-    through: Day
-    closed_at: Instant
-    closed_by: str
-    remark: str
-    digest: Annotated[str, Field(description="SHA-256 of the pack's figures, in hexadecimal")]
-    files: Annotated[dict[str, str], Field(description="SHA-256 of the pack in each of its forms")]
-    seal: Annotated[int | None, Field(description="the number of the seal that covers the digests")]
-    superseded: bool
-    reopened_at: Instant | None
-    reopened_by: str | None
-    reopen_reason: str | None
-
-
-class PeriodOut(Out):
-    """A programme's month."""
-
-    programme: str
-    month: Annotated[str, Field(examples=["2026-03"])]
-    state: listing.State
-    over: Annotated[bool, Field(description="whether the month is over in the programme's time zone")]
-    close: CloseOut | None
-
-
-class FundOut(Out):
-    """A fund of the programme and the last day through which it is closed."""
-
-    fund: str
-    closed_through: Day | None
-
-
-class PeriodWithCloses(PeriodOut):
-    """A programme's month with every close that it has had, the last first."""
-
-    funds: list[FundOut]
-    closes: list[CloseOut]
-
-
-class SaidOut(Out):
-    """A person's word about what was found."""
-
-    remark: str
-    by: str
-    at: Instant
-    owner: str | None
-
-
-class FindingOut(Out):
-    """Something that is not as it should be."""
-
-    subject: str
-    what: str
-    amount: MoneyOut | None
-    count: int | None
-    link: Annotated[str | None, Field(description="where the API shows it")]
-    explanation: SaidOut | None
-
-
-class CloseItemOut(Out):
-    """One item of the check-list."""
-
-    item: ItemName
-    title: str
-    state: ItemState
-    explainable: Annotated[bool, Field(description="false: it has to be put right")]
-    figures: dict[str, int | str | None]
-    findings: list[FindingOut]
-
-
-class CheckListOut(Out):
-    """The check-list of a month, judged now; the month may be closed when it is `green`: nothing is red."""
-
-    programme: str
-    month: str
-    judged_at: Instant
-    green: bool
-    items: list[CloseItemOut]
-
-
-class CloseExplanationIn(In):
-    """Why it is as it is."""
-
-    remark: Annotated[str, Field(min_length=1, max_length=1_000, examples=["paid in on 2 April"])]
-    subject: Annotated[Text | None, Field(description="one finding; all of the item's when left out")] = None
-    owner: Annotated[Text | None, Field(description="who sees to it: of what is quarantined")] = None
-
-
-class CloseIn(In):
-    """The close that is asked for."""
-
-    remark: Annotated[str, Field(max_length=500, examples=["March, as agreed with the auditor"])] = ""
-
-
-class ReopenIn(In):
-    """Why the month is opened again."""
-
-    reason: Text
-
-
-class BooksVerificationOut(Out):
-    """A verification that was asked for; the worker carries it out."""
-
-    id: str
-    state: Literal["asked"] = "asked"
-
-
-class PartOut(Out):
-    """A transaction, and what of it is in the figure."""
-
-    transaction: str
-    kind: str
-    reference: str
-    effective_on: Day
-    amount: MoneyOut
-
-
 @router.get("", operation_id="list_periods", summary="List a programme's months", responses=errors())
 def list_periods(
     call: Reading,
@@ -178,7 +71,7 @@ def list_periods(
     shown = rest[:limit]
     last: list[int | str] | None = [shown[-1].period.label] if len(rest) > limit else None
     return Page(
-        data=[_month(one) for one in shown],
+        data=[month_out(one) for one in shown],
         next_cursor=call.write_cursor(last, "periods", programme=programme),
     )
 
@@ -191,7 +84,7 @@ def get_period(programme: ProgrammeSlug, month: MonthText, call: Reading) -> Per
     period = _period(call, programme, month, "periods:read")
     closes = close.closes(call.tx, period.programme_id, month=period.month)
     today = effective_day(call.now, period.time_zone)
-    shown = _month(listing.described(period, closes[0] if closes else None, today))
+    shown = month_out(listing.described(period, closes[0] if closes else None, today))
     return PeriodWithCloses(
         **shown.model_dump(),
         funds=[
@@ -201,7 +94,7 @@ def get_period(programme: ProgrammeSlug, month: MonthText, call: Reading) -> Per
             )
             for fund in period.funds
         ],
-        closes=[_close(one) for one in closes],
+        closes=[close_out(one) for one in closes],
     )
 
 
@@ -219,7 +112,7 @@ def get_checklist(programme: ProgrammeSlug, month: MonthText, call: Reading) -> 
         month=label(judged.month),
         judged_at=judged.judged_at,
         green=judged.green,
-        items=[_item(one) for one in judged.items],
+        items=[item_out(one) for one in judged.items],
     )
 
 
@@ -252,7 +145,7 @@ def explain_checklist_item(
         programme_id=period.programme_id,
         after={"remark": body.remark, "subject": body.subject, "owner": body.owner},
     )
-    return _item(told)
+    return item_out(told)
 
 
 @router.post(
@@ -452,55 +345,3 @@ def _sight(call: Call, scope: str) -> frozenset[UUID] | None:
 
 def _period(call: Call, programme: str, month: str, scope: str) -> Period:
     return find(call.tx, programme, month_of(month), programmes=_sight(call, scope))
-
-
-def _month(one: Month) -> PeriodOut:
-    return PeriodOut(
-        programme=one.period.programme,
-        month=one.period.label,
-        state=one.state,
-        over=one.over,
-        close=_close(one.close) if one.close is not None else None,
-    )
-
-
-def _close(one: Close) -> CloseOut:
-    return CloseOut(
-        revision=one.revision,
-        through=one.through,
-        closed_at=one.closed_at,
-        closed_by=one.closed_by,
-        remark=one.remark,
-        digest=one.digest.hex(),
-        files={name: value.hex() for name, value in one.files.items()},
-        seal=one.seal,
-        superseded=not one.stands,
-        reopened_at=one.reopened_at,
-        reopened_by=one.reopened_by,
-        reopen_reason=one.reopen_reason,
-    )
-
-
-def _item(item: Item) -> CloseItemOut:
-    return CloseItemOut(
-        item=item.name,
-        title=item.title,
-        state=item.state,
-        explainable=item.explainable,
-        figures=dict(item.figures),
-        findings=[_finding(one) for one in item.findings],
-    )
-
-
-def _finding(one: Finding) -> FindingOut:
-    said = one.explanation
-    return FindingOut(
-        subject=one.subject,
-        what=one.what,
-        amount=MoneyOut.of(one.amount, one.currency)
-        if one.amount is not None and one.currency is not None
-        else None,
-        count=one.count,
-        link=one.link,
-        explanation=SaidOut(remark=said.remark, by=said.by, at=said.at, owner=said.owner) if said else None,
-    )
