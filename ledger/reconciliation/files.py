@@ -56,18 +56,24 @@ class StatementFile:
 _COLUMNS = "id, digest, name, format, bytes, received_at, received_by, statements, skipped, wrapped_key, destroyed_at"
 
 
-def claim(tx: Tx, keys: Keys, clock: Clock, new: NewFile) -> tuple[StatementFile, bool]:
-    """The file of this content, locked until the transaction ends, and whether it is new.
-
-    Who brings the same content at the same time waits here, and then finds it.
-    """
-    file_id = new_id()
+def take_time(tx: Tx) -> None:
+    """Let the transaction wait, write and read for as long as a large statement takes."""
     with cursor(tx) as sql:
         sql.execute(
             "SELECT set_config('lock_timeout', %(wait)s, true), set_config('statement_timeout', %(wait)s, true),"
             " set_config('idle_in_transaction_session_timeout', %(read)s, true)",
             {"wait": f"{WAIT_SECONDS_MAX}s", "read": f"{READING_SECONDS_MAX}s"},
         )
+
+
+def claim(tx: Tx, keys: Keys, clock: Clock, new: NewFile) -> tuple[StatementFile, bool]:
+    """The file of this content, locked until the transaction ends, and whether it is new.
+
+    Who brings the same content at the same time waits here, and then finds it.
+    """
+    take_time(tx)
+    file_id = new_id()
+    with cursor(tx) as sql:
         row = sql.execute(
             "INSERT INTO ledger.statement_file (id, digest, name, format, bytes, received_at, received_by, wrapped_key)"
             f" VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (digest) DO NOTHING RETURNING {_COLUMNS}",

@@ -42,6 +42,7 @@ def withdraw(
     account = bank_accounts.by_id(tx, found.bank_account_id)
     if funds is not None and account.fund_id not in funds:
         raise NotFound("There is no such statement.")
+    files.take_time(tx)
     # in this order: the file, as who brings it again holds it first; who brings statements of the account; who pairs its lines
     with cursor(tx) as sql:
         sql.execute("SELECT 1 FROM ledger.statement_file WHERE id = %s FOR UPDATE", (found.file_id,))
