@@ -147,7 +147,7 @@ def _target(stored: Any) -> Target | None:  # JSON
 
 
 def _paired_alike(tx: Tx, one: Break) -> list[Suggestion]:
-    """Whose the money was that came from the same account before, as far as it is paired with something of a party."""
+    """Which partner's the money was that came from the same account before; a rail's payee is no party."""
     rows = tx.execute(
         text(
             "SELECT x.party, array_agg(x.pairing ORDER BY x.pairing DESC) AS pairings FROM ("
@@ -155,7 +155,7 @@ def _paired_alike(tx: Tx, one: Break) -> list[Suggestion]:
             " JOIN ledger.statement_line l ON l.bank_account_id = t.bank_account_id AND l.id <> t.id"
             "      AND l.counterparty_index = t.counterparty_index AND sign(l.amount) = sign(t.amount)"
             " JOIN ledger.paired_line p ON p.line_id = l.id JOIN ledger.paired_item m ON m.pairing_id = p.pairing_id"
-            " JOIN ledger.item i ON i.id = m.item_id AND i.party IS NOT NULL"
+            " JOIN ledger.item i ON i.id = m.item_id JOIN products.partner g ON g.slug = i.party"
             " WHERE t.id = CAST(:subject AS uuid) LIMIT :looked_back) x GROUP BY 1"
         ),
         {"subject": one.subject, "looked_back": LOOKED_BACK_MAX},

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from ledger.clock import FixedClock
 from ledger.errors import Conflict, InvalidInput
 from ledger.periods import close_period
-from products.reconciliation.breaks import resolve
+from products.reconciliation.breaks import queries, resolve
 from products.reconciliation.breaks.choices import Choice, Part, Target
 from products.reconciliation.breaks.resolve import BreakEnded, Resolution, StalePreview
+from products.reconciliation.breaks.suggestions import suggestions
 from tests.conftest import Databases
 from tests.integration.reconciliation.breaking import OPERATOR, Breaking, days
 from tests.racing import at_once
@@ -296,3 +297,17 @@ def test_after_any_sequence_of_resolving_and_undoing_the_books_verify_and_lines_
     assert not {str(one) for one in standing} & set(world.open())
     expect_pairings_add_up(world)
     expect_all_ties(world.databases)
+
+
+def test_whose_account_it_is_is_suggested_by_pairings_with_partners_alone(world: Breaking) -> None:
+    sender = bytes(32)
+    for amount, party in ((1_000, "umoja"), (2_000, "umoja"), (3_000, "a-rail")):
+        pairing = world.pair(world.line(amount, counterparty_index=sender), world.booked(amount, party=party))
+    open_line = world.line(4_000, counterparty_index=sender)
+    world.refresh()
+    with world.databases.worker.begin() as tx:
+        [found] = suggestions(tx, queries.one_of(tx, world.clock, world.of(open_line)))
+    assert (found.likeness, found.partner, found.agree, found.disagree) == ("counterparty", "umoja", 2, 0)
+    assert len(found.pairings) == 2
+    assert pairing not in found.pairings
+    assert not world.rows("SELECT 1 FROM ledger.paired_line WHERE line_id = %s", open_line)
