@@ -362,7 +362,8 @@ class Settings(BaseSettings):
         default=60.0,
         gt=0,
         le=3600,
-        description="How long one request may take, from its last byte to the answer's, before it is answered 503.",
+        description="How long one request may take, from its last byte to the answer's, before it is answered 503; files of opening"
+        " balances have 15 minutes, the general ledger's export an hour.",
     )
     connections_max: int = Field(
         default=20_000,
