@@ -330,7 +330,11 @@ class Weeks:
         inbox.drain(lambda tx, batch: process(tx, batch, books=self.counting.world.books))
         assert [*inbox.outcomes()] == ["quarantined currency_not_served"]
         self.cases.append(
-            Case("quarantined", finds=names("settled_but_quarantined"), subjects=frozenset({f"{receipt.id}:ejoheza"}))
+            Case(
+                "quarantined",
+                finds=names("settled_but_quarantined"),
+                subjects=frozenset({f"{receipt.id}:ejoheza"}),
+            )
         )
 
     def known(self) -> list[Known]:
