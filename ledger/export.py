@@ -85,6 +85,8 @@ class Totals:
 
 def batches(tx: Tx, wanted: Wanted) -> Iterator[list[Row]]:
     """The postings in the order of their transactions' ids; ``tx`` is a repeatable-read one that sees all of the books."""
+    # all of it is read: a plan that gives the first rows soonest takes half as long again
+    cursor(tx).execute("SET LOCAL cursor_tuple_fraction = 1")
     with cursor(tx).connection.cursor(name="general_ledger") as rows:
         rows.itersize = BATCH
         rows.execute(
