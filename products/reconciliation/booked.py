@@ -51,8 +51,8 @@ def waiting(tx: Tx) -> int:
             """
             SELECT count(*) FROM (
                 SELECT FROM ledger.transaction t
-                LEFT JOIN ledger.fold f ON f.name = %s
-                WHERE (t.era, t.xid) >= (coalesce(f.era, 0), coalesce(f.xid, '0'))
+                WHERE (t.era, t.xid) >= (coalesce((SELECT era FROM ledger.fold WHERE name = %s), 0::smallint),
+                                         coalesce((SELECT xid FROM ledger.fold WHERE name = %s), '0'::xid8))
                   AND EXISTS (
                       SELECT FROM ledger.posting p JOIN ledger.bank_account b ON b.account_id IN (p.debit_account, p.credit_account)
                       WHERE p.transaction_id = t.id AND p.effective_on >= b.statements_since
@@ -61,7 +61,7 @@ def waiting(tx: Tx) -> int:
                 LIMIT %s
             ) AS one
             """,
-            [WATERMARK, WAITING_MAX],
+            [WATERMARK, WATERMARK, WAITING_MAX],
         )
         .fetchone()
     )
