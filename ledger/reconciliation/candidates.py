@@ -71,9 +71,8 @@ _NEAR = "i.on_date BETWEEN l.booked_on - %(days)s AND l.booked_on + %(days)s"
 # what came and went again is not part of what came
 _ONE_WAY = "(l.amount > 0) = (i.amount > 0)"
 _ONE_PARTY = "(l.party IS NULL OR i.party IS NULL OR l.party = i.party)"
-# what is named as another payment is never taken for this one
+# What its originator named as another payment is never taken for this one. That the bank has a reference of its own says nothing.
 _NO_OTHER_ID = "(l.end_to_end IS NULL OR i.end_to_end IS NULL OR l.end_to_end = i.end_to_end)"
-_NO_OTHER_REFERENCE = "(l.reference IS NULL OR i.reference IS NULL OR l.reference = i.reference)"
 
 
 def _amounts(tolerance: Tolerance | None) -> str:
@@ -99,8 +98,7 @@ def one_to_one(rule: Rule) -> str:
         conditions.append(_NO_OTHER_ID)
     if not rule.is_telling:
         party = "party" in rule.on
-        # of a known party, that the bank has a reference of its own says nothing
-        conditions += ["l.party = i.party"] if party else [_ONE_PARTY, _NO_OTHER_REFERENCE]
+        conditions.append("l.party = i.party" if party else _ONE_PARTY)
         lines = _uncrowded("open_line", "open_item", "booked_on", by_party=party)
         items = _uncrowded("open_item", "open_line", "on_date", by_party=party)
         if party:

@@ -26,8 +26,8 @@ def test_each_rule_pairs_what_is_its_own_and_says_why(desk: Desk) -> None:
     # the bank lost case and separators
     desk.line("l-text", 103_00, identifiers=["STL 00417"])
     desk.item("i-text", 103_00, reference="stl-00417")
-    desk.line("l-amount", 104_37)
-    desk.item("i-amount", 104_37, 2)
+    desk.line("l-amount", 104_37, reference="the bank's own")
+    desk.item("i-amount", 104_37, 2, reference="ours")
     desk.line("l-party", 105_11, 5, party="acme", reference="the bank's own")
     desk.item("i-party", 105_11, 0, party="acme", reference="ours")
     desk.line("l-batch", -30_000, identifiers=["BATCH-9"])
@@ -185,8 +185,10 @@ def test_what_contradicts_is_never_paired(desk: Desk) -> None:
     desk.item("stranger", 90_00)  # of the line's amount, but the line is named as another's
     desk.line("other sign", -300_00, end_to_end="E3")
     desk.item("sign", 300_00, end_to_end="E3")
-    desk.line("named", 400_00, reference="A-1")
-    desk.item("named otherwise", 400_00, reference="B-1")
+    desk.line("named", 400_00, end_to_end="A-1")
+    desk.item("named otherwise", 400_00, end_to_end="B-1")
+    desk.line("of A", 410_00, party="A")
+    desk.item("of B", 410_00, party="B")
     desk.line("once", 600_00, end_to_end="E6")
     desk.item("first time", 600_00, end_to_end="E6")
     duplicate = desk.line("same line again", 800_00, reference="D-8", duplicate_of=desk.ids["once"])
