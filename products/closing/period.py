@@ -12,7 +12,7 @@ from ledger.errors import Conflict, InvalidInput, NotFound
 from ledger.periods import effective_day
 from products import chart
 
-_LOCK_CLASS: Final = 0x4D63
+LOCK_CLASS: Final = 0x4D63
 """Advisory lock: one close or reopening of a programme at a time."""
 _MONTH: Final = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 
@@ -105,7 +105,7 @@ def find(
             raise NotFound(f"There is no programme “{programme}”.")
         programme_id, name, time_zone, currency = row
         if lock:
-            sql.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK_CLASS, programme))
+            sql.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (LOCK_CLASS, programme))
         funds = sql.execute(
             "SELECT f.id, f.code, p.role, f.name, f.closed_through FROM ledger.fund f"
             " JOIN products.programme_fund p ON p.fund_id = f.id WHERE p.programme_id = %(programme)s"

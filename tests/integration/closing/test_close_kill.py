@@ -19,7 +19,7 @@ from ledger.clock import FixedClock
 from ledger.database import Tx
 from products.closing import close
 from products.closing.close import FORMATS
-from products.closing.period import _LOCK_CLASS
+from products.closing.period import LOCK_CLASS
 from tests.dying import Step, die_after, expect_killed, started
 from tests.integration.closing.month import MARCH, PROGRAMME, Month
 from tests.tying import expect_all_ties
@@ -67,7 +67,7 @@ def test_a_close_that_is_killed_after_any_step_has_closed_nothing_and_is_done_on
     second = threading.Thread(
         target=lambda: services.worker.run(lambda tx: _carry_out(services, tx, asked.id))
     )
-    month.wait_for_lock(f"locktype = 'advisory' AND classid = {_LOCK_CLASS} AND granted")
+    month.wait_for_lock(f"locktype = 'advisory' AND classid = {LOCK_CLASS} AND granted")
     second.start()
     month.wait_for_lock("locktype = 'transactionid' AND NOT granted")
     expect_closes(month, 0)
