@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
-from api import uploads
+from api import deps, uploads
 from api.addresses import parse_networks
 from api.bootstrap import Services, bootstrap
 from api.hooks import Hooks
@@ -89,6 +90,7 @@ def create_app(
         spooled=uploads.SPOOLED,
         spooled_bytes_max=settings.statement_bytes_max,
         spooled_seconds_max=settings.statement_seconds_max,
+        may_spool=lambda scope: deps.may(Request(scope), "reconciliation:write"),
         slow=SLOW,
         body_seconds_max=settings.request_body_seconds_max,
         limits=services.limits,

@@ -191,18 +191,11 @@ GUARDS: Final = frozenset({_call, _worker_call, _own_call})
 def _authorised(request: Request, required: SecurityScopes, database: Database) -> Iterator[Call]:
     found = services(request)
     token = presented(request)
-    if token.startswith(operators.TOKEN_PREFIX):
-        claims = None
-    else:
-        try:
-            claims = found.tokens.check(token)
-        except InvalidToken as error:
-            raise unauthorised(error.detail) from error
+    claims = _claims(token, found)
     call: Call | None = None
     try:
         with database.begin() as tx:
-            # judged at each request: who was disabled, or whose consent is withdrawn, loses access now, not with the token
-            actor = _person(tx, token, found) if claims is None else _bearer_of(tx, claims, found)
+            actor = _actor(tx, token, claims, found)
             limits.count(request, found, actor.id)
             if not required.scopes and actor.kind != "operator":
                 raise unauthorised("This takes a person's session.")
@@ -230,6 +223,33 @@ def _authorised(request: Request, required: SecurityScopes, database: Database) 
         if call is not None:
             auditing.note_refusal(call, error)
         raise
+
+
+def may(request: Request, scope: str) -> bool:
+    """Whether who begins a request has a scope, before its body is taken in; nothing is counted, answered or written down."""
+    found = services(request)
+    try:
+        token = presented(request)
+        claims = _claims(token, found)
+        with found.api.begin() as tx:
+            return scope in _actor(tx, token, claims, found).scopes
+    except ProblemError:
+        return False
+
+
+def _claims(token: str, found: Services) -> Claims | None:
+    """What a token says; None of a person's session, which says nothing itself."""
+    if token.startswith(operators.TOKEN_PREFIX):
+        return None
+    try:
+        return found.tokens.check(token)
+    except InvalidToken as error:
+        raise unauthorised(error.detail) from error
+
+
+def _actor(tx: Tx, token: str, claims: Claims | None, found: Services) -> Actor:
+    """Judged at each request: who was disabled, or whose consent is withdrawn, loses access now, not with the token."""
+    return _person(tx, token, found) if claims is None else _bearer_of(tx, claims, found)
 
 
 def limit_sight(tx: Tx, actor: Actor, scopes: Collection[str]) -> None:

@@ -62,9 +62,10 @@ class Edge:
     """The outermost ASGI application. `environment` is told in every answer.
 
     At the addresses `uploads` a posted body may have `upload_bytes_max`, anywhere else `body_bytes_max`. At the addresses
-    `spooled` it may have `spooled_bytes_max`, is written to disk while it arrives (an unnamed file in the system's folder for
-    such), and may take `spooled_seconds_max` to arrive, and again to be served. A method and address in `slow` may take as many
-    seconds to be served as it says; whoever reads its answer still takes each piece of it within `request_seconds_max`.
+    `spooled`, of those who may (`may_spool`), it may have `spooled_bytes_max`, is written to disk while it arrives (an unnamed
+    file in the system's folder for such), and may take `spooled_seconds_max` to arrive, and again to be served. A method and
+    address in `slow` may take as many seconds to be served as it says; whoever reads its answer still takes each piece of it
+    within `request_seconds_max`.
     `limits` counts by address (None: nobody is counted); `https` says that the outside reaches us by it alone; `trusted`
     and `forwarded` are `api.addresses`'.
     """
@@ -80,6 +81,7 @@ class Edge:
         spooled: Collection[str] = (),
         spooled_bytes_max: int = 0,
         spooled_seconds_max: float = 600.0,
+        may_spool: Callable[[Scope], bool] = lambda _: False,
         slow: Mapping[tuple[str, str], float] | None = None,
         limits: Limits | None = None,
         trusted: Sequence[Network] = (),
@@ -97,6 +99,7 @@ class Edge:
         self._spooled = frozenset(spooled)
         self._spooled_bytes_max = spooled_bytes_max
         self._spooled_seconds_max = spooled_seconds_max
+        self._may_spool = may_spool
         self._slow = dict(slow or {})
         self._spooling = 0
         self._body_seconds_max = body_seconds_max
@@ -142,7 +145,7 @@ class Edge:
             raise ProblemError("unsupported_media_type", "Send the body without Content-Encoding.")
         if self.buffered_bytes >= BUFFERED_BYTES_MAX:
             raise _busy("Too much is being received.")
-        if scope["path"] in self._spooled and scope["method"] == "POST" and _has_credentials(headers):
+        if scope["path"] in self._spooled and scope["method"] == "POST" and await self._is_spooler(scope):
             await self._spool(scope, receive, answer)
             return
         body = _Body(self)
@@ -156,6 +159,13 @@ class Edge:
             await self._serve_read(scope, receive, answer, read, seconds_max)
         finally:
             self.buffered_bytes -= body.size
+
+    async def _is_spooler(self, scope: Scope) -> bool:
+        try:
+            return await run_in_threadpool(self._may_spool, scope)
+        except (DBAPIError, psycopg.Error) as error:
+            log.warning("who sends a file cannot be told: %s", type(error).__name__)
+            raise _busy("The database is busy or cannot be reached.") from error
 
     async def _spool(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         """Write a body to disk while it arrives, and serve it from there."""
