@@ -819,6 +819,13 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
             "Leave out what doesn't belong, or resolve the break, which books a difference.",
         ),
         Kind(
+            "takes_two_persons",
+            409,
+            "It takes two persons",
+            "What would be posted is worth more than one person decides (`/v1/break-limits`). The detail names both.",
+            "Resolve the line's break by `pair`: another manager approves it.",
+        ),
+        Kind(
             "pairing_already_undone",
             409,
             "The pairing was taken back before",

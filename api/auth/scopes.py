@@ -113,6 +113,9 @@ SCOPES: Final[Mapping[str, Scope]] = {
             "bring in bank statements, pair and unpair, resolve breaks",
             "manager",
         ),
+        _scope(
+            "limits:write", "say from which value on two persons decide how a break is ended", "administrator"
+        ),
         _scope("periods:read", "read periods, their check-lists and close packs", "manager", "auditor"),
         _scope("periods:write", "close periods, confirm totals", "manager"),
         _scope("endpoints:read", "read webhook endpoints and what was delivered to them", "partner"),

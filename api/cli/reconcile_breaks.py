@@ -18,7 +18,7 @@ from ledger.ids import parse_public_id, public_id
 from ledger.reconciliation import reading
 from ledger.reconciliation.sealing import LineText
 from products.programmes.registry import find
-from products.reconciliation.breaks import queries, resolve, suggestions
+from products.reconciliation.breaks import limits, queries, resolve, suggestions
 from products.reconciliation.breaks.choices import Choice, Method, Part, Target
 from products.reconciliation.breaks.queries import STATES, Break, Filters, Sort
 from products.reconciliation.breaks.resolve import Resolution
@@ -359,18 +359,20 @@ def limit(
     with session.services() as services:
         with services.worker.begin() as tx:
             programme_id = find(tx, programme)
-            chosen = currency or resolve.currency_of(tx, programme_id)
+            chosen = currency or limits.currency_of(tx, programme_id)
+        if above is not None and acting.two_persons(services):
+            raise session.Refused("in production an administrator says it over the API: PUT /v1/break-limits")
         if above is not None:
             minor = 0 if above == "0" else output.minor_units(above, chosen)
             acting.run(
                 services,
-                lambda tx: resolve.set_limit(tx, services.clock, programme_id, chosen, minor),
+                lambda tx: limits.put(tx, services.clock, programme_id, chosen, minor),
                 "break_limit.put",
                 programme,
                 second_person_above=minor,
             )
         with services.worker.begin() as tx:
-            standing = resolve.second_person_above(tx, programme_id, chosen)
+            standing = limits.second_person_above(tx, programme_id, chosen)
     if as_json:
         output.as_json({"programme": programme, "second_person_above": output.money_json(standing, chosen)})
     else:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import text
 
 from api.auth.clients import create_client
+from api.auth.scopes import Role
 from api.bootstrap import Services
 from api.demo import bank, transfers, world
 from api.demo.bank import BankLine
@@ -104,13 +105,13 @@ class Reconciled:
         }
 
 
-def staff(services: Services, url: str) -> Client:
-    """A client of the fund's own staff, with the role of a manager."""
+def staff(services: Services, url: str, role: Role) -> Client:
+    """A client of the fund's own staff."""
     made = services.worker.run(
         lambda tx: create_client(
             tx,
-            name="treasury",
-            roles=("manager",),
+            name=f"treasury, {role}",
+            roles=(role,),
             environment=services.environment,
             at=services.clock.now(),
         )
@@ -119,12 +120,19 @@ def staff(services: Services, url: str) -> Client:
 
 
 def reconcile_with_the_bank(
-    services: Services, manager: Client, partner: Client, settled: Settled, paid_out: PaidOut
+    services: Services,
+    manager: Client,
+    administrator: Client,
+    partner: Client,
+    settled: Settled,
+    paid_out: PaidOut,
 ) -> Reconciled:
     """Add the bank account, bring in its statements as they come, pair, look at the breaks, and end one."""
     at_bank = transfers.happen(services, partner, paid_out)
     old, new = at_bank.statements
     _set_up(manager, at_bank.month)
+    # who ends breaks does not say how far
+    administrator.put(f"/v1/break-limits/{PROGRAMME}", {"currency": CURRENCY, "second_person_above": LIMIT})
     made_at = services.clock.now()
     imported = []
     for content, form, one in ((bank.camt053(old, made_at), "xml", old), (bank.mt940(new), "sta", new)):
@@ -280,7 +288,6 @@ def _set_up(manager: Client, month: date) -> None:
     manager.post(
         f"/v1/bank-accounts/{ACCOUNT}/counterparties", {"identification": SENDER[1], "party": PARTNER}
     )
-    manager.put(f"/v1/break-limits/{PROGRAMME}", {"currency": CURRENCY, "second_person_above": LIMIT})
 
 
 def _run(services: Services, lines: Sequence[BankLine]) -> None:

@@ -184,10 +184,13 @@ def run(
         with step("a member is paid out", None):
             paid_out = payouts.pay_out(services, client, retired, receiver)
         told = Told(len(receiver.events), receiver.types_of("id", remittance), receiver.unsigned)
-    manager = reconciling.staff(services, serving.url)
+    manager = reconciling.staff(services, serving.url, "manager")
+    administrator = reconciling.staff(services, serving.url, "administrator")
     with step("the bank's statements come in and are paired; a break is resolved", None):
         payer = Client.of(serving.url, built.partners[transfers.PARTNER].client)
-        reconciled = reconciling.reconcile_with_the_bank(services, manager, payer, settled, paid_out)
+        reconciled = reconciling.reconcile_with_the_bank(
+            services, manager, administrator, payer, settled, paid_out
+        )
     with step("folding and sealing", None):
         _fold_and_seal(services, sealer)
     with step("verifying", None) as steps:

@@ -44,7 +44,7 @@ from ledger.reconciliation import reading
 from ledger.reconciliation.sealing import LineText
 from products.programmes.registry import find
 from products.programmes.registry import unknown as unknown_programme
-from products.reconciliation.breaks import queries, resolve
+from products.reconciliation.breaks import limits, queries, resolve
 from products.reconciliation.breaks.queries import Break, Filters, Sort, State
 from products.reconciliation.breaks.suggestions import learn, suggestions
 from products.reconciliation.breaks.typing import BreakType
@@ -54,8 +54,10 @@ router = APIRouter(tags=["reconciliation"], route_class=ROUTE_CLASS)
 
 UNKNOWN: Final = "There is no such break."
 SCOPE: Final = "reconciliation:write"
+LIMITS: Final = "limits:write"
 Reading = Annotated[Call, calling("reconciliation:read")]
 Writing = Annotated[Call, writing(SCOPE)]
+Limiting = Annotated[Call, writing(LIMITS)]
 BreakId = Annotated[
     str, Path(max_length=64, description="a break's id, `brk_…`", examples=[f"{BREAK}_{'0' * 26}"])
 ]
@@ -289,12 +291,12 @@ def undo_break_resolution(
     summary="Say from which value on two decide a break",
     responses=errors(),
 )
-def put_break_limit(programme: ProgrammeSlug, body: BreakLimitIn, call: Writing) -> BreakLimitOut:
-    """From now on a second person decides how breaks of more than this are ended."""
+def put_break_limit(programme: ProgrammeSlug, body: BreakLimitIn, call: Limiting) -> BreakLimitOut:
+    """From now on a second person decides how breaks of more than this are ended. Said by who ends none: an administrator."""
     programme_id = find(call.tx, programme)
-    require_programme(call, SCOPE, programme_id, unknown_programme(programme))
-    before = resolve.second_person_above(call.tx, programme_id, body.currency)
-    resolve.set_limit(call.tx, call.services.clock, programme_id, body.currency, body.second_person_above)
+    require_programme(call, LIMITS, programme_id, unknown_programme(programme))
+    before = limits.second_person_above(call.tx, programme_id, body.currency)
+    limits.put(call.tx, call.services.clock, programme_id, body.currency, body.second_person_above)
     call.audit(
         "break_limit.put",
         programme,
@@ -323,8 +325,8 @@ def get_break_limit(
     """From which value on a second person decides; 0 (always) where nobody has said."""
     programme_id = find(call.tx, programme)
     require_programme(call, "reconciliation:read", programme_id, unknown_programme(programme))
-    wanted = currency or resolve.currency_of(call.tx, programme_id)
-    above = resolve.second_person_above(call.tx, programme_id, wanted)
+    wanted = currency or limits.currency_of(call.tx, programme_id)
+    above = limits.second_person_above(call.tx, programme_id, wanted)
     return BreakLimitOut(programme=programme, second_person_above=MoneyOut.of(above, wanted))
 
 

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from ledger.balances import balances_as_of
 from ledger.database import Cursor, Tx, cursor
+from ledger.reconciliation import bank_accounts
+from ledger.reconciliation.bank_accounts import BankAccount
 from ledger.reconciliation.gaps import Gap, gaps
 from products.opening import posting, taking_back
 
@@ -16,24 +18,6 @@ TIMING_MAX: Final = 1_000
 """Timing items of one bank account that are listed; what is beyond them is added up in one line."""
 
 Side = Literal["line", "item", "rest"]
-
-
-@dataclass(frozen=True, slots=True)
-class BankAccount:
-    """A bank account of the programme and the ledger account that it mirrors."""
-
-    id: UUID
-    slug: str
-    name: str
-    fund_id: UUID
-    fund: str
-    account_id: UUID
-    code: str
-    owner: str
-    currency: str
-    identification: str
-    statements_since: date
-    statements_until: date | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +67,7 @@ class Reconciliation:
 
 def accounts(tx: Tx, funds: Sequence[UUID], through: date) -> list[BankAccount]:
     """The bank accounts of these funds that statements are expected of on or before a day, by name."""
-    with cursor(tx) as sql:
-        rows = sql.execute(
-            "SELECT b.id, b.slug, b.name, b.fund_id, f.code, b.account_id, a.code, a.owner, b.currency, b.identification,"
-            " b.statements_since, b.statements_until"
-            " FROM ledger.bank_account b JOIN ledger.fund f ON f.id = b.fund_id JOIN ledger.account a ON a.id = b.account_id"
-            " WHERE b.fund_id = ANY (%s) AND b.statements_since <= %s ORDER BY b.slug",
-            (list(funds), through),
-        ).fetchall()
-    return [BankAccount(*row) for row in rows]
+    return [one for one in bank_accounts.every(tx, funds=funds) if one.statements_since <= through]
 
 
 @dataclass(frozen=True, slots=True)

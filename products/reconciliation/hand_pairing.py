@@ -8,7 +8,8 @@ from ledger.database import Tx, cursor
 from ledger.errors import InvalidInput, NotFound
 from ledger.reconciliation import pairings
 from ledger.reconciliation.pairings import BY_HAND, MEMBERS_MAX, DoesNotAddUp, Pairing, Proposal
-from products.reconciliation import effects
+from products.reconciliation import effects, postings
+from products.reconciliation.breaks import limits
 from products.remittances.context import Books
 
 ITEM_PREFIX: Final = "itm"
@@ -29,8 +30,9 @@ def pair(
 ) -> Pairing:
     """Pair lines with items of their bank account, if it is of one of the `funds` (None: of any).
 
-    Payments that were sent are confirmed by it, and what a partner owes is settled. Raises NotFound; `DoesNotAddUp` where the sums
-    differ; `AlreadyPaired` where somebody, or a run, was first.
+    Payments that were sent are confirmed by it, and what a partner owes is settled: up to the programme's limit, above which
+    the break's resolution takes two (`TakesTwoPersons`). Raises NotFound; `DoesNotAddUp` where the sums differ; `AlreadyPaired`
+    where somebody, or a run, was first.
     """
     if not lines or not items:
         raise InvalidInput("A pairing takes lines and items.")
@@ -40,6 +42,8 @@ def pair(
     account, line_sum, item_sum = _sums(tx, lines, items, funds)
     if line_sum != item_sum:
         raise DoesNotAddUp(f"The lines come to {line_sum}, the items to {item_sum} (minor units).")
+    postings.lines(tx, lines)  # a line that takes part in nothing is refused as such, before anybody is asked
+    _require_one_person(tx, account, items)
     made = effects.confirm(
         tx,
         books,
@@ -72,6 +76,27 @@ def undo(
         raise NotFound("There is no such pairing.")
     effects.undo(tx, books, pairing_id, remark=remark, actor=actor)
     return pairings.get(tx, pairing_id)
+
+
+def _require_one_person(tx: Tx, bank_account_id: UUID, items: Sequence[UUID]) -> None:
+    """What is booked already is only told where it shows at the bank; what is expected is posted by it, and that has its limit."""
+    row = (
+        cursor(tx)
+        .execute(
+            "SELECT sum(abs(amount))::bigint, min(currency) FROM ledger.item WHERE id = ANY (%s) AND source <> 'booked'",
+            [list(items)],
+        )
+        .fetchone()
+    )
+    posted, currency = row if row is not None else (None, None)
+    if posted is None:
+        return
+    above = limits.second_person_above(tx, postings.mirrored(tx, bank_account_id).programme_id, currency)
+    if posted > above:
+        raise limits.TakesTwoPersons(
+            f"This posts {posted} {currency}, and one person decides up to {above} (minor units): pair them by resolving the"
+            " line's break, which a second person approves."
+        )
 
 
 def _sums(

@@ -1,6 +1,6 @@
 """What breaks leave behind: one that was found, with its history, a resolution that was previewed, and a limit."""
 
-from products.reconciliation.breaks import resolve
+from products.reconciliation.breaks import limits, resolve
 from products.reconciliation.breaks.choices import Choice
 from products.reconciliation.breaks.queries import Filters, breaks
 from products.reconciliation.breaks.refresh import refresh
@@ -15,4 +15,4 @@ def leave_breaks(world: World) -> None:
         assert found
         for one in found:
             resolve.preview(tx, world.books, one.id, Choice("explain"), actor="test")
-        resolve.set_limit(tx, world.clock, world.programmes["ejoheza"], "RWF", 0)
+        limits.put(tx, world.clock, world.programmes["ejoheza"], "RWF", 0)

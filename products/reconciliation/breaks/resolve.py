@@ -19,6 +19,7 @@ from ledger.errors import Conflict, InvalidInput, MizanError, NotFound
 from ledger.ids import new_id
 from ledger.periods import effective_day
 from products.reconciliation import effects
+from products.reconciliation.breaks import limits
 from products.reconciliation.breaks.choices import Choice, Method, checked, read, written
 from products.reconciliation.breaks.postings import Done, Resolving, subject_of
 from products.reconciliation.breaks.telling import before, told
@@ -385,51 +386,8 @@ def _tell(
     )
 
 
-# -- the limit ---------------------------------------------------------------------------------------------------
-
-
-def second_person_above(tx: Tx, programme_id: UUID, currency: str) -> int:
-    """From which value on another person decides, in minor units; 0 (always) where nobody has said."""
-    found: int | None = tx.execute(
-        text(
-            "SELECT second_person_above FROM products.break_limit WHERE programme_id = :programme AND currency = :currency"
-        ),
-        {"programme": programme_id, "currency": currency},
-    ).scalar_one_or_none()
-    return found or 0
-
-
-def currency_of(tx: Tx, programme_id: UUID) -> str:
-    """The programme's currency."""
-    found: str = tx.execute(
-        text("SELECT CAST(currency AS text) FROM products.programme WHERE id = :id"), {"id": programme_id}
-    ).scalar_one()
-    return found
-
-
-def set_limit(tx: Tx, clock: Clock, programme_id: UUID, currency: str, above: int) -> None:
-    """Say from which value on another person decides how a break of a programme is ended."""
-    if above < 0:
-        raise InvalidInput("a limit is not negative", pointer="/second_person_above")
-    tx.execute(
-        text(
-            "INSERT INTO products.break_limit (programme_id, currency, second_person_above, changed_at)"
-            " VALUES (:programme, :currency, :above, :now) ON CONFLICT (programme_id, currency)"
-            " DO UPDATE SET second_person_above = excluded.second_person_above, changed_at = excluded.changed_at"
-        ),
-        {"programme": programme_id, "currency": currency, "above": above, "now": clock.now()},
-    )
-
-
 def takes_two(tx: Tx, asked: Resolution) -> bool:
     """Whether a second person decides this resolution: above the limit, and for more than waiting."""
     if asked.method == "wait":
         return False
-    above = tx.execute(
-        text(
-            "SELECT l.second_person_above FROM products.break b LEFT JOIN products.break_limit l"
-            " ON l.programme_id = b.programme_id AND l.currency = b.currency WHERE b.id = :id"
-        ),
-        {"id": asked.break_id},
-    ).scalar_one()
-    return asked.amount > (above or 0)
+    return asked.amount > limits.of_break(tx, asked.break_id)

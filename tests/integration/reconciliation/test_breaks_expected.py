@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from ledger.clock import FixedClock
-from products.reconciliation.breaks import resolve
+from products.reconciliation import hand_pairing
+from products.reconciliation.breaks import limits, resolve
 from products.reconciliation.breaks.choices import Choice, Target
+from products.reconciliation.breaks.limits import TakesTwoPersons
 from products.reconciliation.breaks.resolve import Resolution
 from tests.conftest import Databases
 from tests.integration.reconciliation.counting import ACME_ACCOUNT, Counting
@@ -67,3 +69,34 @@ def test_a_partners_payment_is_paired_by_hand_with_what_it_owes(counting: Counti
     )
     assert not counting.is_paired(line)
     assert counting.balance("member_savings") == 0
+
+
+def test_one_person_pairs_what_posts_something_up_to_the_limit_only(counting: Counting) -> None:
+    partner = counting.net_partner()
+    counting.world.send(partner, counting.world.completed(counting.world.member(partner), collected=20_000))
+    counting.reconcile()
+    [line] = counting.statement(counting.line(20_000, account=ACME_ACCOUNT))
+    [item] = counting.paying.rows(
+        "SELECT id FROM ledger.item WHERE source = 'settlement' AND closed_at IS NULL"
+    )
+    books, worker = counting.world.books, counting.databases.worker
+
+    def pair() -> None:
+        worker.run(
+            lambda tx: hand_pairing.pair(tx, books, [line], [item["id"]], remark="theirs", actor="opr_anna")
+        )
+
+    def limit(above: int) -> None:
+        ejoheza = counting.world.programmes["ejoheza"]
+        worker.run(lambda tx: limits.put(tx, counting.world.clock, ejoheza, "RWF", above))
+
+    with pytest.raises(TakesTwoPersons, match="up to 0"):
+        pair()
+    limit(19_999)
+    with pytest.raises(TakesTwoPersons, match="20000 RWF"):
+        pair()
+    assert counting.balance("member_savings") == 0
+    limit(20_000)
+    pair()
+    assert counting.is_paired(line)
+    assert counting.balance("member_savings") == 20_000
