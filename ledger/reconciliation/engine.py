@@ -19,7 +19,7 @@ from sqlalchemy import text
 from ledger.clock import Clock
 from ledger.database import Cursor, Tx, cursor, sqlstate
 from ledger.errors import NotFound
-from ledger.ids import new_id
+from ledger.ids import id_prefix, new_id
 from ledger.reconciliation import candidates
 from ledger.reconciliation.pairings import Proposal, hold_pairing
 from ledger.reconciliation.rules import Rule, Rules
@@ -56,7 +56,7 @@ _ITEMS: Final = """
 # The ids are UUIDv7s whose last 48 bits count on, so that they come in order.
 _MADE: Final = """
     INSERT INTO ledger.pairing (id, bank_account_id, run_id, rule, evidence, amount, lines, items, made_by, made_at)
-    SELECT CAST(%(ids)s || lpad(to_hex(row_number() OVER ()), 12, '0') AS uuid), %(account)s, %(run)s, %(rule)s, f.evidence,
+    SELECT CAST(%(ids)s || lpad(to_hex(%(made)s + row_number() OVER ()), 12, '0') AS uuid), %(account)s, %(run)s, %(rule)s, f.evidence,
            f.amount, f.lines, f.items, %(by)s, %(at)s
     FROM ({found}) AS f WHERE f.source = 'booked' AND f.difference = 0
 """
@@ -386,7 +386,7 @@ class _Run:
 
     def _write(self) -> None:
         """Makes the pairings, part by part: what a trigger sees of one statement is to stay in memory."""
-        made = 0
+        made, ids = 0, id_prefix()
         for rule, found in self._found:
             (blocks,) = self._row(
                 "SELECT pg_relation_size(CAST(%(relation)s AS regclass)) / current_setting('block_size')::integer",
@@ -396,7 +396,8 @@ class _Run:
                 part = f"ctid >= '({first},0)' AND ctid < '({first + PART_BLOCKS},0)'"
                 made += self._execute(
                     _MADE.format(found=found.query.replace(WHOLE, part)),
-                    ids=str(new_id())[:-12],
+                    ids=ids,
+                    made=made,
                     rule=rule.name,
                 ).rowcount
         if made != sum(self.by_rule.values()):

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from ledger.database import Tx, cursor
 from ledger.horizon import Horizon
 from ledger.horizon import horizon as settled
-from ledger.ids import new_id
+from ledger.ids import id_prefix
 
 WATERMARK: Final = "items"
 """The row of ledger.fold that belongs to booked items."""
@@ -145,7 +145,7 @@ def _add(tx: Tx, naming: Sequence[Naming], query: str, values: dict[str, Any]) -
         " SELECT CAST(%(ids)s || lpad(to_hex(row_number() OVER ()), 12, '0') AS uuid), 'booked', posted.bank_account_id,"
         " posted.amount, posted.currency, posted.effective_on, posted.kind, posted.transaction_id, posted.seq"
         f" FROM ({query}) AS posted RETURNING id",
-        {**values, "ids": str(new_id())[:-12]},
+        {**values, "ids": id_prefix()},
         prepare=False,
     )
     made = [row[0] for row in ids.fetchall()]
