@@ -52,6 +52,7 @@ MOVES_NOTHING = {
 """What such a scope also allows: it ends a request, files one that no money follows from, compares, says what a bank's accounts
 are, or keeps a file: once by its content, and nothing is posted before it is paired or committed."""
 NO_MONEY = {
+    "limits:write",
     "members:write",
     "consents:write",
     "payees:write",

@@ -163,6 +163,7 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         "change_bank_account": {"name": "an attack"},
         "identify_receipt": {"partner": "acme"},
         "undo_pairing": remark,
+        "withdraw_bank_statement": remark,
         "learn_break_counterparty": {"partner": "acme"},
         "assign_break": {"owner": "mallory"},
         "preview_break_resolution": {"method": "write_off"},

@@ -1,7 +1,6 @@
 """A process that pairs or takes back is killed amid it, again and again: in the end all is done, once."""
 
 import multiprocessing
-import os
 import random
 import signal
 import time
@@ -65,8 +64,7 @@ def _killed_until_done(world: World, chance: random.Random, state: str) -> None:
         process.start()
         if kill < KILLS and _moves(world, state):
             time.sleep(chance.uniform(0, 0.15))
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()  # unless it is done
         process.join(60)
         assert process.exitcode in (0, -signal.SIGKILL)
 
