@@ -139,3 +139,8 @@ def _text(value: object) -> str:
 def _plain(value: Any) -> str:
     """What JSON has no word for: times, dates and ids, as text."""
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def counted(number: int, what: str) -> str:
+    """``1 line``, ``2 lines``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -319,11 +319,15 @@ def _show(path: Path, done: ImportedOut) -> None:
         print(f"{path.name}: it is here already; nothing changed.")
         return
     repeated = sum(one.duplicates for one in done.statements)
-    print(f"{path.name}: {len(done.statements)} statements with {done.lines} lines.")
+    print(
+        f"{path.name}: {output.counted(len(done.statements), 'statement')} with {output.counted(done.lines, 'line')}."
+    )
     if repeated:
         print(f"  {repeated} of the lines were in overlapping statements before, and take part in nothing.")
     if done.skipped:
-        print(f"  left out: {done.skipped} statements of {', '.join(done.skipped_accounts)}.")
+        print(
+            f"  left out: {output.counted(done.skipped, 'statement')} of {', '.join(done.skipped_accounts)}."
+        )
 
 
 def _gap_json(one: Gap) -> dict[str, object]:

@@ -132,7 +132,7 @@ def show(name: Name, as_json: session.AsJson = False) -> None:
             "owner": one.owner or "",
             "waits until": one.waits_until or "",
             "remark": one.remark or "",
-            **{key.replace("_", " "): value for key, value in details_out(one).items()},
+            **{key.replace("_", " "): _told(value) for key, value in details_out(one).items()},
         }
     )
     for line in shown.values():
@@ -433,6 +433,13 @@ def _show_preview(seen: Resolution, currency: str) -> None:
             f"paired on {one['bank_account']}: {len(one['lines'])} lines with {len(one['items'])} items and"
             f" {len(one['posted'])} new postings, {output.amount_in(one['amount'], currency)} {currency}"
         )
+
+
+def _told(detail: Any) -> object:
+    """A detail of a break in words: money in major units, ids one after the other."""
+    if isinstance(detail, dict) and detail.keys() == {"amount", "currency"}:
+        return f"{output.amount_in(detail['amount'], detail['currency'])} {detail['currency']}"
+    return ", ".join(map(str, detail)) if isinstance(detail, list) else detail
 
 
 def _tell(services: Services, break_id: UUID, as_json: bool) -> None:

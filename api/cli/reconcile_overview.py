@@ -284,7 +284,7 @@ def _verdict(page: FundPage) -> Text:
 def _banks(page: FundPage) -> RenderableType:
     if not page.bank_accounts:
         return Text(
-            f"  No bank account shows this fund's {page.currency}: `mizan reconcile account` adds one.\n",
+            f"  No bank account shows this fund's {page.currency}: `mizan reconcile account add` adds one.\n",
             "yellow",
         )
     table = _table("bank account", "books>", "last statement>", "on", "difference>", "open lines>", "oldest")
@@ -393,6 +393,8 @@ def _tomorrow(page: FundPage, need: CashNeed) -> RenderableType:
 
 def _tied(page: FundPage) -> Text:
     """How much of what moved is shown by statement lines, by age."""
+    if not page.bank_accounts:
+        return Text()
     text = Text("  Tied to the bank   ")
     if not any(one.moved for one in page.tied):
         return text.append("nothing moved in 90 days")

@@ -10,7 +10,7 @@ import yaml
 
 from api import bank_statements
 from api.cli import acting, output, session
-from api.v1.pairings import item_out, pairing_out
+from api.v1.pairings import evidence_out, item_out, pairing_out
 from ledger.ids import parse_public_id, public_id
 from ledger.reconciliation import bank_accounts, pairings, rules
 from ledger.reconciliation.pairings import Pairing
@@ -106,7 +106,10 @@ def list_pairings(
 
 
 def _row(one: Pairing) -> list[Any]:
-    evidence = ", ".join(f"{name} {value}" for name, value in one.evidence.items())
+    evidence = ", ".join(
+        f"{name} {' '.join(value) if isinstance(value, list) else value}"
+        for name, value in evidence_out(one).items()
+    )
     return [
         public_id(PAIRING_PREFIX, one.id),
         one.bank_account,

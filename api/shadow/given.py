@@ -172,7 +172,7 @@ def members(path: Path, programme: Programme) -> list[Joined]:
                 choice = {"amount": {"amount": amount, "currency": programme.currency}}
             found.append(
                 Joined(
-                    f"{row.sheet}!{row.line}",
+                    row.place,
                     row.text("partner"),
                     row.text("member"),
                     product,
@@ -206,8 +206,9 @@ def expected(path: Path, currency: str, products: Sequence[str], through: date) 
                 raise Faulty("product", "the programme has no such product")  # noqa: TRY301
             if on > through:
                 raise Faulty("date", "this is after the last day that is replayed")  # noqa: TRY301
-            at = f"{row.sheet}!{row.line}"
-            found.append(Expected(at, row.text("partner"), row.text("member"), product, figure, on, amount))
+            found.append(
+                Expected(row.place, row.text("partner"), row.text("member"), product, figure, on, amount)
+            )
         except Faulty as faulty:
             told.add(row.fault(faulty))
     return found

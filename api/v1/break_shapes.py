@@ -346,14 +346,19 @@ def fields(one: Break) -> dict[str, Any]:
 
 
 def details_out(one: Break) -> dict[str, Any]:
-    """What a break was found from, with public ids."""
+    """What a break was found from, with public ids; sums as money."""
     shown: dict[str, Any] = {}
     for name, value in one.details.items():
         if name in _LISTED:
             shown[name] = [_public(_LISTED[name], id_) for id_ in value]
+        elif name == "arrived":
+            shown[name] = MoneyOut.of(value, one.currency).model_dump()
+        elif name == "expected":
+            currency = one.details.get("expected_currency") or one.currency
+            shown[name] = MoneyOut.of(value, currency).model_dump()
         elif name in _NAMED:
             shown[name] = _public(_NAMED[name], value)
-        elif name != "other_account":
+        elif name not in ("other_account", "expected_currency"):
             shown[name] = value
     return shown
 

@@ -203,7 +203,7 @@ def pairing_out(one: Pairing) -> PairingOut:
         id=public_id(PAIRING_PREFIX, one.id),
         bank_account=one.bank_account,
         rule=one.rule,
-        evidence=dict(one.evidence),
+        evidence=evidence_out(one),
         amount=MoneyOut.of(one.amount, one.currency),
         lines=[public_id(bank_statements.LINE, line) for line in one.lines],
         items=[public_id(ITEM_PREFIX, item) for item in one.items],
@@ -214,6 +214,17 @@ def pairing_out(one: Pairing) -> PairingOut:
         undone_by=one.undone_by,
         undone_remark=one.undone_remark,
     )
+
+
+def evidence_out(one: Pairing) -> dict[str, Any]:
+    """What a pairing was made of, with public ids."""
+    shown = dict(one.evidence)
+    if "proposed" in shown:
+        shown["proposed"] = [public_id(ITEM_PREFIX, UUID(id_)) for id_ in shown["proposed"]]
+    for name, prefix in (("resolution", "brs"), ("taken_back", "txn")):
+        if name in shown:
+            shown[name] = public_id(prefix, UUID(shown[name]))
+    return shown
 
 
 def item_out(one: OpenItem) -> OpenItemOut:

@@ -80,6 +80,11 @@ class Row:
         except ValueError as error:
             raise Faulty(column, str(error)) from None
 
+    @property
+    def place(self) -> str:
+        """Where it stands, as people find it: ``members!5``, or ``row 5`` of a file that has no sheets."""
+        return f"{self.sheet}!{self.line}" if self.sheet else f"row {self.line}"
+
     def fault(self, faulty: Faulty) -> Fault:
         """A fault in one of its cells, told with its place."""
         return Fault(self.sheet, f"{self.columns.get(faulty.column, '')}{self.line}", faulty.what)

@@ -146,14 +146,16 @@ def test_a_year_is_replayed_and_all_and_only_what_was_planted_differs(
     assert {
         key: (one["ours"] and one["ours"]["amount"], one["theirs"]["amount"]) for key, one in found.items()
     } == {
-        ("!9", "entitled"): (0, 12_000),
-        ("!10", "entitled"): (18_000, 17_999),
-        ("!11", "contributed"): (12_000, 18_000),
-        ("!12", "contributed"): (0, 5_000),
-        ("!13", "contributed"): (None, 1),
+        ("row 9", "entitled"): (0, 12_000),
+        ("row 10", "entitled"): (18_000, 17_999),
+        ("row 11", "contributed"): (12_000, 18_000),
+        ("row 12", "contributed"): (0, 5_000),
+        ("row 13", "contributed"): (None, 1),
     }
-    assert {one["event"]: one["state"] for one in found["!11", "contributed"]["trail"]}["R-40"] == "reversed"
-    assert found["!12", "contributed"]["trail"][0]["state"] == "quarantined: corridor_not_served"
+    assert {one["event"]: one["state"] for one in found["row 11", "contributed"]["trail"]}[
+        "R-40"
+    ] == "reversed"
+    assert found["row 12", "contributed"]["trail"][0]["state"] == "quarantined: corridor_not_served"
     assert (report["verified"], report["events"], report["statements"]) == (True, 19, 1)
     assert report["breaks"]["unknown_party"] == 1  # nobody knows who gave the bank's 700
     assert "M-4" not in done.stdout
