@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 import api.app_page
 from api.app_page.languages import FOLDER, LANGUAGES, chosen, language
@@ -116,6 +116,11 @@ class Looking:
         self.expect_to_fit()
         return self.text()
 
+    def follow(self, link: Locator) -> None:
+        """Go where a link leads, and be there: a click alone does not wait."""
+        with self.page.expect_navigation():
+            link.click()
+
     def text(self) -> str:
         """What can be read."""
         return re.sub(r"\s+", " ", self.page.inner_text("body"))
@@ -159,7 +164,7 @@ def test_a_member_sees_what_they_have_and_walks_through_it(
     with looking(browser, deployment.url) as shown:
         assert "Who is logged in?" in shown.at("/app")
         picture(shown, tmp_path, "members-en")
-        shown.page.get_by_role("link", name="Uwase").click()
+        shown.follow(shown.page.get_by_role("link", name="Uwase"))
         shown.expect_to_fit()
         text = shown.text()
         # 12 contributions of 1,500 to 2,500; the match is capped at 18,000 a year
@@ -177,22 +182,22 @@ def test_a_member_sees_what_they_have_and_walks_through_it(
             assert said in text, said
         picture(shown, tmp_path, "member-en")
 
-        shown.page.get_by_role("link", name="Whole statement").click()
+        shown.follow(shown.page.get_by_role("link", name="Whole statement"))
         first = shown.page.locator(".lines li").all_inner_texts()
         assert len(first) == 8
         assert "+RWF1,500" in " ".join(first)
         picture(shown, tmp_path, "statement-en")
-        shown.page.get_by_role("link", name="Older").click()
+        shown.follow(shown.page.get_by_role("link", name="Older"))
         rest = shown.page.locator(".lines li").all_inner_texts()
         assert len(rest) == 4
         assert not {re.sub(r"\s+", " ", one) for one in first} & {re.sub(r"\s+", " ", one) for one in rest}
         assert shown.page.get_by_role("link", name="Older").count() == 0
         shown.page.locator("summary").click()
-        shown.page.get_by_role("link", name="Français").click()  # the place in the list is kept
+        shown.follow(shown.page.get_by_role("link", name="Français"))  # the place in the list is kept
         assert len(shown.page.locator(".lines li").all()) == 4
         assert "Relevé" in shown.text()
 
-        shown.page.locator(".lines a").first.click()
+        shown.follow(shown.page.locator(".lines a").first)
 
         def proven() -> str | None:
             shown.page.reload()
