@@ -4,11 +4,7 @@ A seed draws a world: what was collected and paid, what the bank makes of each, 
 when somebody reconciles. ``MIZAN_TESTS_FUZZ=50`` draws fifty new worlds, and prints the seed of each.
 """
 
-import multiprocessing
-import os
-import signal
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -21,7 +17,7 @@ from ledger.clock import FixedClock
 from ledger.database import Database
 from ledger.errors import NotFound
 from ledger.ids import new_id
-from ledger.reconciliation import engine, items, pairings
+from ledger.reconciliation import pairings
 from ledger.reconciliation.pairings import AlreadyPaired
 from products import chart
 from products.keyring import Keyring
@@ -29,6 +25,7 @@ from products.programmes.registry import Programmes
 from products.reconciliation import run
 from products.remittances.context import Books
 from tests.conftest import FUZZ, Databases
+from tests.dying import Step, die_after, expect_killed
 from tests.integration.reconciliation.counting import ACME_ACCOUNT, Counting
 from tests.simulation.banking import DAY, LAST, NAME, NAMED, START, Case, Said, Weeks
 from tests.simulation.truthful_bank import TruthfulBank
@@ -50,20 +47,17 @@ def test_what_is_true_is_paired_what_is_not_never_and_each_disturbance_is_its_br
     expect_nothing_more_to_do(bank)
 
 
-STEPS = ((items, "collect"), (engine._Run, "_write"), (engine, "pair"))
+STEPS = (
+    "ledger.reconciliation.items:collect",
+    "ledger.reconciliation.engine:_Run._write",
+    "ledger.reconciliation.engine:pair",
+)
 """After which a run is killed while it pairs; what it does to the books is killed in test_effects_once."""
 
 
-def _killed_after(url: str, step: int) -> None:
+def _killed_after(url: str, step: Step) -> None:
     """Reconcile, and be gone as soon as this step is done for the first time; runs in a process of its own."""
-    owner, name = STEPS[step]
-    does: Callable[..., Any] = getattr(owner, name)
-
-    def does_and_dies(*args: Any, **kwargs: Any) -> Any:
-        does(*args, **kwargs)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    pytest.MonkeyPatch().setattr(owner, name, does_and_dies)
+    die_after(step)
     books = Books(
         FixedClock(datetime.combine(LAST, START.timetz())),
         Keyring({"test": bytes(range(32))}, "test"),
@@ -77,13 +71,8 @@ def test_runs_killed_while_they_pair_and_people_who_pair_the_same_at_once_leave_
 ) -> None:
     bank = TruthfulBank(Weeks(databases, FIRST_SEED + 2))
     bank.sends(bank.files)
-    spawning = multiprocessing.get_context("forkserver")
-    spawning.set_forkserver_preload([__name__])
-    for step in range(len(STEPS)):
-        process = spawning.Process(target=_killed_after, args=(databases.urls["worker"], step))
-        process.start()
-        process.join(120)
-        assert process.exitcode == -signal.SIGKILL, STEPS[step]
+    for step in STEPS:
+        expect_killed(_killed_after, databases.urls["worker"], step)
         assert _rows(bank, "SELECT id FROM ledger.pairing") == []  # it was killed before it committed
     wanted = _booked_pairs(bank)
     assert len(wanted) > 3

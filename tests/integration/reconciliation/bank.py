@@ -16,7 +16,7 @@ from ledger.database import Tx
 from ledger.reconciliation import bank_accounts, importing
 from ledger.reconciliation.bank_accounts import BankAccount, NewBankAccount
 from ledger.reconciliation.files import NewFile
-from ledger.reconciliation.importing import Imported, Rules, Wanted
+from ledger.reconciliation.importing import Imported, Rules, RulesOf, Wanted
 from ledger.reconciliation.statements import Line, StatementEnd, StatementEvent, StatementHead
 from products.keyring import Keyring
 from tests.conftest import Databases
@@ -34,8 +34,8 @@ class NoRules:
         return "acme" if counterparty == "ACME LTD" else None
 
 
-def rules_of(_tx: Tx, _bank_account_id: UUID) -> Rules:
-    """The rules of every account of this bank."""
+def simple_rules(_tx: Tx, _bank_account_id: UUID) -> Rules:
+    """The rules of every account, unless a bank's lines are read by each account's own."""
     return NoRules()
 
 
@@ -63,6 +63,7 @@ class Bank:
     databases: Databases
     keyring: Keyring
     clock: Clock
+    rules_of: RulesOf = simple_rules
     accounts: dict[str, BankAccount] = field(default_factory=dict)
     files: int = 0
 
@@ -144,7 +145,14 @@ class Bank:
         """Import a file's content in a transaction that is open."""
         new = NewFile(sha256(content).digest(), "statement.bin", fmt, len(content), "test")
         return importing.import_(
-            tx, self.keyring, self.clock, io.BytesIO(content), new, _read, rules_of=rules_of, wanted=wanted
+            tx,
+            self.keyring,
+            self.clock,
+            io.BytesIO(content),
+            new,
+            _read,
+            rules_of=self.rules_of,
+            wanted=wanted,
         )
 
 

@@ -1,19 +1,15 @@
 """A programme with its bank: partners that pay in, payouts by bank file, and statements that are reconciled."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 from integrations.rails.directory import validated
 from ledger.clock import FixedClock
-from ledger.reconciliation import counterparties, importing
+from ledger.reconciliation import counterparties
 from ledger.reconciliation.bank_accounts import BankAccount
-from ledger.reconciliation.files import NewFile
-from ledger.reconciliation.importing import Imported, Wanted
 from ledger.reconciliation.rules import of_account
 from ledger.reconciliation.statements import Line
 from products.members import payees, registry
@@ -27,36 +23,11 @@ from products.remittances.partners import Partner
 from tests.conftest import Databases
 from tests.integration.payouts.paying import LIMITS, Paying
 from tests.integration.rails.test_bank_file import OPTIONS
-from tests.integration.reconciliation import bank as banks
 from tests.integration.reconciliation.bank import Bank, entry
 from tests.settled import all_settled
 from tests.world import Person, World
 
 ACME_ACCOUNT = "RW00ACME0001"
-
-
-class CarefulBank(Bank):
-    """A bank whose lines are read by the rules of each account."""
-
-    def import_in(
-        self,
-        tx: Any,
-        content: bytes,
-        wanted: Wanted = Wanted(),  # noqa: B008  frozen
-        fmt: str = "test",
-    ) -> Imported:
-        """Import a file's content in a transaction that is open."""
-        new = NewFile(sha256(content).digest(), "statement.bin", fmt, len(content), "test")
-        return importing.import_(
-            tx,
-            self.keyring,
-            self.clock,
-            io.BytesIO(content),
-            new,
-            banks._read,
-            rules_of=of_account,
-            wanted=wanted,
-        )
 
 
 @dataclass
@@ -66,14 +37,14 @@ class Counting:
     databases: Databases
     clock: FixedClock
     paying: Paying = field(init=False)
-    bank: CarefulBank = field(init=False)
+    bank: Bank = field(init=False)
     savers: BankAccount = field(init=False)
     closing: int = 0
     statements: int = 0
 
     def __post_init__(self) -> None:
         self.paying = Paying.on(self.databases, self.clock)
-        self.bank = CarefulBank(self.databases, self.world.books.keyring, self.clock)
+        self.bank = Bank(self.databases, self.world.books.keyring, self.clock, rules_of=of_account)
         self.savers = self.bank.account(since=date(2026, 2, 1))
 
     @property

@@ -1,19 +1,12 @@
 """Whoever is killed, or comes second, leaves every effect of a pairing done once or not at all; erased members leave no text."""
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from ledger.clock import FixedClock
 from ledger.database import Database
 from ledger.errors import Conflict
-from ledger.reconciliation import pairings
 from ledger.reconciliation.pairings import BY_HAND, Proposal
 from products.keyring import Keyring
 from products.members.erasure import erase
@@ -21,34 +14,28 @@ from products.payouts import reports
 from products.payouts.rails import Report
 from products.payouts.registry import find
 from products.programmes.registry import Programmes
-from products.reconciliation import effects, postings, run
+from products.reconciliation import effects, run
 from products.remittances.context import Books
 from tests.conftest import Databases
+from tests.dying import Step, die_after, expect_killed
 from tests.integration.reconciliation.counting import ACME_ACCOUNT, Counting
 from tests.tying import expect_all_ties
 
 STEPS = (
-    (run.sources, "refresh"),
-    (effects, "record_settlement"),
-    (reports, "apply"),
-    (postings, "charge"),
-    (effects, "items_of"),
-    (pairings, "make"),
-    (run, "refresh_breaks"),
+    "products.reconciliation.run:sources.refresh",
+    "products.reconciliation.effects:record_settlement",
+    "products.payouts.reports:apply",
+    "products.reconciliation.postings:charge",
+    "products.reconciliation.effects:items_of",
+    "ledger.reconciliation.pairings:make",
+    "products.reconciliation.run:refresh_breaks",
 )
 """After which a run is killed, in the order in which they come."""
 
 
-def _killed_after(url: str, clock: FixedClock, step: int) -> None:
+def _killed_after(url: str, clock: FixedClock, step: Step) -> None:
     """Reconcile, and be gone as soon as this step is done for the first time; runs in a process of its own."""
-    module, name = STEPS[step]
-    does: Callable[..., Any] = getattr(module, name)
-
-    def does_and_dies(*args: Any, **kwargs: Any) -> Any:
-        does(*args, **kwargs)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    pytest.MonkeyPatch().setattr(module, name, does_and_dies)
+    die_after(step)
     books = Books(clock, Keyring({"test": bytes(range(32))}, "test"), Programmes())
     run.reconcile(Database(url, application_name="killed"), books)
 
@@ -69,13 +56,8 @@ def test_a_run_that_is_killed_after_any_step_has_done_each_effect_once_or_not_at
         counting.line(-1_000, 2, end_to_end=ids[0]),
         counting.line(-4_011, 3, end_to_end=ids[1].upper()),
     )
-    spawning = multiprocessing.get_context("forkserver")
-    spawning.set_forkserver_preload([__name__])
-    for step in range(len(STEPS)):
-        process = spawning.Process(target=_killed_after, args=(databases.urls["worker"], clock, step))
-        process.start()
-        process.join(120)
-        assert process.exitcode == -signal.SIGKILL, STEPS[step]
+    for step in STEPS:
+        expect_killed(_killed_after, databases.urls["worker"], clock, step)
         expect_all_ties(databases)
         effects_, made = (
             counting.paying.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"]

@@ -9,13 +9,14 @@ import pytest
 
 from ledger.clock import FixedClock
 from ledger.ids import new_id, public_id
+from ledger.reconciliation.rules import of_account
 from products.payouts import funding
 from products.payouts import registry as rails
 from products.reconciliation import run
 from products.reconciliation.sources import refresh
 from tests.conftest import Databases
-from tests.integration.reconciliation.bank import entry
-from tests.integration.reconciliation.counting import ACME_ACCOUNT, CarefulBank, Counting
+from tests.integration.reconciliation.bank import Bank, entry
+from tests.integration.reconciliation.counting import ACME_ACCOUNT, Counting
 from tests.integration.remittals.conftest import SSF, Agencies
 from tests.integration.settlements.test_settlements import agree
 from tests.settled import all_settled
@@ -99,7 +100,7 @@ def test_what_a_fund_without_an_account_is_owed_comes_to_the_savers_and_remittal
     world = World(databases, clock)
     world.programme(SSF)
     ssf = Agencies(world, world.partner(programme=SSF))
-    bank = CarefulBank(databases, world.books.keyring, clock)
+    bank = Bank(databases, world.books.keyring, clock, rules_of=of_account)
     savers = bank.account("ssf-savers", fund=f"{SSF}/savers", since=date(2026, 1, 1))
     person = ssf.person("0001")
     ssf.pay(person)
