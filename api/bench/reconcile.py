@@ -75,10 +75,9 @@ def run(rounds: int, size: Size | None = None) -> Report:
 def compare(once: Mapping[str, str], twice: Mapping[str, str], rounds: int, size: Size) -> Report:
     """The same in two migrated, empty databases, each given by its roles' URLs."""
     worlds = [_world(once, size.lines), _world(twice, 2 * size.lines)]
+    # or what was loaded is vacuumed behind our back, on the second core, while the first is measured
     for world in worlds:
-        _forget(
-            world
-        )  # or what was loaded is vacuumed behind our back, on the second core, while the first is measured
+        _forget(world)
     measured = [_round(*worlds) for _ in range(rounds)]
     return Report("reconcile", medians(measured), machine(libpq(once["worker"])))
 

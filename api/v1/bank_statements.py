@@ -22,9 +22,9 @@ from ledger.money import AMOUNT_MAX
 from ledger.reconciliation import bank_accounts, files, reading, withdrawals
 from ledger.reconciliation.files import StatementFile
 from ledger.reconciliation.importing import Imported
+from ledger.reconciliation.pairings import REMARK_MAX
 from ledger.reconciliation.reading import BankStatement, StatementLine
 from ledger.reconciliation.sealing import LineText
-from ledger.reconciliation.withdrawals import REMARK_CHARACTERS_MAX
 from products.keyring import Keyring
 
 router = APIRouter(tags=["reconciliation"], route_class=ROUTE_CLASS)
@@ -80,9 +80,7 @@ class StatementWithdrawalOut(Out):
 class StatementWithdrawalIn(In):
     """Why the statement is withdrawn."""
 
-    remark: Annotated[
-        str, Field(min_length=1, max_length=REMARK_CHARACTERS_MAX, examples=["another fund's account"])
-    ]
+    remark: Annotated[str, Field(min_length=1, max_length=REMARK_MAX, examples=["another fund's account"])]
 
 
 class BankStatementOut(Out):

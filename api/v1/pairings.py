@@ -8,6 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api import bank_statements
+from api.approvals.breaks import RESOLUTION
 from api.deps import Call, calling, path_id, writing
 from api.idempotency import KeyHeader
 from api.pagination import LIMIT_DEFAULT, CursorText, Limit
@@ -221,7 +222,7 @@ def evidence_out(one: Pairing) -> dict[str, Any]:
     shown = dict(one.evidence)
     if "proposed" in shown:
         shown["proposed"] = [public_id(ITEM_PREFIX, UUID(id_)) for id_ in shown["proposed"]]
-    for name, prefix in (("resolution", "brs"), ("taken_back", "txn")):
+    for name, prefix in (("resolution", RESOLUTION), ("taken_back", "txn")):
         if name in shown:
             shown[name] = public_id(prefix, UUID(shown[name]))
     return shown

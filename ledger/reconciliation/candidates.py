@@ -268,7 +268,7 @@ _FEW_PARTIES: Final = """
 """
 SEARCH_ITEMS: Final = f"""{_FEW_PARTIES}
     SELECT l.id, l.amount, l.party, i.source, array_agg(i.id ORDER BY i.id), array_agg(i.amount ORDER BY i.id),
-           array_agg(coalesce(i.day, i.on_date) - DATE '2000-01-01' ORDER BY i.id)
+           array_agg(coalesce(i.day, i.on_date) ORDER BY i.id)
     FROM open_line l JOIN few_parties USING (party) JOIN open_item i ON i.party = l.party AND sign(i.amount) = sign(l.amount)
         AND {_NEAR}
     GROUP BY l.id, l.amount, l.party, i.source
@@ -278,7 +278,7 @@ SEARCH_ITEMS: Final = f"""{_FEW_PARTIES}
 """
 SEARCH_LINES: Final = f"""{_FEW_PARTIES}
     SELECT i.id, i.amount, i.party, i.source, array_agg(l.id ORDER BY l.id), array_agg(l.amount ORDER BY l.id),
-           array_agg(l.booked_on - DATE '2000-01-01' ORDER BY l.id)
+           array_agg(l.booked_on ORDER BY l.id)
     FROM open_item i JOIN few_parties USING (party) JOIN open_line l ON l.party = i.party AND sign(i.amount) = sign(l.amount)
         AND {_NEAR}
     GROUP BY i.id, i.amount, i.party, i.source

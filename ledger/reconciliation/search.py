@@ -1,6 +1,7 @@
 """The bounded search: which of a few amounts add up to one, if there is one answer only and it can't be chance."""
 
 from collections.abc import Sequence
+from datetime import date
 from math import gcd
 from typing import Final
 
@@ -9,7 +10,7 @@ CHANCE_MAX: Final = 1_000
 
 
 def only_subset(
-    target: int, amounts: Sequence[int], days: Sequence[int], *, steps_max: int
+    target: int, amounts: Sequence[int], days: Sequence[date], *, steps_max: int
 ) -> tuple[int, ...] | None:
     """The positions of the two or more amounts that add up to `target`; None without an answer, or with more than one.
 
@@ -47,7 +48,7 @@ def only_subset(
     return answer if _are_oldest(answer, days) or not _by_chance([sizes[at] for at in order]) else None
 
 
-def _are_oldest(chosen: Sequence[int], days: Sequence[int]) -> bool:
+def _are_oldest(chosen: Sequence[int], days: Sequence[date]) -> bool:
     """Whether all that is left out is of later days than the chosen."""
     newest = max(days[at] for at in chosen)
     return all(day > newest for at, day in enumerate(days) if at not in chosen)

@@ -5,19 +5,16 @@ without it, so that lines which it had first count where they stand now. The fil
 """
 
 from collections.abc import Collection
-from typing import Final
 from uuid import UUID
 
 from ledger.clock import Clock
 from ledger.database import Tx, cursor
-from ledger.errors import Conflict, InvalidInput, NotFound
+from ledger.errors import Conflict, NotFound
 from ledger.periods import closed_through
 from ledger.reconciliation import bank_accounts, files, overlaps, reading
 from ledger.reconciliation.engine import hold_run
-from ledger.reconciliation.pairings import hold_pairing
+from ledger.reconciliation.pairings import hold_pairing, require_remark
 from ledger.reconciliation.reading import BankStatement
-
-REMARK_CHARACTERS_MAX: Final = 1_000
 
 
 class NotWithdrawn(Conflict):
@@ -33,11 +30,7 @@ def withdraw(
 
     Raises `NotFound`, `InvalidInput` without a remark, and `NotWithdrawn`.
     """
-    because = remark.strip()
-    if not because or len(because) > REMARK_CHARACTERS_MAX:
-        raise InvalidInput(
-            f"A remark says why, in at most {REMARK_CHARACTERS_MAX} characters.", pointer="/remark"
-        )
+    require_remark(remark)
     found = reading.statement(tx, statement_id)
     account = bank_accounts.by_id(tx, found.bank_account_id)
     if funds is not None and account.fund_id not in funds:
@@ -53,7 +46,7 @@ def withdraw(
         changed = sql.execute(
             "UPDATE ledger.bank_statement SET withdrawn_at = %s, withdrawn_by = %s, withdrawn_because = %s"
             " WHERE id = %s AND withdrawn_at IS NULL",
-            (clock.now(), by, because, statement_id),
+            (clock.now(), by, remark.strip(), statement_id),
         ).rowcount
         if not changed:
             raise NotWithdrawn("The statement was withdrawn before.")

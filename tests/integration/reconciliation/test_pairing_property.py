@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import Counter
+from datetime import date
 from typing import Any
 
 import pytest
@@ -130,7 +131,7 @@ def test_the_search_answers_only_what_has_one_answer(
 ) -> None:
     amounts, days = (
         [amount % 50 + 1 if lattice > 1 else amount for amount, _ in owed],
-        [day for _, day in owed],
+        [date(2026, 3, 10 + day) for _, day in owed],
     )
     amounts = [amount * lattice for amount in amounts]
     target = sum(amounts[at] for at in chosen if at < len(amounts))
@@ -145,7 +146,7 @@ def test_the_search_answers_only_what_has_one_answer(
     assert found is None or [found] == answers
     if len(answers) == 1:
         left_out = [day for at, day in enumerate(days) if at not in answers[0]]
-        oldest = max(days[at] for at in answers[0]) < min(left_out, default=5)
+        oldest = max(days[at] for at in answers[0]) < min(left_out, default=date.max)
         if oldest or 2 ** len(amounts) * CHANCE_MAX * max(amounts) < sum(amounts):
             assert found == answers[0]
         elif lattice > 1:
