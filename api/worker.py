@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, TypeVar
 
+from billiard import pool
 from celery import Celery
 from celery.signals import worker_process_shutdown, worker_shutting_down
 from kombu.entity import Queue
@@ -31,8 +32,9 @@ WAKE_UPS_QUEUED_MAX: Final = 20
 COUNT_SECONDS: Final = 1.0
 HOUR_SECONDS: Final = 3600.0
 STOP_SECONDS_MAX: Final = 20.0
-"""How long a worker that is asked to end may take: longer than its longest piece of work. Celery's own stop may wait for ever
-when a message comes in just then (seen)."""
+"""How long a worker that is asked to end may take: longer than its longest piece of work."""
+CONFIRMATION_SECONDS_MAX: Final = 2.0
+"""How long a child that ends waits for the worker to confirm what it reported: our tasks have no results to lose."""
 FAILED_STOP_SECONDS_MAX: Final = 5.0
 """How long a worker that met an error it can't get over may take to stop."""
 FAILED_EXIT_CODE: Final = 70  # EX_SOFTWARE of sysexits.h
@@ -220,6 +222,11 @@ def run_worker(app: Celery, *, processes: int, loglevel: str = "WARNING") -> Non
                 _end_within(FAILED_STOP_SECONDS_MAX)
             super().stop(in_sighandler, exitcode)
 
+    # What was handed to a child just before the stop is done, but its confirmation never comes (seen: the worker has
+    # forgotten the task). Left to itself the child would wait 30 s for it, longer than a stop may take.
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = round(
+        CONFIRMATION_SECONDS_MAX / pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL
+    )
     worker_shutting_down.connect(_asked_to_end, weak=False)
     app.Worker = Worker  # type: ignore[misc]  # Celery's own way to another class; its types say read-only
     app.worker_main(

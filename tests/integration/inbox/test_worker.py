@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,37 @@ def test_killed_workers_lose_and_double_nothing_and_a_woken_one_works_and_ends_w
 
         last.terminate()
         assert last.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_task_handed_over_as_a_worker_is_asked_to_end_is_finished_and_the_worker_ends_with_grace(
+    settings: Settings, databases: Databases, inbox: Inbox
+) -> None:
+    publish = wake_up_publisher(settings.broker_url)
+    inbox.fill(1)
+    with worker(settings, databases) as asked:
+        woken_until(lambda: inbox.queued() == 0, publish)
+        with create_worker(
+            settings.broker_url, lambda: pytest.fail("nothing runs here")
+        ).connection_for_read() as broker:
+
+            def waiting() -> int:
+                return int(broker.default_channel.queue_declare("mizan").message_count)
+
+            eventually(lambda: waiting() == 0)
+            children = Path(f"/proc/{asked.pid}/task/{asked.pid}/children").read_text().split()
+            assert len(children) == 2
+            for child in children:
+                os.kill(int(child), signal.SIGSTOP)
+            inbox.store([inbox.received("handed over")])
+            publish()
+            eventually(lambda: waiting() == 0)
+            time.sleep(0.5)  # until it is in a child's pipe
+            asked.terminate()
+            time.sleep(1)  # the worker has forgotten what no child took up
+            for child in children:
+                os.kill(int(child), signal.SIGCONT)
+            assert asked.wait(PATIENCE_SECONDS) == 0
+    assert inbox.queued() == 0
 
 
 def test_wake_ups_do_not_pile_up_while_nobody_works(settings: Settings) -> None:
