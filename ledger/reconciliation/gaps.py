@@ -14,7 +14,7 @@ from ledger.reconciliation.overlaps import SPANS, Span, overlapping, repeated_da
 
 GapKind = Literal["missing_days", "balance_differs", "number_skipped", "overlap_differs", "overlap_same"]
 """``missing_days``: no statement covers them, and the balance did not stay. ``balance_differs``: a statement opens with
-another balance than the one before closed with. ``number_skipped``: the bank's own numbers leave one out.
+another balance than the one before closed with. ``number_skipped``: nothing else is missing, but the bank's own numbers leave one out.
 ``overlap_differs``: two statements of the same days don't say the same of them. ``overlap_same``: they do."""
 
 HARMLESS: Final[frozenset[GapKind]] = frozenset({"overlap_same"})
@@ -28,7 +28,8 @@ _NUMBER: Final = re.compile(r"0*([0-9]{1,9})(?:/.*)?", re.ASCII)
 class Gap:
     """What doesn't fit between two statements: `before` and `statement` are theirs, in the order of days.
 
-    From `from_on` to `to_on`; `expected` and `found` are balances in minor units; `numbers` are those left out, first and last.
+    From `from_on` to `to_on`; `expected` and `found` are balances in minor units; `numbers` are those that the bank's own left out,
+    first and last, whatever the kind: one missing statement is one gap.
     """
 
     kind: GapKind
@@ -96,6 +97,7 @@ def _between(tx: Tx, bank_account_id: UUID, statements: Sequence[Span]) -> Itera
             continue
         for other in common:
             yield _overlap(tx, bank_account_id, other, span)
+        skipped = _skipped(last, span)
         if not common and span.opening != last.closing:
             days = span.from_on > last.to_on + _A_DAY
             yield Gap(
@@ -106,9 +108,9 @@ def _between(tx: Tx, bank_account_id: UUID, statements: Sequence[Span]) -> Itera
                 statement=span.id,
                 expected=last.closing,
                 found=span.opening,
+                numbers=skipped,
             )
-        skipped = _skipped(last, span)
-        if skipped is not None:
+        elif skipped is not None:
             yield Gap(
                 "number_skipped", last.to_on, span.from_on, before=last.id, statement=span.id, numbers=skipped
             )

@@ -222,11 +222,11 @@ def _wrong_breaks(bank: TruthfulBank, of_line: dict[int, Case]) -> list[tuple[ob
     """Breaks of what was not disturbed, or of another type than its disturbance has; and disturbances without one."""
     of_subject = _cases_by_subject(bank, of_line)
     found: dict[int, set[str]] = {id(case): set() for case in bank.cases}
-    gaps: set[tuple[str, str]] = set()
+    gaps: list[tuple[str, str]] = []
     faults: list[tuple[object, ...]] = []
     for row in _rows(bank, _BREAKS):
         if row["subject_kind"] == "gap":
-            gaps.add((row["slug"], row["type"]))
+            gaps.append((row["slug"], row["type"]))
             continue
         case = of_subject.get(row["subject"])
         if case is None or row["type"] not in case.finds | case.allows:
@@ -236,7 +236,7 @@ def _wrong_breaks(bank: TruthfulBank, of_line: dict[int, Case]) -> list[tuple[ob
     for case in bank.cases:
         if case.finds and not found[id(case)] & case.finds:
             faults.append(("not found", case, found[id(case)]))
-    if gaps != {("kigali-savers", "statement_gap"), ("office", "duplicate")}:
+    if sorted(gaps) != [("kigali-savers", "statement_gap"), ("office", "duplicate")]:
         faults.append(("statements", gaps))
     return faults
 
