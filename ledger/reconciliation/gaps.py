@@ -1,6 +1,7 @@
 """What is missing between the statements of an account, and what they have twice."""
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -97,7 +98,7 @@ def _between(tx: Tx, bank_account_id: UUID, statements: Sequence[Span]) -> Itera
             continue
         for other in common:
             yield _overlap(tx, bank_account_id, other, span)
-        skipped = _skipped(last, span)
+        skipped = _skipped(last, span, statements)
         if not common and span.opening != last.closing:
             days = span.from_on > last.to_on + _A_DAY
             yield Gap(
@@ -159,8 +160,9 @@ def _days_with_lines(tx: Tx, one: Span, other: Span, from_on: date, to_on: date)
         return {row[0] for row in rows}
 
 
-def _skipped(before: Span, one: Span) -> tuple[int, int] | None:
-    """The bank's own numbers between two statements; None where they aren't numbered one by one, or begin anew.
+def _skipped(before: Span, one: Span, statements: Sequence[Span]) -> tuple[int, int] | None:
+    """The bank's own numbers between two statements that none of `statements` bears; None where they aren't numbered one by one, or
+    begin anew.
 
     A bank that sends two formats numbers each by itself.
     """
@@ -169,7 +171,20 @@ def _skipped(before: Span, one: Span) -> tuple[int, int] | None:
     first, second = _number(before), _number(one)
     if first is None or second is None or second <= first + 1:
         return None
-    return first + 1, second - 1
+    # beside a statement of several days there may be some of single days
+    from_here = bisect_left(statements, before.from_on, key=_first_day)
+    to_here = bisect_right(statements, one.from_on, key=_first_day)
+    there = {_number(other) for other in statements[from_here:to_here] if other.format == one.format}
+    lowest, highest = first + 1, second - 1
+    while lowest in there:
+        lowest += 1
+    while highest in there:
+        highest -= 1
+    return (lowest, highest) if lowest <= highest else None
+
+
+def _first_day(one: Span) -> date:
+    return one.from_on
 
 
 def _number(one: Span) -> int | None:

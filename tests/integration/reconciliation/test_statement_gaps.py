@@ -95,6 +95,16 @@ def test_overlaps_are_told_apart_by_whether_they_say_the_same(bank: Bank) -> Non
     assert not found(bank)[-1].harmless
 
 
+def test_a_number_that_came_beside_an_overlapping_statement_is_not_left_out(bank: Bank) -> None:
+    for on in (1, 2, 3, 4):
+        bank.sends(of_day(bank, on, 10 * on - 10, 10, number=str(on)))
+    two = [entry(1, 10, day(2)), entry(2, 10, day(3))]
+    bank.sends(bank.says(two, opening=10, days=(day(2), day(3)), number="2"))  # both days once more
+    assert set(kinds(bank)) == {"overlap_same"}
+    bank.sends(of_day(bank, 6, 40, 10, number="7"))
+    assert [gap.numbers for gap in found(bank) if not gap.harmless] == [(5, 6)]
+
+
 def test_numbers_that_are_days_or_begin_anew_each_year_skip_nothing(bank: Bank) -> None:
     for on, number in ((2, "061"), (4, "063"), (9, "20260309"), (10, "9"), (11, "1"), (12, "x-7")):
         bank.sends(of_day(bank, on, 0, number=number))
