@@ -25,16 +25,17 @@ def tokens(row: str, *, item: bool) -> str:
 
 def _exploded(relation: str, single: tuple[str, ...]) -> str:
     """Everything that the rows of a relation may be known by, one row each; nothing is computed for what bears no name."""
-    parts = []
-    for at, column in enumerate(single):
-        others = "".join(f" AND {_plain(column)} IS DISTINCT FROM {_plain(other)}" for other in single[:at])
-        parts.append(
-            f"SELECT id, {_plain(column)} AS token FROM {relation} WHERE {column} IS NOT NULL{others}"
-        )
-    others = "".join(f" AND {_plain('t')} IS DISTINCT FROM {_plain(other)}" for other in single)
+
+    def none_of(names: tuple[str, ...], column: str) -> str:
+        return "".join(f" AND ({name} IS NULL OR {_plain(column)} <> {_plain(name)})" for name in names)
+
+    parts = [
+        f"SELECT id, {_plain(column)} AS token FROM {relation} WHERE {column} IS NOT NULL{none_of(single[:at], column)}"
+        for at, column in enumerate(single)
+    ]
     parts.append(
         f"SELECT id, {_plain('t')} FROM (SELECT id, {', '.join(single)}, unnest(identifiers) AS t FROM {relation}"
-        f" WHERE identifiers <> '{{}}') AS known WHERE true{others}"
+        f" WHERE identifiers <> '{{}}') AS known WHERE true{none_of(single, 't')}"
     )
     return " UNION ALL ".join(parts)
 
@@ -48,7 +49,7 @@ ROOM: Final = 16
 # Nothing is computed of the items where no line bears a name of just that length.
 _CUT: Final = f"""
     SELECT DISTINCT i.id, {_plain(f"left(t, {ROOM})")} FROM open_item i CROSS JOIN LATERAL unnest({tokens("i", item=True)}) AS t
-    WHERE length(t) > {ROOM} AND {_plain(f"left(t, {ROOM})")} IN (
+    WHERE (greatest(length(reference), length(end_to_end), length(batch)) > {ROOM} OR identifiers <> '{{}}') AND length(t) > {ROOM} AND {_plain(f"left(t, {ROOM})")} IN (
         SELECT {_plain("reference")} FROM open_line WHERE length(reference) = {ROOM}
         UNION SELECT {_plain("end_to_end")} FROM open_line WHERE length(end_to_end) = {ROOM})
 """
