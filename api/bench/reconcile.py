@@ -6,8 +6,8 @@ plain hash join of the same rows on the names that they bear (reference, end-to-
 ids of whatever has one in common into a table without an index: it asks for no amount, no sum and no second answer, and records
 nothing. Beside it stands what no pairing could do: a join on a key that tells beforehand which line is which item's, which finds
 the same pairs and writes their ids, or only counts them.
-Twice the lines are paired
-in a second database of the same server. Memory is what a process had resident at most, the shared buffers that it touched included.
+Twice the lines are joined and paired in a second database of the same server. Memory is what a process had resident at most, the
+shared buffers that it touched included.
 """
 
 import threading
@@ -75,7 +75,6 @@ def run(rounds: int, size: Size | None = None) -> Report:
 def compare(once: Mapping[str, str], twice: Mapping[str, str], rounds: int, size: Size) -> Report:
     """The same in two migrated, empty databases, each given by its roles' URLs."""
     worlds = [_world(once, size.lines), _world(twice, 2 * size.lines)]
-    # or what was loaded is vacuumed behind our back, on the second core, while the first is measured
     for world in worlds:
         _forget(world)
     measured = [_round(*worlds) for _ in range(rounds)]
@@ -88,7 +87,9 @@ def _round(once: _World, twice: _World) -> dict[str, float]:
     figures["ratio"] = figures["seconds"] / figures["floor_seconds"]
     figures["ratio_to_truth_join"] = figures["seconds"] / figures["truth_join_seconds"]
     figures["lines_per_second"] = once.lines / figures["seconds"]
+    joined_twice = _joined(twice)  # what is paired twice over is as warm as what was paired once
     double = _paired(twice)
+    figures["floor_growth"] = joined_twice["floor_seconds"] / figures["floor_seconds"]
     figures["seconds_twice"] = double["seconds"]
     figures["growth"] = double["seconds"] / figures["seconds"]
     figures["memory_mib_twice"] = double["memory_mib"]
@@ -137,6 +138,7 @@ def _paired(world: _World) -> dict[str, float]:
             "  JOIN ledger.statement_line l ON l.id = p.line_id JOIN ledger.paired_item q ON q.pairing_id = p.pairing_id"
             "  JOIN ledger.item i ON i.id = q.item_id WHERE i.subject IS DISTINCT FROM l.kind)"
         ).fetchone()
+    _forget(world)
     lines, items, all_items, wrong = row if row is not None else (0, 0, 1, 1)
     belong = world.lines // 2 + 2 * (world.lines // 6)
     # of the sums that are searched for, one in a hundred has strangers that make the answer doubtful
@@ -193,7 +195,10 @@ def _world(urls: Mapping[str, str], lines: int) -> _World:
 
 
 def _forget(world: _World) -> None:
-    """Empty what runs wrote, as a superuser for whom no trigger fires, and settle down."""
+    """Empty what runs wrote, as a superuser for whom no trigger fires, and settle down.
+
+    Or what was loaded or written is vacuumed behind our back, on the second core, while something else is measured.
+    """
     with psycopg.connect(libpq(world.urls["superuser"]), autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
         connection.execute(

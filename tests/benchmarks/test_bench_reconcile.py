@@ -25,6 +25,14 @@ def test_what_belongs_together_is_paired_beside_the_floor(databases: Databases, 
     assert report.name == "reconcile"
     assert figures["share_of_lines_paired"] == 0.833
     assert 0.88 < figures["share_of_items_paired"] < 0.9
-    for name in ("floor_seconds", "truth_join_seconds", "seconds", "seconds_twice", "ratio", "growth"):
+    for name in (
+        "floor_seconds",
+        "truth_join_seconds",
+        "seconds",
+        "seconds_twice",
+        "ratio",
+        "growth",
+        "floor_growth",
+    ):
         assert figures[name] > 0
     assert figures["memory_mib"] > 1
