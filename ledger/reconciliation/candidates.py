@@ -26,6 +26,7 @@ def tokens(row: str, *, item: bool) -> str:
 def _exploded(relation: str, single: tuple[str, ...]) -> str:
     """Everything that the rows of a relation may be known by, one row each; nothing is computed for what bears no name."""
 
+    # most rows bear one name: it is spelled once, as there is no other to compare it with
     def none_of(names: tuple[str, ...], column: str) -> str:
         return "".join(f" AND ({name} IS NULL OR {_plain(column)} <> {_plain(name)})" for name in names)
 
@@ -46,10 +47,12 @@ NAMES_MAX: Final = 10_000
 ROOM: Final = 16
 """Of a reference so many characters have room in an entry of MT940 (field 61), and some banks keep no more anywhere."""
 
-# Nothing is computed of the items where no line bears a name of just that length.
+# Nothing is computed of the items where no line bears a name of just that length; nor are the names of an item taken apart of which
+# none is longer.
 _CUT: Final = f"""
     SELECT DISTINCT i.id, {_plain(f"left(t, {ROOM})")} FROM open_item i CROSS JOIN LATERAL unnest({tokens("i", item=True)}) AS t
-    WHERE (greatest(length(reference), length(end_to_end), length(batch)) > {ROOM} OR identifiers <> '{{}}') AND length(t) > {ROOM} AND {_plain(f"left(t, {ROOM})")} IN (
+    WHERE (greatest(length(i.reference), length(i.end_to_end), length(i.batch)) > {ROOM} OR i.identifiers <> '{{}}')
+      AND length(t) > {ROOM} AND {_plain(f"left(t, {ROOM})")} IN (
         SELECT {_plain("reference")} FROM open_line WHERE length(reference) = {ROOM}
         UNION SELECT {_plain("end_to_end")} FROM open_line WHERE length(end_to_end) = {ROOM})
 """

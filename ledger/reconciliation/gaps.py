@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import groupby
+from operator import attrgetter
 from typing import Final, Literal
 from uuid import UUID
 
@@ -22,6 +23,7 @@ HARMLESS: Final[frozenset[GapKind]] = frozenset({"overlap_same"})
 """What is told, and leaves nothing in doubt."""
 
 _A_DAY: Final = timedelta(days=1)
+_FIRST_DAY: Final = attrgetter("from_on")
 _NUMBER: Final = re.compile(r"0*([0-9]{1,9})(?:/.*)?", re.ASCII)
 
 
@@ -161,8 +163,7 @@ def _days_with_lines(tx: Tx, one: Span, other: Span, from_on: date, to_on: date)
 
 
 def _skipped(before: Span, one: Span, statements: Sequence[Span]) -> tuple[int, int] | None:
-    """The bank's own numbers between two statements that none of `statements` bears; None where they aren't numbered one by one, or
-    begin anew.
+    """The bank's own numbers between two statements that no other bears; None where they aren't numbered one by one, or begin anew.
 
     A bank that sends two formats numbers each by itself.
     """
@@ -172,8 +173,8 @@ def _skipped(before: Span, one: Span, statements: Sequence[Span]) -> tuple[int, 
     if first is None or second is None or second <= first + 1:
         return None
     # beside a statement of several days there may be some of single days
-    from_here = bisect_left(statements, before.from_on, key=_first_day)
-    to_here = bisect_right(statements, one.from_on, key=_first_day)
+    from_here = bisect_left(statements, before.from_on, key=_FIRST_DAY)
+    to_here = bisect_right(statements, one.from_on, key=_FIRST_DAY)
     there = {_number(other) for other in statements[from_here:to_here] if other.format == one.format}
     lowest, highest = first + 1, second - 1
     while lowest in there:
@@ -181,10 +182,6 @@ def _skipped(before: Span, one: Span, statements: Sequence[Span]) -> tuple[int, 
     while highest in there:
         highest -= 1
     return (lowest, highest) if lowest <= highest else None
-
-
-def _first_day(one: Span) -> date:
-    return one.from_on
 
 
 def _number(one: Span) -> int | None:
@@ -206,7 +203,7 @@ def _statements(tx: Tx, bank_account_id: UUID) -> list[Span]:
             (bank_account_id,),
         ).fetchall()
     found: list[Span] = []
-    by_day = groupby((Span(*row) for row in rows), key=lambda one: one.from_on)
+    by_day = groupby((Span(*row) for row in rows), key=_FIRST_DAY)
     for _, beginning in by_day:
         waiting = list(beginning)
         while waiting:
