@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 
+import psutil
 import pytest
+from kombu import Connection
 
 from api.settings import Settings
 from api.worker import Jobs, create_worker, wake_up_publisher
@@ -63,6 +64,12 @@ def woken_until(condition: Callable[[], bool], publish: Callable[[], None]) -> N
     eventually(lambda: condition() or woken(), seconds=100)
 
 
+def wake_ups(settings: Settings) -> int:
+    """How many wait for a worker."""
+    with Connection(settings.broker_url) as broker:
+        return int(broker.default_channel.queue_declare("mizan").message_count)
+
+
 @pytest.mark.timeout(400)
 def test_killed_workers_lose_and_double_nothing_and_a_woken_one_works_and_ends_with_grace(
     settings: Settings, databases: Databases, inbox: Inbox
@@ -96,27 +103,20 @@ def test_a_task_handed_over_as_a_worker_is_asked_to_end_is_finished_and_the_work
     inbox.fill(1)
     with worker(settings, databases) as asked:
         woken_until(lambda: inbox.queued() == 0, publish)
-        with create_worker(
-            settings.broker_url, lambda: pytest.fail("nothing runs here")
-        ).connection_for_read() as broker:
-
-            def waiting() -> int:
-                return int(broker.default_channel.queue_declare("mizan").message_count)
-
-            eventually(lambda: waiting() == 0)
-            children = Path(f"/proc/{asked.pid}/task/{asked.pid}/children").read_text().split()
-            assert len(children) == 2
-            for child in children:
-                os.kill(int(child), signal.SIGSTOP)
-            inbox.store([inbox.received("handed over")])
-            publish()
-            eventually(lambda: waiting() == 0)
-            time.sleep(0.5)  # until it is in a child's pipe
-            asked.terminate()
-            time.sleep(1)  # the worker has forgotten what no child took up
-            for child in children:
-                os.kill(int(child), signal.SIGCONT)
-            assert asked.wait(PATIENCE_SECONDS) == 0
+        eventually(lambda: wake_ups(settings) == 0)
+        children = psutil.Process(asked.pid).children()
+        assert len(children) == 2
+        for child in children:
+            child.suspend()
+        inbox.store([inbox.received("handed over")])
+        publish()
+        eventually(lambda: wake_ups(settings) == 0)
+        time.sleep(0.5)  # until it is in a child's pipe
+        asked.terminate()
+        time.sleep(1)  # the worker has forgotten what no child took up
+        for child in children:
+            child.resume()
+        assert asked.wait(PATIENCE_SECONDS) == 0
     assert inbox.queued() == 0
 
 
@@ -126,8 +126,7 @@ def test_wake_ups_do_not_pile_up_while_nobody_works(settings: Settings) -> None:
         publish()
     app = create_worker(settings.broker_url, lambda: pytest.fail("nothing runs here"))
     assert app.conf.worker_prefetch_multiplier == 1
-    with app.connection_for_read() as connection:
-        assert connection.default_channel.queue_declare("mizan").message_count == 5
+    assert wake_ups(settings) == 5
 
 
 def test_beat_asks_for_every_job_at_its_interval_and_lets_the_request_expire(settings: Settings) -> None:
