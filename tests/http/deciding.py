@@ -17,6 +17,7 @@ from tests.conftest import Databases
 from tests.http.operators import Person, person
 from tests.http.served import Caller, Served
 from tests.http.test_remittances import a_member, a_remittance, send
+from tests.settled import all_settled
 
 numbers = count(100)
 TAKEN_BACK = {"reversed_at": "2026-03-02T09:25:00Z", "reason": "the sender cancelled"}
@@ -36,6 +37,7 @@ def approver(api: Served) -> Person:
 def books_hold(api: Served, databases: Databases) -> Iterator[None]:
     """Whatever a test decided, the books and the records agree after it, sealed, log and all."""
     yield
+    all_settled(databases.worker)
     key = SealingKey.generate()
     while True:
         with databases.sealer.begin() as tx:

@@ -86,11 +86,21 @@ class System:
         return int(self.rows("SELECT count(*) FROM integrations.delivery_queue")[0][0])
 
     def prove(self) -> Report:
-        """Fold, seal and verify everything, as the command line does."""
+        """Fold, seal and verify everything, as the command line does.
+
+        The schedule seals as well, and of two sealers at once one leaves all to the other, who may have begun before the last posting.
+        """
         fold_all(self.databases.worker)
-        seal_all(self.databases.sealer, sealing_key(self.settings), SystemClock())
-        with self.databases.auditor.read() as tx:
-            return verify(tx, extra_checks=[check.run for check in PRODUCT_CHECKS])
+        reports: list[Report] = []
+
+        def all_is_sealed() -> bool:
+            seal_all(self.databases.sealer, sealing_key(self.settings), SystemClock())
+            with self.databases.auditor.read() as tx:
+                reports.append(verify(tx, extra_checks=[check.run for check in PRODUCT_CHECKS]))
+            return reports[-1].unsealed == 0
+
+        eventually(all_is_sealed, "everything was sealed")
+        return reports[-1]
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from products.closing.partners import Valued
 from products.closing.period import Period, find
 from products.remittances.partners import Partner
 from tests.patience import eventually
+from tests.settled import all_settled
 from tests.world import Person, World
 
 MARCH = date(2026, 3, 1)
@@ -199,6 +200,7 @@ class Month:
 
     def seal(self) -> None:
         """Seal everything."""
+        all_settled(self.world.databases.worker)
         while self.world.databases.sealer.run(lambda tx: seal(tx, self.key, self.world.clock)) is not None:
             pass
 
