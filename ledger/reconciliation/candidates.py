@@ -75,6 +75,8 @@ _NEAR = "i.on_date BETWEEN l.booked_on - %(days)s AND l.booked_on + %(days)s"
 # what came and went again is not part of what came
 _ONE_WAY = "(l.amount > 0) = (i.amount > 0)"
 _ONE_PARTY = "(l.party IS NULL OR i.party IS NULL OR l.party = i.party)"
+# Two parties may number their payments alike: a name that was given to us tells one party's payment, and our own tell any.
+_ONE_PARTY_OR_OUR_NAME = f"({_ONE_PARTY} OR NOT starts_with(coalesce({_plain('i.reference')}, ''), s.token))"
 # What its originator named as another payment is never taken for this one. That the bank has a reference of its own says nothing.
 _NO_OTHER_ID = "(l.end_to_end IS NULL OR i.end_to_end IS NULL OR l.end_to_end = i.end_to_end)"
 
@@ -100,6 +102,10 @@ def one_to_one(rule: Rule) -> str:
             evidence[field] = f"l.{field}"
     if "end_to_end" not in rule.on and "identifiers" not in rule.on:
         conditions.append(_NO_OTHER_ID)
+    if "reference" in rule.on:
+        conditions.append(_ONE_PARTY)
+    if "identifiers" in rule.on:
+        conditions.append(_ONE_PARTY_OR_OUR_NAME)
     if not rule.is_telling:
         party = "party" in rule.on
         conditions.append("l.party = i.party" if party else _ONE_PARTY)
@@ -162,28 +168,35 @@ def not_alone(rule: Rule, found: str) -> str:
     """
 
 
-def named_elsewhere(found: str, once: str) -> str:
-    """Lines of the candidates `once` that bear the name of another item, paired or not, or whose item bears another line's.
+# Elsewhere the other side of a transfer bears its name, and goes the other way.
+_HERE: Final = "o.bank_account_id = %(account)s AS here"
 
-    A payment that was made twice, or whose amount is wrong, must not be taken for a stranger of the same amount.
+
+def named_elsewhere(candidates: str) -> str:
+    """Keys of those candidates (key, lines, items) whose lines bear another item's name, paired or not, or whose items another line's.
+
+    A payment that was made twice, or whose amount is wrong, must not be taken for a stranger of the same amount; nor one that
+    came to another bank account than the books have it on.
     """
     return f"""
-    WITH c AS MATERIALIZED (
-        SELECT c.line, c.item, {tokens("l", item=False)} AS of_line, {tokens("i", item=True)} AS of_item
-        FROM {found} c JOIN open_line l ON l.id = c.line JOIN open_item i ON i.id = c.item {once}
-    ), line_name AS MATERIALIZED (
-        SELECT c.line, c.item, {_plain("t")} AS token FROM c CROSS JOIN LATERAL unnest(c.of_line) AS t
+    WITH c AS MATERIALIZED ({candidates}),
+    line_name AS MATERIALIZED (
+        SELECT c.key, c.items, l.amount > 0 AS came, {_plain("t")} AS token FROM c CROSS JOIN LATERAL unnest(c.lines) AS m (id)
+        JOIN open_line l ON l.id = m.id CROSS JOIN LATERAL unnest({tokens("l", item=False)}) AS t
     ), item_name AS MATERIALIZED (
-        SELECT c.line, c.item, {_plain("t")} AS token FROM c CROSS JOIN LATERAL unnest(c.of_item) AS t
+        SELECT c.key, c.lines, i.amount > 0 AS came, {_plain("t")} AS token FROM c CROSS JOIN LATERAL unnest(c.items) AS m (id)
+        JOIN open_item i ON i.id = m.id CROSS JOIN LATERAL unnest({tokens("i", item=True)}) AS t
     )
-    SELECT n.line FROM line_name n JOIN (
-        SELECT o.id, {_plain("t")} AS token FROM ledger.item o CROSS JOIN LATERAL unnest({tokens("o", item=True)}) AS t
-        WHERE o.bank_account_id = %(account)s AND o.on_date >= %(since)s
-    ) AS other ON other.token = n.token AND other.id <> n.item
-    UNION SELECT n.line FROM item_name n JOIN (
-        SELECT o.id, {_plain("t")} AS token FROM ledger.statement_line o CROSS JOIN LATERAL unnest({tokens("o", item=False)}) AS t
-        WHERE o.bank_account_id = %(account)s AND o.booked_on >= %(since)s AND o.duplicate_of IS NULL
-    ) AS other ON other.token = n.token AND other.id <> n.line
+    SELECT n.key FROM line_name n JOIN (
+        SELECT o.id, {_HERE}, o.amount > 0 AS came, {_plain("t")} AS token
+        FROM ledger.item o CROSS JOIN LATERAL unnest({tokens("o", item=True)}) AS t
+        WHERE o.on_date >= %(since)s AND EXISTS (SELECT FROM line_name)
+    ) AS other ON other.token = n.token AND other.id <> ALL (n.items) AND (other.here OR other.came = n.came)
+    UNION SELECT n.key FROM item_name n JOIN (
+        SELECT o.id, {_HERE}, o.amount > 0 AS came, {_plain("t")} AS token
+        FROM ledger.statement_line o CROSS JOIN LATERAL unnest({tokens("o", item=False)}) AS t
+        WHERE o.booked_on >= %(since)s AND o.duplicate_of IS NULL AND EXISTS (SELECT FROM item_name)
+    ) AS other ON other.token = n.token AND other.id <> ALL (n.lines) AND (other.here OR other.came = n.came)
     """
 
 
@@ -207,7 +220,7 @@ _SHARED_BY_ITEMS: Final = f"""
     FROM shared s JOIN open_line l ON l.id = s.line JOIN open_item i ON i.id = s.item
     WHERE s.of_one_line
     GROUP BY l.id, l.amount
-    HAVING count(*) > 1 AND sum(i.amount) = l.amount AND min(i.source COLLATE "C") = max(i.source COLLATE "C") AND bool_and({_NEAR} AND {_ONE_WAY})
+    HAVING count(*) > 1 AND sum(i.amount) = l.amount AND min(i.source COLLATE "C") = max(i.source COLLATE "C") AND bool_and({_NEAR} AND {_ONE_WAY} AND {_ONE_PARTY_OR_OUR_NAME})
 """
 _SHARED_BY_LINES: Final = f"""
     SELECT array_agg(l.id ORDER BY l.id) AS lines, ARRAY[i.id] AS items, i.amount, i.source,
@@ -216,8 +229,24 @@ _SHARED_BY_LINES: Final = f"""
     FROM shared s JOIN open_line l ON l.id = s.line JOIN open_item i ON i.id = s.item
     WHERE s.of_one_item
     GROUP BY i.id, i.amount, i.source
-    HAVING count(*) > 1 AND sum(l.amount) = i.amount AND bool_and({_NEAR} AND {_ONE_WAY})
+    HAVING count(*) > 1 AND sum(l.amount) = i.amount AND bool_and({_NEAR} AND {_ONE_WAY} AND {_ONE_PARTY_OR_OUR_NAME})
 """
+
+
+def as_good_alone(rule: Rule, found: str) -> str:
+    """Groups of one party for which one line or item alone would do as well: the `n` of each."""
+    of_group = "l.id = g.lines[1]" if rule.pairs == "one_line_to_many" else "i.id = g.items[1]"
+    return f"""
+    SELECT g.n FROM open_line l JOIN open_item i ON i.party = l.party AND i.amount = l.amount AND {_NEAR}
+        JOIN {found} g ON {of_group}
+    """
+
+
+REVERSED: Final = """
+    FROM {found} f CROSS JOIN LATERAL unnest({lines}) AS m (id) JOIN open_line l ON l.id = m.id
+    WHERE l.reversal AND f.source <> 'booked'
+"""
+"""Candidates by which a bank's reversal would be a payment that is expected: it takes back what it booked, and pays nothing."""
 
 
 def _items_of_a_day(*, by_batch: bool, among: str = "party IS NOT NULL") -> str:
@@ -262,30 +291,36 @@ def _lines_of_a_day(*, among: str = "party IS NOT NULL") -> str:
     """
 
 
-# Of one party, sign and time, and few: (one, amount, party, source, others, amounts, their days). A party with one candidate is
-# another rule's; with more than `candidates_max`, too many sets would add up by chance.
+# Of one party, sign and time, and few: (one, amount, party, source, others, amounts, their days, whether an older one is out of
+# reach). A party with one candidate is another rule's; with more than `candidates_max`, too many sets would add up by chance.
 _FEW_PARTIES: Final = """
     WITH few_parties AS (
         SELECT party FROM (SELECT party FROM open_line WHERE party IS NOT NULL GROUP BY party HAVING count(*) <= %(open_max)s) AS l
         JOIN (SELECT party FROM open_item GROUP BY party HAVING count(*) <= %(open_max)s) AS i USING (party)
     )
 """
-SEARCH_ITEMS: Final = f"""{_FEW_PARTIES}
+SEARCH_ITEMS: Final = f"""{_FEW_PARTIES}, oldest AS (
+        SELECT party, source, sign(amount) AS way, min(on_date) AS on_date FROM open_item JOIN few_parties USING (party) GROUP BY 1, 2, 3
+    )
     SELECT l.id, l.amount, l.party, i.source, array_agg(i.id ORDER BY i.id), array_agg(i.amount ORDER BY i.id),
-           array_agg(coalesce(i.day, i.on_date) ORDER BY i.id)
+           array_agg(coalesce(i.day, i.on_date) ORDER BY i.id), min(oldest.on_date) < l.booked_on - %(days)s
     FROM open_line l JOIN few_parties USING (party) JOIN open_item i ON i.party = l.party AND sign(i.amount) = sign(l.amount)
         AND {_NEAR}
-    GROUP BY l.id, l.amount, l.party, i.source
+    JOIN oldest ON oldest.party = i.party AND oldest.source = i.source AND oldest.way = sign(i.amount)
+    GROUP BY l.id, l.amount, l.party, l.booked_on, i.source
     HAVING count(*) <= %(candidates_max)s AND count(*) FILTER (WHERE abs(i.amount) < abs(l.amount)) > 1
         AND abs(sum(i.amount)) >= abs(l.amount)
     ORDER BY l.id, i.source LIMIT %(sums_max)s
 """
-SEARCH_LINES: Final = f"""{_FEW_PARTIES}
+SEARCH_LINES: Final = f"""{_FEW_PARTIES}, oldest AS (
+        SELECT party, sign(amount) AS way, min(booked_on) AS booked_on FROM open_line JOIN few_parties USING (party) GROUP BY 1, 2
+    )
     SELECT i.id, i.amount, i.party, i.source, array_agg(l.id ORDER BY l.id), array_agg(l.amount ORDER BY l.id),
-           array_agg(l.booked_on ORDER BY l.id)
+           array_agg(l.booked_on ORDER BY l.id), min(oldest.booked_on) < i.on_date - %(days)s
     FROM open_item i JOIN few_parties USING (party) JOIN open_line l ON l.party = i.party AND sign(i.amount) = sign(l.amount)
         AND {_NEAR}
-    GROUP BY i.id, i.amount, i.party, i.source
+    JOIN oldest ON oldest.party = l.party AND oldest.way = sign(l.amount)
+    GROUP BY i.id, i.amount, i.party, i.source, i.on_date
     HAVING count(*) <= %(candidates_max)s AND count(*) FILTER (WHERE abs(l.amount) < abs(i.amount)) > 1
         AND abs(sum(l.amount)) >= abs(i.amount)
     ORDER BY i.id LIMIT %(sums_max)s

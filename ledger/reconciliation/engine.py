@@ -43,7 +43,8 @@ _SETTINGS: Final = {
 }
 
 _LINES: Final = """
-    SELECT l.id, l.amount, l.booked_on, l.reference, l.end_to_end, l.identifiers, l.party FROM ledger.statement_line l
+    SELECT l.id, l.amount, l.booked_on, l.reference, l.end_to_end, l.identifiers, l.party, l.reversal
+    FROM ledger.statement_line l
     WHERE l.bank_account_id = %(account)s AND l.currency = %(currency)s AND l.duplicate_of IS NULL AND l.booked_on >= %(since)s
       AND NOT EXISTS (SELECT FROM ledger.paired_line p WHERE p.line_id = l.id)
 """
@@ -169,6 +170,7 @@ class _Run:
     _open: dict[str, int] = field(default_factory=dict)
     _unread: set[str] = field(default_factory=set)
     _has_expected: bool = False
+    _has_reversals: bool = False
     _has_undone: bool = False
     _names_known: bool = False
 
@@ -246,6 +248,10 @@ class _Run:
             "SELECT EXISTS (SELECT FROM ledger.item WHERE bank_account_id = %(account)s AND source <> 'booked'"
             " AND closed_at IS NULL)"
         )
+        (self._has_reversals,) = self._row(
+            "SELECT EXISTS (SELECT FROM ledger.statement_line WHERE bank_account_id = %(account)s AND reversal"
+            " AND booked_on >= %(since)s)"
+        )
 
     def _rewrite(self, name: str, but_for: str = "SELECT NULL::uuid AS id WHERE false") -> None:
         """What is open anew, without the ids of a query."""
@@ -268,7 +274,7 @@ class _Run:
             return self._one_to_one(number, rule)
         found = f"found_{number}"
         size = self._relation(found, _NUMBERED.format(groups=candidates.groups(rule)), **_limits(rule))
-        return self._once(number, found, size) if size else None
+        return self._once(number, rule, found, size) if size else None
 
     def _one_to_one(self, number: int, rule: Rule) -> _Found | None:
         found, twice = f"found_{number}", f"twice_{number}"
@@ -280,6 +286,7 @@ class _Run:
             f"SELECT line AS id FROM {found} GROUP BY line HAVING count(*) > 1"
             f" UNION ALL SELECT item FROM {found} GROUP BY item HAVING count(*) > 1",
         )
+        ambiguous += self._refuse_reversals(twice, found, "f.line", "ARRAY[f.line]")
         once = (
             f"WHERE {WHOLE} AND NOT EXISTS (SELECT FROM {twice} t WHERE t.id = c.line)"
             f" AND NOT EXISTS (SELECT FROM {twice} t WHERE t.id = c.item)"
@@ -292,9 +299,10 @@ class _Run:
             (left,) = self._row(f"SELECT EXISTS (SELECT FROM {found} c {once})")
             if not left:
                 return None
-            ambiguous += self._execute(
-                f"INSERT INTO {twice} {candidates.named_elsewhere(found, once)}"
-            ).rowcount
+            kept = (
+                f"SELECT c.line AS key, ARRAY[c.line] AS lines, ARRAY[c.item] AS items FROM {found} c {once}"
+            )
+            ambiguous += self._execute(f"INSERT INTO {twice} {candidates.named_elsewhere(kept)}").rowcount
         source = f"FROM {found} c {once if ambiguous else f'WHERE {WHOLE}'}"
         return _Found(
             found,
@@ -305,17 +313,34 @@ class _Run:
             size,
         )
 
-    def _once(self, number: int, found: str, size: int) -> _Found:
-        """Of groups, those of which no line and no item is in another one too."""
+    def _refuse_reversals(self, twice: str, found: str, key: str, lines: str) -> int:
+        """Adds to `twice` the keys of what was found that would make a bank's reversal a payment; how many."""
+        if not (self._has_expected and self._has_reversals):
+            return 0
+        return self._execute(
+            f"INSERT INTO {twice} SELECT {key} {candidates.REVERSED.format(found=found, lines=lines)}"
+        ).rowcount
+
+    def _once(self, number: int, rule: Rule, found: str, size: int) -> _Found:
+        """Of groups, those of which no line and no item is in another one too, and which nothing contradicts."""
+        twice = f"twice_{number}"
         ambiguous = self._relation(
-            f"twice_{number}",
+            twice,
             f"""
             WITH member AS (SELECT g.n, id FROM {found} g CROSS JOIN LATERAL unnest(g.lines || g.items) AS id),
             many AS (SELECT id FROM member GROUP BY id HAVING count(*) > 1)
             SELECT DISTINCT member.n FROM member JOIN many USING (id)
             """,
         )
-        once = f" AND NOT EXISTS (SELECT FROM twice_{number} t WHERE t.n = g.n)" if ambiguous else ""
+        ambiguous += self._refuse_reversals(twice, found, "f.n", "f.lines")
+        if not rule.is_telling:
+            self._execute(f"ANALYZE {found}")
+            ambiguous += self._execute(
+                f"INSERT INTO {twice} {candidates.as_good_alone(rule, found)}", **_limits(rule)
+            ).rowcount
+            kept = f"SELECT g.n AS key, g.lines, g.items FROM {found} g WHERE NOT EXISTS (SELECT FROM {twice} t WHERE t.n = g.n)"
+            ambiguous += self._execute(f"INSERT INTO {twice} {candidates.named_elsewhere(kept)}").rowcount
+        once = f" AND NOT EXISTS (SELECT FROM {twice} t WHERE t.n = g.n)" if ambiguous else ""
         return _Found.of_groups(
             found,
             "SELECT g.lines, g.items, g.amount, CAST(0 AS bigint) AS difference, g.source, g.evidence"
@@ -334,8 +359,8 @@ class _Run:
             open_max=PARTY_OPEN_MAX,
         ).fetchall()
         rows: list[tuple[object, ...]] = []
-        for one, amount, party, source, others, amounts, days in sums:
-            chosen = only_subset(amount, amounts, days, steps_max=rule.search.steps_max)
+        for one, amount, party, source, others, amounts, days, has_older in sums:
+            chosen = only_subset(amount, amounts, days, steps_max=rule.search.steps_max, has_older=has_older)
             if chosen is None:
                 continue
             many = [others[at] for at in chosen]
@@ -352,7 +377,7 @@ class _Run:
             " ON COMMIT DROP"
         )
         self.cursor.executemany(f"INSERT INTO {found} VALUES (%s, %s, %s, %s, %s, %s)", rows)
-        return self._once(number, found, len(rows))
+        return self._once(number, rule, found, len(rows))
 
     def _keep(self, rule: Rule, found: _Found) -> None:
         """Keeps what a rule found, and takes it out of what is open."""

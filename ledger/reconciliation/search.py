@@ -10,13 +10,13 @@ CHANCE_MAX: Final = 1_000
 
 
 def only_subset(
-    target: int, amounts: Sequence[int], days: Sequence[date], *, steps_max: int
+    target: int, amounts: Sequence[int], days: Sequence[date], *, steps_max: int, has_older: bool = False
 ) -> tuple[int, ...] | None:
     """The positions of the two or more amounts that add up to `target`; None without an answer, or with more than one.
 
-    `days` says of which day each amount is. All amounts have the sign of `target`, and none is zero. Also None where the search
-    would take more than `steps_max` steps, or where there are so many sets of amounts for so few sums that one of them would fit
-    whatever the target was; but for the oldest ones, none of them left out: so debts are paid.
+    `days` says of which day each amount is, and `has_older` that older ones are out of reach. All amounts have the sign of `target`,
+    and none is zero. Also None where the search would take more than `steps_max` steps, or where there are so many sets of amounts for
+    so few sums that one of them would fit whatever the target was; but for the oldest ones, none of them left out: so debts are paid.
     """
     goal = abs(target)
     sizes = [abs(amount) for amount in amounts]
@@ -45,7 +45,8 @@ def only_subset(
     if not answers:
         return None
     answer = tuple(sorted(answers[0]))
-    return answer if _are_oldest(answer, days) or not _by_chance([sizes[at] for at in order]) else None
+    believed = (not has_older and _are_oldest(answer, days)) or not _by_chance([sizes[at] for at in order])
+    return answer if believed else None
 
 
 def _are_oldest(chosen: Sequence[int], days: Sequence[date]) -> bool:

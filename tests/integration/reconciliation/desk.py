@@ -54,6 +54,10 @@ class Desk:
             values |= {"transaction_id": new_id(), "seq": 0}
         return self._put("item", name, amount, {**values, **known})
 
+    def beside(self) -> "Desk":
+        """Another desk, of another bank account."""
+        return desk_of(self.databases, "beside")
+
     def run(self, used: Rules | None = None) -> Outcome:
         """One run of the rules, as the worker."""
         return self.databases.worker.run(
@@ -130,20 +134,20 @@ class Desk:
         return id_
 
 
-def desk_of(databases: Databases) -> Desk:
+def desk_of(databases: Databases, slug: str = "desk") -> Desk:
     """An empty desk, of a bank account of its own."""
     account, statement, file = new_id(), new_id(), new_id()
     with databases.worker.begin() as tx:
-        fund = open_fund(tx, "desk", "Desk", "Africa/Kigali")
+        fund = open_fund(tx, slug, "Desk", "Africa/Kigali")
         (mirrored,) = open_accounts(tx, [AccountSpec(fund, "bank", "", "asset", "RWF")])
     with databases.superuser.begin() as tx:
         tx.execute(
             text("""
                 INSERT INTO ledger.bank_account (id, slug, name, fund_id, account_id, currency, identification,
                     statements_since, opened_at)
-                VALUES (:account, 'desk', 'Desk', :fund, :mirrored, 'RWF', 'RW01', '2026-03-01', now());
+                VALUES (:account, :slug, 'Desk', :fund, :mirrored, 'RWF', :slug, '2026-03-01', now());
             """),
-            {"account": account, "fund": fund, "mirrored": mirrored},
+            {"account": account, "slug": slug, "fund": fund, "mirrored": mirrored},
         )
         _statement(tx, file, statement, account)
     return Desk(databases, account, statement)
@@ -153,9 +157,9 @@ def _statement(tx: Tx, file: UUID, statement: UUID, account: UUID) -> None:
     tx.execute(
         text("""
             INSERT INTO ledger.statement_file (id, digest, name, format, bytes, received_at, received_by, wrapped_key)
-            VALUES (:file, sha256('desk'), 'desk', 'test', 1, now(), 'test', 'k')
+            VALUES (:file, :digest, 'desk', 'test', 1, now(), 'test', 'k')
         """),
-        {"file": file},
+        {"file": file, "digest": sha256(file.bytes).digest()},
     )
     tx.execute(
         text("""

@@ -168,6 +168,90 @@ def test_two_good_answers_are_no_answer(desk: Desk) -> None:
     }
 
 
+def test_a_sum_is_no_better_than_an_amount_and_only_the_oldest_are_oldest(desk: Desk) -> None:
+    # of one party: two payments or debts of just the amount, and others that add up to it
+    desk.line("day", 900_00, 3, party="lake")
+    desk.item("lake", 900_00, party="lake")
+    desk.item("lake again", 900_00, 1, party="lake")
+    for number in (1, 2):
+        desk.item(f"lake{number}", 450_00, 2, party="lake")
+    desk.item("days", 700_00, 3, party="moor")
+    for after, amount in enumerate((100_00, 600_00, 700_00, 700_00)):
+        desk.line(f"moor{after}", amount, after, party="moor")
+    # round sums of debts, while an older one is open that no payment of these days would be for
+    desk.line("late", 30_000, 3, party="fen")
+    for after, amount in ((-8, 50_000), (0, 10_000), (1, 20_000)):
+        desk.item(f"fen{after}", amount, after, party="fen")
+    desk.item("in parts", 60_000, 3, party="hill")
+    for after, amount in ((-8, 90_000), (1, 20_000), (2, 40_000)):
+        desk.line(f"hill{after}", amount, after, party="hill")
+    desk.run()
+    assert desk.paired == {}
+
+
+def test_whose_a_line_is_and_what_it_is_named_contradict_a_name_and_a_sum(desk: Desk) -> None:
+    # two partners number their payments alike
+    desk.line("of A", 100_00, party="A", reference="INV-0001")
+    desk.item("of B", 100_00, party="B", reference="INV-0001")
+    desk.line("batch of A", 70_00, party="A", identifiers=["BATCH-0002"])
+    desk.item("B's 1", 40_00, party="B", reference="BATCH-0002")
+    desk.item("B's 2", 30_00, party="B", reference="batch 0002")
+    desk.line("less of A", 99_900, party="A", identifiers=["INV-0003"])
+    desk.item("more of B", 100_000, party="B", reference="INV-0003")
+    # what we named ourselves says more than an account that somebody else pays from
+    desk.line("ours", -20_011, party="A", reference="the bank's", identifiers=["PAY1"])
+    desk.item("payout", -20_011, party="rail", reference="the rail's", identifiers=["PAY1"])
+    desk.line("ours too", -30_011, party="A", identifiers=["PAY2"])
+    desk.item("another payout", -30_011, party="rail", identifiers=["PAY2"])
+    desk.line("cut off", 60_013, party="A", reference="SETTLEMENT-2026-")
+    desk.item("of B, whole", 60_013, party="B", reference="SETTLEMENT-2026-03")
+    # named as another payment, which is of another amount, or was paid before
+    desk.line("wrong amount", 500_00, 2, party="C", reference="INV-0077")
+    desk.item("named", 630_00, 1, party="C", reference="INV-0077")
+    for number, amount in ((1, 200_00), (2, 300_00)):
+        desk.item(f"C's {number}", amount, party="C")
+    desk.line("first", 800_00, party="D", end_to_end="E1")
+    desk.item("due", 800_00, party="D", end_to_end="E1")
+    desk.run()
+    desk.line("second", 800_00, 2, party="D", end_to_end="E1")
+    for number, amount in ((1, 350_00), (2, 450_00)):
+        desk.item(f"D's {number}", amount, number, party="D")
+    desk.run()
+    assert {names: rule for names, (rule, _) in desk.paired.items()} == {
+        ("due", "first"): "end_to_end",
+        ("ours", "payout"): "identifiers",
+        ("another payout", "ours too"): "identifiers",
+    }
+
+
+def test_a_reversal_at_the_bank_is_no_payment_that_is_expected(desk: Desk) -> None:
+    desk.line("taken back", 104_37, reversal=True)
+    desk.item("owed", 104_37, party="acme", source="settlement")
+    desk.line("in parts", 70_011, party="kolo", reversal=True)
+    for number, amount in ((1, 30_005), (2, 40_006)):
+        desk.item(f"owed{number}", amount, party="kolo", source="settlement")
+    desk.line("as booked", -33_033, reversal=True)
+    desk.item("returned", -33_033)
+    assert desk.run().proposals == ()
+    assert set(desk.paired) == {("as booked", "returned")}
+
+
+def test_what_another_bank_account_knows_by_its_name_is_not_taken_for_a_stranger(desk: Desk) -> None:
+    there = desk.beside()
+    desk.line("came here", 100_37, end_to_end="E-9")
+    there.item("meant there", 100_37, end_to_end="E-9")
+    desk.item("stranger", 100_37)
+    there.line("went there", -200_41, reference="R-9")
+    desk.item("meant here", -200_41, reference="R-9")
+    desk.line("strange", -200_41)
+    # both sides of a transfer bear its name
+    desk.line("left", -300_43, reference="T-9")
+    desk.item("leaving", -300_43)
+    there.item("arriving", 300_43, reference="T-9")
+    desk.run()
+    assert set(desk.paired) == {("leaving", "left")}
+
+
 def test_a_later_rule_that_says_more_tells_two_apart(desk: Desk) -> None:
     for number in (1, 2):
         desk.line(f"l{number}", 250_00, reference="SALARY", end_to_end=f"E{number}")
