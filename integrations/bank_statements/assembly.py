@@ -143,6 +143,8 @@ class Page:
     number: str | None = None
     sequence: int | None = None
     """The page's number within its statement."""
+    goes_on: bool = False
+    """It says itself that another page follows."""
     from_on: date | None = None
     to_on: date | None = None
     created: datetime | None = None
@@ -181,7 +183,25 @@ def _continues(earlier: Page, page: Page, position: int) -> bool:
             f"{shown(earlier.closing.amount, page.currency)}: a difference of {shown(difference, page.currency)}",
             where=statement_at(position),
         )
-    return follows
+    return follows or _repeats(earlier, page)
+
+
+def _repeats(earlier: Page, page: Page) -> bool:
+    """Whether both are pages of one statement that have the balances of the whole, instead of what lies between them."""
+    return (
+        earlier.goes_on
+        and earlier.sequence is not None
+        and page.sequence == earlier.sequence + 1
+        and _of_the_whole(earlier) == _of_the_whole(page)
+    )
+
+
+def _of_the_whole(page: Page) -> tuple[object, ...]:
+    """What all pages of a statement say alike, where each says it of the whole."""
+    return (
+        *(page.account, page.currency, page.identification, page.number),
+        *(page.opening.amount, page.closing.amount),
+    )
 
 
 def _statement(position: int, pages: list[Page]) -> Iterator[StatementEvent]:
@@ -206,8 +226,9 @@ def _statement(position: int, pages: list[Page]) -> Iterator[StatementEvent]:
         created=first.created,
     )
     entries = 0
+    of_the_whole = len(pages) > 1 and _repeats(pages[0], pages[1])
     for page in pages:
-        turned_back = _reversals_show_their_direction(page)
+        turned_back = _reversals_show_their_direction(pages if of_the_whole else [page])
         for line in page.lines.lines():
             if turned_back and line.reversal:
                 yield replace(line, entry=line.entry + entries, amount=-line.amount)
@@ -222,10 +243,12 @@ def _statement(position: int, pages: list[Page]) -> Iterator[StatementEvent]:
     )
 
 
-def _reversals_show_their_direction(page: Page) -> bool:
+def _reversals_show_their_direction(pages: list[Page]) -> bool:
     """Whether the balances tie only if reversals are taken as they are indicated, without their sign turned."""
-    off = page.opening.amount + page.lines.total - page.closing.amount
-    return page.reversals_either_way and off != 0 and off == 2 * page.lines.reversed
+    off = pages[0].opening.amount + sum(page.lines.total for page in pages) - pages[-1].closing.amount
+    return (
+        pages[0].reversals_either_way and off != 0 and off == 2 * sum(page.lines.reversed for page in pages)
+    )
 
 
 def _period(position: int, pages: list[Page]) -> tuple[date, date]:

@@ -262,6 +262,7 @@ class _Reader:
                 identification=canonical.reference_of(record.first("Id")),
                 number=canonical.text_of(record.first("ElctrncSeqNb", "LglSeqNb"))[:35] or None,
                 sequence=_number(record.first("StmtPgntn/PgNb")),
+                goes_on=_goes_on(record),
                 from_on=day_of(period[0]),
                 to_on=_last_day(period[1], day_of(period[0]), closing.on),
                 created=_moment(record.first("CreDtTm")),
@@ -280,9 +281,12 @@ def _account(record: Record, currency: str | None) -> str | None:
 def _is_a_page(record: Record) -> bool:
     """Whether the statement goes on in another one: then nobody knows of which of them its control totals are."""
     number = _number(record.first("StmtPgntn/PgNb"))
-    return number is not None and (
-        number > 1 or (record.first("StmtPgntn/LastPgInd") or "true") not in ("true", "1")
-    )
+    return number is not None and (number > 1 or _goes_on(record))
+
+
+def _goes_on(record: Record) -> bool:
+    """Whether the statement says that it is not its last page."""
+    return (record.first("StmtPgntn/LastPgInd") or "true") not in ("true", "1")
 
 
 def _totals(summary: Record, currency: str, where: str) -> Iterator[Total]:

@@ -136,6 +136,9 @@ def _parts(entry: _Entry, details: list[Record], where: Where) -> list[int] | No
                 -part for part in parts
             ]  # they have the indicators of the payments that the entry takes back
     difference = entry.amount - sum(amounts)
+    if -difference == _charges(entry.record, entry.currency, where(None)):
+        # Charges of the entry as a whole: nobody says which of several details bears them.
+        return [entry.amount] if len(details) == 1 else None
     raise InvalidStatement(
         f"its details add up to {shown(sum(amounts), entry.currency)} and the entry is {shown(entry.amount, entry.currency)}: "
         f"a difference of {shown(difference, entry.currency)}",
@@ -152,10 +155,10 @@ def _worth(detail: Record, currency: str, where: str) -> int | None:
     return None
 
 
-def _charges(detail: Record, currency: str, where: str) -> int:
-    """What was taken off for charges, in the entry's currency."""
+def _charges(record: Record, currency: str, where: str) -> int:
+    """What was taken off an entry or a detail for charges, in the entry's currency."""
     for path in _CHARGES:
-        written, currencies = list(detail.all(path)), set(detail.all(path + "@"))
+        written, currencies = list(record.all(path)), set(record.all(path + "@"))
         if written:
             return sum(magnitude(one, currency, where) for one in written) if currencies == {currency} else 0
     return 0

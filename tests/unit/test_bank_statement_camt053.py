@@ -196,6 +196,22 @@ def test_charges_that_were_taken_off_explain_a_difference() -> None:
     assert statement_in(document(entry(194, detail(charged) * 2), 194)).amounts == [97, 97]
 
 
+def test_charges_of_the_entry_as_a_whole_explain_a_difference() -> None:
+    worth = f"<AmtDtls><TxAmt>{camt_amount(100, 'EUR')}</TxAmt></AmtDtls>"
+    charges = "<Chrgs><Rcrd><Amt Ccy='EUR'>0.02</Amt></Rcrd><Rcrd><Amt Ccy='EUR'>0.01</Amt></Rcrd></Chrgs>"
+    dated = f"<BookgDt><Dt>{DAY}</Dt></BookgDt>"
+    (line,) = statement_in(document(entry(97, detail(worth), dated + charges), 97)).lines
+    assert (line.detail, line.amount) == (1, 97)
+    (line,) = statement_in(document(entry(-103, detail(worth), dated + charges), -103)).lines
+    assert (line.detail, line.amount) == (1, -103)
+    # nobody knows how they divide among several
+    each = detail(worth, "<EndToEndId>E-1</EndToEndId>") + detail(worth, "<EndToEndId>E-2</EndToEndId>")
+    (line,) = statement_in(document(entry(197, each, dated + charges), 197)).lines
+    assert (line.detail, line.amount, line.references) == (0, 197, ("E-1", "E-2"))
+    # they explain no other difference
+    assert "a difference of -0.04 EUR" in refused(document(entry(96, detail(worth), dated + charges), 96))
+
+
 @pytest.mark.parametrize(("closing", "amounts"), [(70, [100, -30]), (130, [100, 30])])
 def test_a_reversal_turns_the_sign_unless_the_balances_say_that_it_is_turned_already(
     closing: int, amounts: list[int]
@@ -404,6 +420,29 @@ def test_pages_of_one_statement_are_joined() -> None:
     assert [(one.head.number, one.head.opening) for one in apart] == [("41/1", 0), ("41/3", 12)]
     off = page(2, balance("ITBD", 6) + balance("CLBD", 13), 7)
     assert "a difference of 0.01 EUR" in refused(camt_document(first + off))
+
+
+def test_pages_that_each_have_the_whole_statements_balances_are_joined() -> None:
+    def page(number: int, entries: str, *, last: bool = False, head: str = camt_head(ONE)) -> str:
+        pagination = f"<StmtPgntn><PgNb>{number}</PgNb><LastPgInd>{str(last).lower()}</LastPgInd></StmtPgntn>"
+        balances = camt_balance("OPBD", 100, "EUR", DAY) + camt_balance("CLBD", 113, "EUR", DAY)
+        return f"<Stmt>{head}{pagination}{balances}{entries}</Stmt>"
+
+    taken_back = entry(-4).replace("<Sts>", "<RvslInd>true</RvslInd><Sts>")
+    second = page(2, entry(7))
+    third = page(3, taken_back + entry(5), last=True)
+    found = statement_in(camt_document(page(1, entry(5)) + second + third))
+    assert found.end is not None
+    assert (found.head.number, found.head.opening, found.end.closing, found.end.lines) == ("41", 100, 113, 4)
+    # the balances of the whole tell that the reversal has its own direction
+    assert [(line.entry, line.amount) for line in found.lines] == [(1, 5), (2, 7), (3, -4), (4, 5)]
+    other = page(2, entry(7), head=camt_head(ONE).replace(">41<", ">42<"))
+    for apart in (
+        page(1, entry(5)) + third,
+        page(1, entry(5), last=True) + second,
+        page(1, entry(5)) + other,
+    ):
+        assert len(statements_in(camt_document(apart))) == 2
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "iso-8859-1", "iso-8859-15", "windows-1252"])
