@@ -62,7 +62,10 @@ class _EntryField(mt940.tags.Statement):
 
 _BALANCE: Final = _BalanceField()
 _ENTRY: Final = _EntryField()
-_NUMBER: Final = mt940.tags.StatementNumber()
+_NUMBER: Final = re.compile(r"(?P<number>[0-9]{1,9})(?:/(?P<sequence>[0-9]{1,5}))?", re.ASCII)
+"""Field 28: the number may be longer than the five digits that the standard has."""
+_ELSEWHERE: Final = frozenset({"EREF", "KREF", "MARF", "MREF", "PREF"})
+"""What field 61 has instead of a reference that stands in field 86, under this very word."""
 _MOMENT: Final = mt940.tags.DateTimeIndication()
 
 
@@ -256,12 +259,12 @@ class _Reader:
 
     def _numbered(self, value: str) -> None:
         message = self._begun()
-        found = _NUMBER.re.match(value.strip())
+        found = _NUMBER.fullmatch(value.strip())
         if found is None:
             message.number = canonical.text_of(value)[:35] or None
             return
-        message.number = found["statement_number"]
-        message.sequence = int(found["sequence_number"]) if found["sequence_number"] else None
+        message.number = found["number"]
+        message.sequence = int(found["sequence"]) if found["sequence"] else None
 
     def _dated(self, value: str) -> None:
         found = _MOMENT.re.match(value.strip())
@@ -358,6 +361,8 @@ class _Reader:
             return
         told = details_of(details)
         owners = canonical.reference_of(found["customer_reference"])
+        if owners is not None and owners.removesuffix("+") in _ELSEWHERE:
+            owners = None
         reference = canonical.reference_of(found["bank_reference"])
         end_to_end = told.end_to_end or owners
         message.lines.add(

@@ -216,10 +216,20 @@ def test_free_text_stays_whole_though_its_lines_look_like_fields() -> None:
     assert line.text == f"{full}yz :61:not an entry :15:neither end"
 
 
-@pytest.mark.parametrize("reference", ["NONREF", "nonref", "NOTPROVIDED", "", "0000"])
+@pytest.mark.parametrize(
+    "reference", ["NONREF", "nonref", "NOTPROVIDED", "", "0000", "EREF", "MARF", "KREF+"]
+)
 def test_references_that_say_nothing_are_none(reference: str) -> None:
     (line,) = statement_in(message(f":61:260302C1,NTRF{reference}")).lines
     assert (line.end_to_end, line.reference, line.references) == (None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("written", "number"), [("00041", "00041"), ("41/1", "41"), ("2026041", "2026041"), ("20261231/1", "20261231"), ("A-7", "A-7")]
+)  # fmt: skip
+def test_the_banks_running_number_is_whole(written: str, number: str) -> None:
+    content = message(":61:260302C1,NTRFA", head=HEAD.replace("41/1", written))
+    assert statement_in(content).head.number == number
 
 
 def test_references_may_be_longer_than_the_standard_has_them() -> None:
