@@ -170,7 +170,7 @@ def _skipped(before: Span, one: Span, statements: Sequence[Span]) -> tuple[int, 
     if before.format != one.format:
         return None
     first, second = _number(before), _number(one)
-    if first is None or second is None or second <= first + 1:
+    if first is None or second is None or second <= first + 1 or _begins_with_the_year(before, one):
         return None
     # beside a statement of several days there may be some of single days
     from_here = bisect_left(statements, before.from_on, key=_FIRST_DAY)
@@ -191,8 +191,18 @@ def _number(one: Span) -> int | None:
         return None
     number = int(written[1])
     days = [one.from_on, one.to_on]
-    dated = {int(day.strftime(spelled)) for day in days for spelled in ("%Y%m%d", "%y%m%d", "%j", "%y%j")}
-    return None if number in dated else number
+    spelled = ("%Y%m%d", "%y%m%d", "%j", "%y%j", "%Y%j")
+    return None if number in {int(day.strftime(form)) for day in days for form in spelled} else number
+
+
+def _begins_with_the_year(before: Span, one: Span) -> bool:
+    """Whether the year changed between two statements, and both numbers begin with theirs: 260000251, 270000001."""
+    years = before.to_on.year, one.to_on.year
+    numbers = (before.number or "").strip(), (one.number or "").strip()
+    return years[0] != years[1] and any(
+        all(number.startswith(str(year)[digits:]) for number, year in zip(numbers, years, strict=True))
+        for digits in (0, 2)
+    )
 
 
 def _statements(tx: Tx, bank_account_id: UUID) -> list[Span]:

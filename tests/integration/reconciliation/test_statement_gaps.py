@@ -111,6 +111,22 @@ def test_numbers_that_are_days_or_begin_anew_each_year_skip_nothing(bank: Bank) 
     assert found(bank) == []
 
 
+@pytest.mark.parametrize(("last", "first"), [("260000251", "270000001"), ("2026251", "2027001")])
+def test_numbers_that_begin_with_their_year_begin_anew_with_it(bank: Bank, last: str, first: str) -> None:
+    for on, number in ((date(2026, 12, 31), last), (date(2027, 1, 2), first)):
+        bank.sends(bank.says([], opening=0, days=(on, on), number=number))
+    assert found(bank) == []
+    on = date(2027, 1, 5)
+    bank.sends(bank.says([], opening=0, days=(on, on), number=str(int(first) + 5)))
+    assert kinds(bank) == ["number_skipped"]
+
+
+def test_numbers_that_are_a_year_and_a_day_of_it_skip_nothing(bank: Bank) -> None:
+    for on in (6, 9):
+        bank.sends(of_day(bank, on, 0, number=f"{day(on):%Y%j}"))
+    assert found(bank) == []
+
+
 def test_days_that_come_in_two_formats_count_once_and_what_one_has_more_counts_too(bank: Bank) -> None:
     def said(fmt: str, *lines: Line, opening: int, days: tuple[int, int], number: str) -> tuple[int, int]:
         """How many of a statement's lines count, and how many were here already."""
