@@ -195,7 +195,8 @@ def wake_up_publisher(broker_url: str) -> Callable[[], None]:
     def publish() -> None:
         nonlocal counted_at, waiting
         with app.producer_pool.acquire(block=True) as producer:
-            if time.monotonic() - counted_at > COUNT_SECONDS:
+            # While they are too many, each time: by now they may all have been taken, and nobody would find what just came.
+            if waiting >= WAKE_UPS_QUEUED_MAX or time.monotonic() - counted_at > COUNT_SECONDS:
                 # Declaring an existing queue tells its length, on every broker; it costs as much as publishing.
                 waiting = queue(producer.channel).queue_declare().message_count
                 counted_at = time.monotonic()
