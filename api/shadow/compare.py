@@ -1,7 +1,7 @@
 """The old system's figures beside ours: every difference, and which events count in it."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -123,11 +123,12 @@ def compare(
     not_taken: Sequence[NotTaken],
     on: date,
     *,
+    to_join: Collection[tuple[str, str]] = (),
     whole: bool,
 ) -> tuple[int, list[Difference]]:
     """Compare what the old system says of a day that has just ended with what the shadow says; how many figures, and which differ.
 
-    ``whole``: the file is to name everybody, so who has something here and is not in it differs too.
+    ``to_join``: who joins on a later day, by partner and reference, and has nothing yet. ``whole``: the file is to name everybody, so who has something here and is not in it differs too.
     """
     ours, enrolments = figures(tx)
     by_link: defaultdict[UUID, list[str]] = defaultdict(list)
@@ -145,6 +146,8 @@ def compare(
         if link is not None:
             named.add((link, product))
         amount = has[one.figure] if has is not None else None
+        if link is None and (one.partner, one.reference) in to_join:
+            amount = 0
         if amount == one.amount:
             continue
         trail, events = _trail(
@@ -162,7 +165,7 @@ def compare(
                 amount,
                 one.amount,
                 one.at,
-                UNKNOWN if has is None else _why(amount or 0, one.amount, missed),
+                UNKNOWN if amount is None else _why(amount, one.amount, missed),
                 (*missed, *trail)[:TRAIL_MAX],
                 events + len(missed),
             )

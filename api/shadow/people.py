@@ -38,14 +38,10 @@ class Into:
 
 
 def register_all(into: Into, joined: Sequence[Joined]) -> Links:
-    """Register and enrol everybody; answers their ids. Raises `InvalidShadowInput` for whom the registry refuses."""
+    """Register and enrol them all; answers their ids. Raises `InvalidShadowInput` for whom the registry refuses."""
     links: Links = {}
     ordered = sorted(joined, key=lambda one: (one.partner, one.joined_on))
     for (partner, day), several in groupby(ordered, key=lambda one: (one.partner, one.joined_on)):
-        if partner not in into.partners:
-            raise InvalidShadowInput(
-                f"the members' file names the partner “{partner}”, which --partner doesn't"
-            )
         of_day = list(several)
         for first in range(0, len(of_day), TOGETHER):
             some = of_day[first : first + TOGETHER]

@@ -4,7 +4,7 @@ Each day: events into the inbox and through the workers' own loop, what the back
 run of the reconciliation. No job that sends anything is among them.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -117,6 +117,7 @@ class Replay:
         self.zone = ZoneInfo(programme.time_zone)
         self.done = Replayed()
         self.links: Links = {}
+        self._to_join: defaultdict[date, list[Joined]] = defaultdict(list)
         self.programme_id: UUID
         self._partners: dict[str, UUID] = {}
         self._keys = InboxKeys(services.api, services.keyring, clock)
@@ -124,11 +125,16 @@ class Replay:
         self._statements: list[tuple[date, Path]] = []
 
     def prepare(self) -> None:
-        """Apply the programme, let partners and members join, open the books and add the bank accounts."""
+        """Apply the programme, let partners join and the members who had by then, open the books and add the bank accounts."""
         year, worker, books = self.year, self.services.worker, self.services.books
         worker.run(self._join)
-        into = Into(self.services, self.programme, self.programme_id, self._partners)
-        self.links = register_all(into, year.members)
+        for one in year.members:
+            if one.partner not in self._partners:
+                raise InvalidShadowInput(
+                    f"the members' file names the partner “{one.partner}”, which --partner doesn't"
+                )
+            self._to_join[max(one.joined_on, year.since)].append(one)
+        self._members_join(year.since)
         if year.opening is not None:
             content, name = year.opening.read_bytes(), year.opening.name
             eve = year.since - timedelta(days=1)
@@ -153,6 +159,7 @@ class Replay:
             raise InvalidShadowInput(f"line {waiting.number} of the events is before {self.year.since}")
         day = self.year.since
         while day <= self.year.through:
+            self._members_join(day)
             until = datetime.combine(day, _END_OF_DAY, self.zone).astimezone(UTC)
             self.clock.advance(until - self.clock.now())
             of_day: list[Line] = []
@@ -170,6 +177,17 @@ class Replay:
                 self.done.outcomes["after the last day"] = 1 + sum(1 for _ in lines)
             yield day
             day += timedelta(days=1)
+
+    def to_join(self) -> set[tuple[str, str]]:
+        """Who joins on a later day, by partner and the partner's reference."""
+        return {(one.partner, one.reference) for several in self._to_join.values() for one in several}
+
+    def _members_join(self, day: date) -> None:
+        """Register those who join on a day: before it, what is sent for them is nobody's, as it was then."""
+        joining = self._to_join.pop(day, [])
+        if joining:
+            into = Into(self.services, self.programme, self.programme_id, self._partners)
+            self.links |= register_all(into, joining)
 
     def _join(self, tx: Tx) -> None:
         for source in self.year.programmes:

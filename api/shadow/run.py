@@ -93,6 +93,7 @@ def run(
                         by_day[day],
                         replay.done.not_taken,
                         day,
+                        to_join=replay.to_join(),
                         whole=not sample and day == year.through,
                     )
                 report.compared += compared

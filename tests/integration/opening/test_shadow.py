@@ -87,6 +87,7 @@ def test_a_year_is_replayed_and_all_and_only_what_was_planted_differs(
         tmp_path / "members.csv",
         "partner,member,product,joined_on,birth_date,fact_income_category",
         *(f"acme,M-{number},savings,2024-06-01,1990-05-01,{1 + number % 2}" for number in range(6)),
+        "acme,M-6,savings,2025-03-05,1990-05-01,1",
         "beta,B-1,savings,2025-02-01,1985-05-01,3",
     )
     start = datetime(2025, 1, 10, 9, 0, tzinfo=UTC)
@@ -104,6 +105,7 @@ def test_a_year_is_replayed_and_all_and_only_what_was_planted_differs(
     lines += [
         event("beta", 900, "B-1", 20_000, datetime(2025, 2, 10, tzinfo=UTC)),
         event("acme", 901, "M-5", 5_000, datetime(2025, 2, 11, tzinfo=UTC), destination_country="KE"),
+        event("acme", 902, "M-6", 6_000, datetime(2025, 2, 12, tzinfo=UTC)),  # who is nobody until March
         json.dumps({"type": "sponsor.paid", "timestamp": "2025-01-05T08:00:00Z", "sponsor": "gov-rw", "amount": 1_000_000, "reference": "S1"}),
         json.dumps({"partner": "acme", "type": "remittance.reversed", "timestamp": "2025-02-20T08:00:00Z",
                     "data": {"remittance_id": "R-40", "reversed_at": "2025-02-20T08:00:00Z", "reason": "sender"}}),
@@ -131,6 +133,8 @@ def test_a_year_is_replayed_and_all_and_only_what_was_planted_differs(
         "acme,M-4,contributed,2025-03-31,18000",  # planted: the old system missed a reversal
         "acme,M-5,contributed,2025-03-31,5000",  # planted: it took a corridor that the programme does not serve
         "acme,M-9,contributed,2025-03-31,1",  # planted: nobody
+        "acme,M-6,contributed,2025-02-28,0",
+        "acme,M-6,contributed,2025-03-31,6000",
         "beta,B-1,vested,2025-03-31,10000",
         "beta,B-1,unvested,2025-03-31,0",
     )
@@ -156,7 +160,8 @@ def test_a_year_is_replayed_and_all_and_only_what_was_planted_differs(
         "R-40"
     ] == "reversed"
     assert found["row 12", "contributed"]["trail"][0]["state"] == "quarantined: corridor_not_served"
-    assert (report["verified"], report["events"], report["statements"]) == (True, 19, 1)
+    assert (report["verified"], report["events"], report["statements"]) == (True, 20, 1)
+    assert report["outcomes"]["unallocated: member_unknown"] == 1
     assert report["breaks"]["unknown_party"] == 1  # nobody knows who gave the bank's 700
     assert "M-4" not in done.stdout
     with (tmp_path / "differences.csv").open(encoding="utf-8") as file:
