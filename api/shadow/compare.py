@@ -123,12 +123,13 @@ def compare(
     not_taken: Sequence[NotTaken],
     on: date,
     *,
-    to_join: Collection[tuple[str, str]] = (),
+    to_join: Collection[tuple[str, str, str]] = (),
     whole: bool,
 ) -> tuple[int, list[Difference]]:
     """Compare what the old system says of a day that has just ended with what the shadow says; how many figures, and which differ.
 
-    ``to_join``: who joins on a later day, by partner and reference, and has nothing yet. ``whole``: the file is to name everybody, so who has something here and is not in it differs too.
+    ``to_join``: who joins on a later day, by partner, reference and product, and has nothing yet. ``whole``: the file is to name
+    everybody, so who has something here and is not in it differs too.
     """
     ours, enrolments = figures(tx)
     by_link: defaultdict[UUID, list[str]] = defaultdict(list)
@@ -146,7 +147,7 @@ def compare(
         if link is not None:
             named.add((link, product))
         amount = has[one.figure] if has is not None else None
-        if link is None and (one.partner, one.reference) in to_join:
+        if has is None and (one.partner, one.reference, product) in to_join:
             amount = 0
         if amount == one.amount:
             continue

@@ -178,9 +178,10 @@ class Replay:
             yield day
             day += timedelta(days=1)
 
-    def to_join(self) -> set[tuple[str, str]]:
-        """Who joins on a later day, by partner and the partner's reference."""
-        return {(one.partner, one.reference) for several in self._to_join.values() for one in several}
+    def to_join(self) -> set[tuple[str, str, str]]:
+        """Who joins on a later day, by partner, the partner's reference and product."""
+        later = (one for several in self._to_join.values() for one in several)
+        return {(one.partner, one.reference, one.product) for one in later}
 
     def _members_join(self, day: date) -> None:
         """Register those who join on a day: before it, what is sent for them is nobody's, as it was then."""
