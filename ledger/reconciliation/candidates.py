@@ -200,7 +200,8 @@ def named_elsewhere(candidates: str) -> str:
     """
 
 
-# Groups: (lines, items, amount, source, evidence); the same line or item may still be in two of them.
+# Groups: (lines, items, amount, source, evidence, and of a party's whether any of them bears a name); the same line or item may
+# still be in two of them.
 
 
 def groups(rule: Rule) -> str:
@@ -233,6 +234,9 @@ _SHARED_BY_LINES: Final = f"""
 """
 
 
+_NAMED: Final = "(reference IS NOT NULL OR end_to_end IS NOT NULL OR identifiers <> '{}')"
+
+
 def as_good_alone(rule: Rule, found: str) -> str:
     """Groups of one party for which one line or item alone would do as well: the `n` of each."""
     of_group = "l.id = g.lines[1]" if rule.pairs == "one_line_to_many" else "i.id = g.items[1]"
@@ -254,18 +258,21 @@ def _items_of_a_day(*, by_batch: bool, among: str = "party IS NOT NULL") -> str:
     told = ", 'batch', f.batch" if by_batch else ""
     return f"""
     WITH due AS MATERIALIZED (
-        SELECT id, party, coalesce(day, on_date) AS day, source, amount{batch} FROM open_item WHERE {among}
+        SELECT id, party, coalesce(day, on_date) AS day, source, amount, {_NAMED} OR batch IS NOT NULL AS named{batch}
+        FROM open_item WHERE {among}
     ), sums AS (
         SELECT party, day, source, sum(amount) AS amount, count(*) AS items{batch} FROM due
         GROUP BY party, day, source, amount > 0{batch} HAVING count(*) > 1
     ), fits AS (
-        SELECT l.id AS line, l.amount, l.booked_on, s.party, s.day, s.source, s.items{batch.replace(", ", ", s.")}
+        SELECT l.id AS line, l.amount, l.booked_on, {_NAMED} AS named, s.party, s.day, s.source,
+               s.items{batch.replace(", ", ", s.")}
         FROM sums s JOIN open_line l ON l.party = s.party AND l.amount = s.amount
             AND l.booked_on BETWEEN s.day - %(days)s AND s.day + %(days)s
     )
     SELECT ARRAY[f.line] AS lines, array_agg(due.id ORDER BY due.id) AS items, f.amount, f.source,
            jsonb_build_object('party', f.party, 'day', f.day, 'items', f.items, 'sum', f.amount,
-                              'days', f.day - f.booked_on{told}) AS evidence
+                              'days', f.day - f.booked_on{told}) AS evidence,
+           bool_or(f.named OR due.named) AS named
     FROM fits f JOIN due ON due.party = f.party AND due.day = f.day AND due.source = f.source
         AND (due.amount > 0) = (f.amount > 0)
         {"AND due.batch IS NOT DISTINCT FROM f.batch" if by_batch else ""}
@@ -279,13 +286,15 @@ def _lines_of_a_day(*, among: str = "party IS NOT NULL") -> str:
         SELECT party, booked_on, sum(amount) AS amount, count(*) AS lines FROM open_line WHERE {among}
         GROUP BY party, booked_on, amount > 0 HAVING count(*) > 1
     ), fits AS (
-        SELECT i.id AS item, i.amount, i.source, s.party, s.booked_on, s.lines, coalesce(i.day, i.on_date) AS day
+        SELECT i.id AS item, i.amount, i.source, s.party, s.booked_on, s.lines, coalesce(i.day, i.on_date) AS day,
+               {_NAMED} OR batch IS NOT NULL AS named
         FROM sums s JOIN open_item i ON i.party = s.party AND i.amount = s.amount
             AND s.booked_on BETWEEN coalesce(i.day, i.on_date) - %(days)s AND coalesce(i.day, i.on_date) + %(days)s
     )
     SELECT array_agg(l.id ORDER BY l.id) AS lines, ARRAY[f.item] AS items, f.amount, f.source,
            jsonb_build_object('party', f.party, 'day', f.day, 'lines', f.lines, 'sum', f.amount,
-                              'days', f.day - f.booked_on) AS evidence
+                              'days', f.day - f.booked_on) AS evidence,
+           bool_or(f.named OR {_NAMED}) AS named
     FROM fits f JOIN open_line l ON l.party = f.party AND l.booked_on = f.booked_on AND (l.amount > 0) = (f.amount > 0)
     GROUP BY f.item, f.amount, f.source, f.party, f.booked_on, f.lines, f.day
     """

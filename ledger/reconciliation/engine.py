@@ -170,7 +170,7 @@ class _Run:
     _open: dict[str, int] = field(default_factory=dict)
     _unread: set[str] = field(default_factory=set)
     _has_expected: bool = False
-    _has_reversals: bool = False
+    _has_reversals: bool = False  # where something is expected
     _has_undone: bool = False
     _names_known: bool = False
 
@@ -188,6 +188,7 @@ class _Run:
         self.by_rule.clear()
         self._found.clear()
         self._names_known = False
+        self._has_reversals = False
         self._unread.clear()
         self._look_at_what_is_open(rules[0])
         for number, rule in enumerate(rules):
@@ -248,10 +249,11 @@ class _Run:
             "SELECT EXISTS (SELECT FROM ledger.item WHERE bank_account_id = %(account)s AND source <> 'booked'"
             " AND closed_at IS NULL)"
         )
-        (self._has_reversals,) = self._row(
-            "SELECT EXISTS (SELECT FROM ledger.statement_line WHERE bank_account_id = %(account)s AND reversal"
-            " AND booked_on >= %(since)s)"
-        )
+        if self._has_expected:
+            (self._has_reversals,) = self._row(
+                "SELECT EXISTS (SELECT FROM ledger.statement_line WHERE bank_account_id = %(account)s AND reversal"
+                " AND booked_on >= %(since)s)"
+            )
 
     def _rewrite(self, name: str, but_for: str = "SELECT NULL::uuid AS id WHERE false") -> None:
         """What is open anew, without the ids of a query."""
@@ -315,7 +317,7 @@ class _Run:
 
     def _refuse_reversals(self, twice: str, found: str, key: str, lines: str) -> int:
         """Adds to `twice` the keys of what was found that would make a bank's reversal a payment; how many."""
-        if not (self._has_expected and self._has_reversals):
+        if not self._has_reversals:
             return 0
         return self._execute(
             f"INSERT INTO {twice} SELECT {key} {candidates.REVERSED.format(found=found, lines=lines)}"
@@ -338,7 +340,11 @@ class _Run:
             ambiguous += self._execute(
                 f"INSERT INTO {twice} {candidates.as_good_alone(rule, found)}", **_limits(rule)
             ).rowcount
-            kept = f"SELECT g.n AS key, g.lines, g.items FROM {found} g WHERE NOT EXISTS (SELECT FROM {twice} t WHERE t.n = g.n)"
+            # most bear no name, and are not worth a look
+            kept = (
+                f"SELECT g.n AS key, g.lines, g.items FROM {found} g WHERE g.named"
+                f" AND NOT EXISTS (SELECT FROM {twice} t WHERE t.n = g.n)"
+            )
             ambiguous += self._execute(f"INSERT INTO {twice} {candidates.named_elsewhere(kept)}").rowcount
         once = f" AND NOT EXISTS (SELECT FROM {twice} t WHERE t.n = g.n)" if ambiguous else ""
         return _Found.of_groups(
@@ -373,7 +379,8 @@ class _Run:
             return None
         found = f"found_{number}"
         self._execute(
-            f"CREATE TEMPORARY TABLE {found} (n bigint, lines uuid[], items uuid[], amount bigint, source text, evidence jsonb)"
+            f"CREATE TEMPORARY TABLE {found} (n bigint, lines uuid[], items uuid[], amount bigint, source text, evidence jsonb,"
+            " named boolean DEFAULT true)"
             " ON COMMIT DROP"
         )
         self.cursor.executemany(f"INSERT INTO {found} VALUES (%s, %s, %s, %s, %s, %s)", rows)
