@@ -148,7 +148,8 @@ def _uncrowded(relation: str, other: str, day: str, *, by_party: bool) -> str:
 def not_alone(rule: Rule, found: str) -> str:
     """Lines and items of candidates by amount and day for which something else that is open would do as well.
 
-    Another line or item with the amount within `alone_days`; or the sum of what a party paid on a day, which says more.
+    Another line or item with the amount within `alone_days`; the sum of what a party paid on a day, which says more, or of all else
+    that it did; or some of what the party of one side has open, where nobody says whose the other side is.
     """
     parties = f"""party IN (
         SELECT p.party FROM {found} f JOIN open_line p ON p.id = f.line WHERE p.party IS NOT NULL
@@ -156,7 +157,7 @@ def not_alone(rule: Rule, found: str) -> str:
     party = " AND o.party = c.party" if "party" in rule.on else ""
     return f"""
     WITH c AS MATERIALIZED (
-        SELECT f.line, f.item, f.amount, l.booked_on, i.on_date, l.party
+        SELECT f.line, f.item, f.amount, l.booked_on, i.on_date, l.party, i.party AS item_party
         FROM {found} f JOIN open_line l ON l.id = f.line JOIN open_item i ON i.id = f.item
     )
     SELECT c.line FROM c JOIN open_line o ON o.amount = c.amount AND o.id <> c.line{party}
@@ -165,7 +166,19 @@ def not_alone(rule: Rule, found: str) -> str:
         AND abs(o.on_date - c.on_date) <= %(alone_days)s
     UNION SELECT unnest(g.lines || g.items) FROM ({_items_of_a_day(by_batch=False, among=parties)}) AS g
     UNION SELECT unnest(g.lines || g.items) FROM ({_lines_of_a_day(among=parties)}) AS g
+    UNION SELECT c.line FROM c JOIN open_item o ON o.party = c.party AND {_PART}
+        AND abs(o.on_date - c.booked_on) <= %(alone_days)s
+        GROUP BY c.line, c.amount, c.item_party, GROUPING SETS ((), (coalesce(o.day, o.on_date))) HAVING {_MAY_ADD_UP.format(other="c.item_party")}
+    UNION SELECT c.line FROM c JOIN open_line o ON o.party = c.item_party AND {_PART}
+        AND abs(o.booked_on - c.on_date) <= %(alone_days)s
+        GROUP BY c.line, c.amount, c.party, GROUPING SETS ((), (o.booked_on)) HAVING {_MAY_ADD_UP.format(other="c.party")}
     """
+
+
+_PART: Final = "sign(o.amount) = sign(c.amount) AND abs(o.amount) < abs(c.amount)"
+_MAY_ADD_UP: Final = (
+    "count(*) > 1 AND (sum(o.amount) = c.amount OR {other} IS NULL AND abs(sum(o.amount)) >= abs(c.amount))"
+)
 
 
 # Elsewhere the other side of a transfer bears its name, and goes the other way.

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from ledger.reconciliation.search import CHANCE_MAX, only_subset
@@ -15,6 +15,7 @@ from tests.conftest import Databases
 from tests.integration.reconciliation.desk import Desk, desk_of
 
 KINDS = ("reference", "end_to_end", "text", "batch", "parts", "items of a day", "lines of a day", "amount")
+BY_DAY = ("items of a day", "lines of a day")
 DISTURBANCES = ("none", "none", "no line", "no item", "other amount", "named as another", "twice", "late")
 
 
@@ -38,6 +39,36 @@ Case = tuple[str, str, int, int]
     ),
     order=st.randoms(use_true_random=False),
 )
+@example(
+    cases=[
+        ("items of a day", "none", 1, 0),
+        ("reference", "none", 1, 0),
+        ("reference", "no line", 1, 0),
+        ("lines of a day", "no line", 1, 0),
+    ],
+    order=random.Random(1),
+)
+@example(
+    cases=[
+        ("lines of a day", "none", 1, 0),
+        ("reference", "none", 1, 0),
+        ("reference", "none", 1, 0),
+        ("items of a day", "no item", 1, 0),
+    ],
+    order=random.Random(1),
+)
+@example(
+    cases=[
+        ("lines of a day", "none", 1, 0),
+        ("reference", "none", 1, 0),
+        ("reference", "none", 1, 0),
+        ("items of a day", "none", 2, 0),
+    ],
+    order=random.Random(1),
+)
+@example(
+    cases=[("reference", "named as another", 1, 0), ("items of a day", "none", 1, 0)], order=random.Random(1)
+)
 def test_nothing_is_ever_paired_wrongly(
     databases: Databases, desks: list[Desk], cases: list[Case], order: random.Random
 ) -> None:
@@ -47,17 +78,24 @@ def test_nothing_is_ever_paired_wrongly(
     for _ in range(2):  # in two orders
         desk.clear()
         truths = _lay_out(desk, cases, order)
-        desk.run()
-        paired = desk.paired
-        for names in paired:
-            assert set(names) in truths, (names, paired)
-        results.append({names: rule for names, (rule, _) in paired.items()})
-    assert (desk.run().pairings, desk.paired) == (0, paired)
+        found: dict[tuple[str, ...], Any] = {}
+        # what is paired no longer stands in the way of what is left, which another run may find
+        while desk.run().pairings:
+            assert found.items() <= desk.paired.items()
+            found = desk.paired
+        for names in found:
+            assert set(names) in truths, (names, found)
+        results.append({names: rule for names, (rule, _) in found.items()})
     assert results[0] == results[1]
     # what was not disturbed, and that nothing else looks like, is found
     kinds = Counter(kind for kind, *_ in cases)
     for number, (kind, disturbance, amount, _) in enumerate(cases):
         alone = kinds[kind] == 1 and Counter(each[2] for each in cases)[amount] == 1
+        of_one_party = [
+            other for other, (kind_, *_) in enumerate(cases) if kind_ in BY_DAY and other % 3 == number % 3
+        ]
+        if kind in BY_DAY and of_one_party != [number]:
+            continue  # the sum of a party's day is of both
         if disturbance == "none" and alone:
             assert any(f"l{number}" in {name.partition(".")[0] for name in names} for names in results[0])
 
