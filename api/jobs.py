@@ -29,6 +29,7 @@ from integrations.rails.work import Pace, RailWork
 from ledger import fold, holds
 from ledger.clock import Clock
 from ledger.database import Database, Tx
+from ledger.errors import Unavailable
 from ledger.reconciliation import files
 from ledger.seals import Seal, SealingKey, seal
 from products.claims import booking
@@ -56,6 +57,8 @@ OPEN_SECONDS_MAX: Final = 5
 FOLD_TRANSACTIONS: Final = 10_000
 EXPAND_SECONDS_MAX: Final = 4.0
 FORGET_SECONDS_MAX: Final = 2.0
+SEAL_SECONDS_MAX: Final = 30.0
+"""How long whoever wants everything folded and sealed waits for it."""
 VEST_SECONDS_MAX: Final = 5
 """How long one task vests before it leaves the rest to the next."""
 ROUNDS_MAX: Final = 1_000
@@ -364,3 +367,29 @@ def seal_all(sealer: Database, key: SealingKey, clock: Clock) -> list[Seal]:
             break
         made.append(one)
     return made
+
+
+def fold_and_seal_all(worker: Database, sealer: Database, key: SealingKey, clock: Clock) -> None:
+    """Fold and seal until nothing is left: the schedule may be at it as well, and of two sealers one leaves all to the other.
+
+    Raises Unavailable when something is left after `SEAL_SECONDS_MAX`.
+    """
+    deadline = time.monotonic() + SEAL_SECONDS_MAX
+    while True:
+        fold_all(worker)
+        seal_all(sealer, key, clock)
+        with worker.begin() as tx:
+            folded = fold.watermark(tx)
+            left = tx.exec_driver_sql(
+                "select (select count(*) from ledger.transaction where (era, xid) >= (%(era)s, %(xid)s::text::xid8))"
+                " + (select count(*) from ledger.transaction t where not exists (select from ledger.seal s"
+                " where s.era = t.era and t.xid < s.to_xid))",
+                {"era": folded.era, "xid": str(folded.xid)},
+            ).scalar_one()
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"{left} transactions are not folded or sealed after {SEAL_SECONDS_MAX:.0f} seconds"
+            )
+        time.sleep(0.05)

@@ -22,20 +22,18 @@ from api.demo.receiver import Receiver, receiving
 from api.demo.reconciling import Reconciled
 from api.demo.settling import Settled
 from api.demo.story import Story
-from api.jobs import fold_all, seal_all, vest_all
+from api.jobs import fold_and_seal_all, vest_all
 from api.seal_key import sealing_key
 from api.serving import Serving
 from integrations.inbox import queries
 from integrations.outbound.catalogue import EVENT_TYPES
 from ledger.database import Database
 from ledger.errors import Unavailable
-from ledger.fold import watermark
 from ledger.report import Report
 from ledger.trial_balance import FundBalance, trial_balance
 
 MEMBERS_PER_EVENT: Final = 0.3
 REST_SECONDS_MAX: Final = 120.0
-SEAL_SECONDS_MAX: Final = 30.0
 TOLD_SECONDS_MAX: Final = 60.0
 TOLD: Final = ("remittance.allocated", "settlement.returned")
 """What the partner's endpoint is told besides the states of payouts."""
@@ -192,13 +190,13 @@ def run(
             services, manager, administrator, payer, settled, paid_out
         )
     with step("folding and sealing", None):
-        _fold_and_seal(services, sealer)
+        fold_and_seal_all(services.worker, sealer, sealing_key(services.settings), services.clock)
     with step("verifying", None) as steps:
         report = verified(steps)
     with step("the month before this one is closed", None):
         two = persons.managers(services, serving.url)
         made = closing.close_month(two, reconciled)
-        _fold_and_seal(services, sealer)
+        fold_and_seal_all(services.worker, sealer, sealing_key(services.settings), services.clock)
         closed = closing.read_pack(services, two[0], reconciled, made)
 
     comparison = Comparison()
@@ -316,30 +314,6 @@ def _wait_for_rest(services: Services, serving: Serving) -> None:
         serving.check()
         if time.monotonic() > deadline:
             raise Unavailable(f"{left} deliveries still wait after {REST_SECONDS_MAX:.0f} seconds")
-        time.sleep(0.05)
-
-
-def _fold_and_seal(services: Services, sealer: Database) -> None:
-    """Until nothing is left: the schedule's folder and sealer may be at it as well."""
-    key = sealing_key(services.settings)
-    deadline = time.monotonic() + SEAL_SECONDS_MAX
-    while True:
-        fold_all(services.worker)
-        seal_all(sealer, key, services.clock)
-        with services.worker.begin() as tx:
-            folded = watermark(tx)
-            left = tx.exec_driver_sql(
-                "select (select count(*) from ledger.transaction where (era, xid) >= (%(era)s, %(xid)s::text::xid8))"
-                " + (select count(*) from ledger.transaction t where not exists (select from ledger.seal s"
-                " where s.era = t.era and t.xid < s.to_xid))",
-                {"era": folded.era, "xid": str(folded.xid)},
-            ).scalar_one()
-        if not left:
-            return
-        if time.monotonic() > deadline:
-            raise Unavailable(
-                f"{left} transactions are not folded or sealed after {SEAL_SECONDS_MAX:.0f} seconds"
-            )
         time.sleep(0.05)
 
 

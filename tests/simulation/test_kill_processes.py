@@ -65,7 +65,7 @@ def expect_all_done_once(system: System, traffic: Traffic) -> None:
     expect_the_balances_that_were_sent(system, traffic)
     report = system.prove()
     assert list(report.findings()) == []
-    assert report.ok
+    assert (report.ok, report.unsealed) == (True, 0)
 
 
 def found(system: System, traffic: Traffic, query: str) -> list[tuple[Any, ...]]:
