@@ -199,7 +199,6 @@ class _Run:
         self.by_rule.clear()
         self._found.clear()
         self._names_known = False
-        self._has_reversals = False
         self._unread.clear()
         self._look_at_what_is_open(rules[0])
         for number, rule in enumerate(rules):
@@ -260,11 +259,12 @@ class _Run:
             "SELECT EXISTS (SELECT FROM ledger.item WHERE bank_account_id = %(account)s AND source <> 'booked'"
             " AND closed_at IS NULL)"
         )
-        if self._has_expected:
-            (self._has_reversals,) = self._row(
+        self._has_reversals = self._has_expected and bool(
+            self._row(
                 "SELECT EXISTS (SELECT FROM ledger.statement_line WHERE bank_account_id = %(account)s AND reversal"
                 " AND booked_on >= %(since)s)"
-            )
+            )[0]
+        )
 
     def _rewrite(self, name: str, but_for: str = "SELECT NULL::uuid AS id WHERE false") -> None:
         """What is open anew, without the ids of a query."""
